@@ -76,7 +76,9 @@ func TestErrorBodyIsJSON(t *testing.T) {
 		api.WriteError(res, &api.Refusal{Status: 401, Code: "Missing", Message: "say \"who\"\n\x00\\ é \xff"})
 	})
 	got := apitest.Do(t.Context(), h, &apitest.Request{})
-	var body struct{ Error struct{ Code, Message string } }
+	var body struct {
+		Error struct{ Code, Message string }
+	}
 	if err := json.Unmarshal(got.Body, &body); err != nil {
 		t.Fatalf("%v in %q", err, got.Body)
 	}
