@@ -1,0 +1,186 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+)
+
+// maxFileBytes bounds the configuration file. A tree of this size is far past
+// any real one; a larger file is a wrong file.
+const maxFileBytes = 1 << 20
+
+// decoder fills the tree from a parsed file. It goes on after a problem, so
+// that one run reports all of them.
+type decoder struct {
+	source   string
+	problems Problems
+	origins  map[string]string
+}
+
+// decode fills tree, a pointer to a struct, from the YAML text, and returns
+// the origin ("file:line") of each leaf that it set.
+func decode(tree any, source string, data []byte) (map[string]string, Problems) {
+	d := &decoder{source: source, origins: map[string]string{}}
+	if len(data) > maxFileBytes {
+		d.add(0, "", fmt.Sprintf("the file has %d bytes; expecting at most %d", len(data), maxFileBytes))
+		return nil, d.problems
+	}
+	file, err := parser.ParseBytes(data, 0)
+	if err != nil {
+		d.syntax(err)
+		return nil, d.problems
+	}
+	if len(file.Docs) > 1 {
+		d.add(file.Docs[1].GetToken().Position.Line, "", "a second document begins; expecting one document")
+		return nil, d.problems
+	}
+	for _, doc := range file.Docs {
+		if doc.Body != nil {
+			d.value(reflect.ValueOf(tree).Elem(), "", doc.Body)
+		}
+	}
+	return d.origins, d.problems
+}
+
+func (d *decoder) add(line int, path, text string) {
+	d.problems = append(d.problems, Problem{Source: d.source, Line: line, Path: path, Text: text})
+}
+
+// syntax reports an error of the parser, which carries a picture of the place;
+// only its first line and the position are kept.
+func (d *decoder) syntax(err error) {
+	line, message := 0, err.Error()
+	var y yaml.Error
+	if errors.As(err, &y) {
+		message = y.GetMessage()
+		if tok := y.GetToken(); tok != nil && tok.Position != nil {
+			line = tok.Position.Line
+		}
+	}
+	message, _, _ = strings.Cut(message, "\n")
+	d.add(line, "", "not YAML: "+message)
+}
+
+func lineOf(n ast.Node) int {
+	if t := n.GetToken(); t != nil && t.Position != nil {
+		return t.Position.Line
+	}
+	return 0
+}
+
+// value sets v from the node. A null leaves the default.
+func (d *decoder) value(v reflect.Value, path string, n ast.Node) {
+	switch x := n.(type) {
+	case *ast.NullNode:
+		return
+	case *ast.AnchorNode, *ast.AliasNode, *ast.MergeKeyNode, *ast.TagNode:
+		d.add(lineOf(n), path, "anchors, aliases and tags are not read here; expecting plain YAML")
+		return
+	case *ast.MappingValueNode:
+		d.value(v, path, &ast.MappingNode{BaseNode: x.BaseNode, Start: x.GetToken(), Values: []*ast.MappingValueNode{x}})
+		return
+	}
+	switch {
+	case v.Kind() == reflect.Slice:
+		d.sequence(v, path, n)
+	case leaf(v.Type()):
+		d.scalar(v, path, n)
+	default:
+		d.mapping(v, path, n)
+	}
+}
+
+func (d *decoder) mapping(v reflect.Value, path string, n ast.Node) {
+	m, ok := n.(*ast.MappingNode)
+	if !ok {
+		d.add(lineOf(n), path, fmt.Sprintf("%s; expecting a mapping of keys", describe(n)))
+		return
+	}
+	var known []string
+	fields := map[string]reflect.Value{}
+	for i := range v.NumField() {
+		if key := keyOf(v.Type().Field(i)); key != "" {
+			known = append(known, key)
+			fields[key] = v.Field(i)
+		}
+	}
+	for _, pair := range m.Values {
+		key, ok := pair.Key.(*ast.StringNode)
+		if !ok {
+			d.add(lineOf(pair), path, fmt.Sprintf("%s as a key; expecting a name", describe(pair.Key)))
+			continue
+		}
+		field, ok := fields[key.Value]
+		if !ok {
+			d.unknown(lineOf(key), join(path, key.Value), key.Value, known)
+			continue
+		}
+		d.value(field, join(path, key.Value), pair.Value)
+	}
+}
+
+func (d *decoder) unknown(line int, path, key string, known []string) {
+	if near := closest(key, known); near != "" {
+		d.add(line, path, fmt.Sprintf("unknown key; did you mean %q?", near))
+		return
+	}
+	known = slices.Sorted(slices.Values(known))
+	d.add(line, path, "unknown key; expecting one of "+strings.Join(known, ", "))
+}
+
+func (d *decoder) sequence(v reflect.Value, path string, n ast.Node) {
+	s, ok := n.(*ast.SequenceNode)
+	if !ok {
+		d.add(lineOf(n), path, fmt.Sprintf("%s; expecting a list", describe(n)))
+		return
+	}
+	v.Set(reflect.MakeSlice(v.Type(), 0, len(s.Values)))
+	for i, item := range s.Values {
+		at := path + "[" + strconv.Itoa(i) + "]"
+		element := reflect.New(v.Type().Elem()).Elem()
+		if d, ok := element.Addr().Interface().(interface{ setDefaults() }); ok {
+			d.setDefaults()
+		}
+		d.value(element, at, item)
+		v.Set(reflect.Append(v, element))
+	}
+	d.origins[path] = d.source + ":" + strconv.Itoa(lineOf(n))
+}
+
+func (d *decoder) scalar(v reflect.Value, path string, n ast.Node) {
+	var text string
+	switch x := n.(type) {
+	case *ast.StringNode:
+		text = x.Value
+	case *ast.LiteralNode:
+		text = x.Value.Value
+	case *ast.IntegerNode, *ast.FloatNode, *ast.BoolNode:
+		text = n.GetToken().Value
+	default:
+		d.add(lineOf(n), path, fmt.Sprintf("%s; expecting one value", describe(n)))
+		return
+	}
+	if err := setText(v, text); err != nil {
+		d.add(lineOf(n), path, err.Error())
+		return
+	}
+	d.origins[path] = d.source + ":" + strconv.Itoa(lineOf(n))
+}
+
+func describe(n ast.Node) string {
+	switch n.(type) {
+	case *ast.MappingNode, *ast.MappingValueNode:
+		return "a mapping"
+	case *ast.SequenceNode:
+		return "a list"
+	}
+	return strconv.Quote(n.GetToken().Value)
+}

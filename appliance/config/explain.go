@@ -1,0 +1,68 @@
+package config
+
+import (
+	"reflect"
+)
+
+// Setting is one value of the tree, with where it comes from and what it does.
+type Setting struct {
+	Path    string `json:"path"`
+	Value   string `json:"value"`
+	Default string `json:"default"`
+	Origin  string `json:"origin"` // "default", "file:line", or a variable's name
+	Env     string `json:"env,omitempty"`
+	Live    bool   `json:"live"` // applied by a reload, without a restart
+	Doc     string `json:"doc"`
+	Min     string `json:"min,omitempty"`
+	Max     string `json:"max,omitempty"`
+	OneOf   string `json:"one_of,omitempty"`
+}
+
+// Explain returns every setting in the order of the tree. Secrets show as ***.
+func (l *Loaded) Explain() []Setting {
+	defaults := map[string]string{}
+	walk(reflect.ValueOf(Default()).Elem(), "", func(path string, _ reflect.StructField, v reflect.Value) {
+		defaults[path] = text(v)
+	})
+	var settings []Setting
+	walk(reflect.ValueOf(l.Config).Elem(), "", func(path string, field reflect.StructField, v reflect.Value) {
+		s := Setting{
+			Path: path, Value: text(v), Default: defaults[path], Origin: "default",
+			Live: field.Tag.Get("live") == "true", Doc: field.Tag.Get("doc"),
+			Min: field.Tag.Get("min"), Max: field.Tag.Get("max"), OneOf: field.Tag.Get("oneof"),
+		}
+		if _, single := defaults[path]; single {
+			s.Env = EnvName(path)
+		}
+		if origin, ok := l.origins[path]; ok {
+			s.Origin = origin
+		}
+		settings = append(settings, s)
+	})
+	return settings
+}
+
+// NeedRestart returns the paths at which next differs from the tree and that
+// a reload can't apply. The lists of keys and streams are compared as a whole.
+func (c *Config) NeedRestart(next *Config) []string {
+	var paths []string
+	compare(reflect.ValueOf(c).Elem(), reflect.ValueOf(next).Elem(), "", &paths)
+	return paths
+}
+
+func compare(a, b reflect.Value, path string, paths *[]string) {
+	for i := range a.NumField() {
+		field := a.Type().Field(i)
+		key := keyOf(field)
+		if key == "" || field.Tag.Get("live") == "true" {
+			continue
+		}
+		if field.Type.Kind() == reflect.Struct {
+			compare(a.Field(i), b.Field(i), join(path, key), paths)
+			continue
+		}
+		if !reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()) {
+			*paths = append(*paths, join(path, key))
+		}
+	}
+}

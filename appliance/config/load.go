@@ -1,0 +1,131 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/weirhq/weir/appliance/fault"
+)
+
+// EnvPrefix begins the name of every environment variable that is read.
+const EnvPrefix = "WEIR_"
+
+// clientEnv are the variables the command line reads for itself: they are no
+// settings of the box, and not unknown either.
+var clientEnv = []string{"WEIR_DIR", "WEIR_CONFIG", "WEIR_ENDPOINT", "WEIR_CA", "WEIR_ACCESS_KEY_ID", "WEIR_SECRET_ACCESS_KEY"}
+
+// Loaded is a configuration with the origin of each of its values.
+type Loaded struct {
+	*Config
+	File    string            // the file read, empty for none
+	origins map[string]string // by path: "file:line" or the variable's name
+}
+
+// Load reads the configuration: Default, then the file (none when its name is
+// empty), then the environment, given as "NAME=value" strings. The result is
+// valid. A file that can't be read is a fault of class Environment; anything
+// wrong inside it, or in the environment, is a fault of class Usage around
+// Problems, which holds all of them.
+func Load(file string, environ []string) (*Loaded, error) {
+	l := &Loaded{Config: Default(), File: file, origins: map[string]string{}}
+	var problems Problems
+	if file != "" {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			return nil, &fault.Error{Class: fault.Environment, Subject: "configuration file", Value: file, Expect: "not readable", Err: cause(err), Try: "weir config explain, which shows the defaults that run without a file"}
+		}
+		origins, found := decode(l.Config, file, data)
+		for path, origin := range origins {
+			l.origins[path] = origin
+		}
+		problems = append(problems, found...)
+	}
+	problems = append(problems, l.environment(environ)...)
+	for _, p := range l.Validate() {
+		if !slices.ContainsFunc(problems, func(q Problem) bool { return q.Path == p.Path }) {
+			problems = append(problems, l.locate(p))
+		}
+	}
+	if len(problems) > 0 {
+		return nil, &fault.Error{Class: fault.Usage, Err: problems, Try: "weir config explain, which lists every key with its unit and default"}
+	}
+	return l, nil
+}
+
+// cause strips the path from an os error: the fault names it already.
+func cause(err error) error {
+	var p *os.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
+// environment applies the WEIR_… variables. A name that is no setting is a
+// problem like an unknown key.
+func (l *Loaded) environment(environ []string) Problems {
+	type target struct {
+		path  string
+		value reflect.Value
+	}
+	targets := map[string]target{}
+	walk(reflect.ValueOf(l.Config).Elem(), "", func(path string, _ reflect.StructField, v reflect.Value) {
+		if !strings.Contains(path, "[") {
+			targets[EnvName(path)] = target{path, v}
+		}
+	})
+	var problems Problems
+	for _, pair := range environ {
+		name, value, _ := strings.Cut(pair, "=")
+		if !strings.HasPrefix(name, EnvPrefix) || slices.Contains(clientEnv, name) {
+			continue
+		}
+		t, ok := targets[name]
+		if !ok {
+			expect := "unknown variable; expecting " + EnvPrefix + " and a setting's path in capitals, such as " + EnvName("listen.address")
+			names := slices.Sorted(func(yield func(string) bool) {
+				for n := range targets {
+					if !yield(n) {
+						return
+					}
+				}
+			})
+			if near := closest(name, names); near != "" {
+				expect = fmt.Sprintf("unknown variable; did you mean %s?", near)
+			}
+			problems = append(problems, Problem{Source: "environment", Path: name, Text: expect})
+			continue
+		}
+		if err := setText(t.value, value); err != nil {
+			problems = append(problems, Problem{Source: "environment", Path: name, Text: err.Error()})
+			continue
+		}
+		l.origins[t.path] = name
+	}
+	return problems
+}
+
+// locate adds the file and line, or the variable, that a problem comes from.
+func (l *Loaded) locate(p Problem) Problem {
+	origin, ok := l.origins[p.Path]
+	if !ok {
+		return p
+	}
+	if !strings.HasPrefix(origin, l.File+":") {
+		p.Source = origin
+		return p
+	}
+	p.Source = l.File
+	fmt.Sscanf(strings.TrimPrefix(origin, l.File+":"), "%d", &p.Line)
+	return p
+}
+
+// EnvName returns the environment variable of a path: listen.address is
+// WEIR_LISTEN_ADDRESS. Entries of lists have none.
+func EnvName(path string) string {
+	return EnvPrefix + strings.ToUpper(strings.ReplaceAll(path, ".", "_"))
+}

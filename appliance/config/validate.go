@@ -1,0 +1,86 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"reflect"
+	"regexp"
+	"strconv"
+)
+
+var (
+	streamName  = regexp.MustCompile(`^[a-zA-Z0-9_.-]{1,128}$`)
+	accessKeyID = regexp.MustCompile(`^[a-zA-Z0-9]{16,128}$`)
+)
+
+// Validate returns every problem of the tree, with paths, and none for a tree
+// that runs. It looks at values only: whether a file is there or a port is free
+// is found out by whoever uses it.
+func (c *Config) Validate() Problems {
+	v := &validator{}
+	walk(reflect.ValueOf(c).Elem(), "", func(path string, field reflect.StructField, value reflect.Value) {
+		if err := bounds(field, value); err != nil {
+			v.add(path, err.Error())
+		}
+	})
+	c.Listen.validate(v)
+	c.validateKeys(v)
+	c.validateStreams(v)
+	if c.Wasm.Signatures == "require" && len(c.Wasm.TrustedKeys) == 0 {
+		v.add("wasm.trusted_keys", "empty; expecting at least one key when wasm.signatures is require")
+	}
+	return v.problems
+}
+
+type validator struct{ problems Problems }
+
+func (v *validator) add(path, text string) {
+	v.problems = append(v.problems, Problem{Path: path, Text: text})
+}
+
+func (l *Listen) validate(v *validator) {
+	if _, port, err := net.SplitHostPort(l.Address); err != nil {
+		v.add("listen.address", fmt.Sprintf("%q is not an address; expecting host:port, such as 127.0.0.1:4567 or :4567", l.Address))
+	} else if n, err := strconv.Atoi(port); err != nil || n < 0 || n > 65535 {
+		v.add("listen.address", fmt.Sprintf("%q has no port number; expecting 1 to 65535, or 0 for a free one", l.Address))
+	}
+	if (l.TLSCert == "") != (l.TLSKey == "") {
+		path, other := "listen.tls_key", "listen.tls_cert"
+		if l.TLSCert == "" {
+			path, other = other, path
+		}
+		v.add(path, "empty; expecting a file, as "+other+" is set")
+	}
+	if l.BodyMemory < l.MaxBodyBytes {
+		v.add("listen.body_memory", fmt.Sprintf("%s is below listen.max_body_bytes, %s: the largest body would never be admitted", l.BodyMemory, l.MaxBodyBytes))
+	}
+}
+
+func (c *Config) validateKeys(v *validator) {
+	seen := map[string]int{}
+	for i, k := range c.Auth.Keys {
+		at := fmt.Sprintf("auth.keys[%d].", i)
+		if !accessKeyID.MatchString(k.AccessKeyID) {
+			v.add(at+"access_key_id", fmt.Sprintf("%q; expecting 16 to 128 letters and digits", k.AccessKeyID))
+		} else if j, ok := seen[k.AccessKeyID]; ok {
+			v.add(at+"access_key_id", fmt.Sprintf("%s is the id of auth.keys[%d] too; expecting each id once", k.AccessKeyID, j))
+		}
+		seen[k.AccessKeyID] = i
+		if len(k.SecretAccessKey) < 16 {
+			v.add(at+"secret_access_key", fmt.Sprintf("%d characters; expecting at least 16", len(k.SecretAccessKey)))
+		}
+	}
+}
+
+func (c *Config) validateStreams(v *validator) {
+	seen := map[string]int{}
+	for i, s := range c.Streams {
+		at := fmt.Sprintf("streams[%d].name", i)
+		if !streamName.MatchString(s.Name) {
+			v.add(at, fmt.Sprintf("%q; expecting 1 to 128 of a-z A-Z 0-9 _ . -", s.Name))
+		} else if j, ok := seen[s.Name]; ok {
+			v.add(at, fmt.Sprintf("%s is the name of streams[%d] too; expecting each name once", s.Name, j))
+		}
+		seen[s.Name] = i
+	}
+}

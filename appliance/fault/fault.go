@@ -1,0 +1,73 @@
+// Package fault is the form of every error that an operator reads: what it is
+// about, the value that was found, what was expected, and what to try.
+//
+// It owns the form and the class that decides the exit code of the command. It
+// never decides whether something is an error, never logs and never exits.
+package fault
+
+import (
+	"errors"
+	"strings"
+)
+
+// Class says whose move it is, and is the exit code of a command that ends
+// with the error.
+type Class int
+
+// The classes. A command that ends well exits with 0; one that is ended by a
+// signal exits with 128 plus its number.
+const (
+	Runtime     Class = 1 // something went wrong while working
+	Usage       Class = 2 // the command line or the configuration is wrong
+	Environment Class = 3 // the machine is not as it must be: a port taken, a disk full, a file unreadable
+)
+
+// Error is one finding about one subject. Its text is
+// "subject: value: expectation: cause", leaving out what is empty.
+type Error struct {
+	Class   Class
+	Subject string // what it is about, such as "listen.address" or a path
+	Value   string // what was found there
+	Expect  string // what would have been right, or what is so about the value
+	Try     string // a command or an edit that helps; shown on a line of its own
+	Err     error  // the cause, if another error is behind it
+}
+
+// Error returns the text without the Try line.
+func (e *Error) Error() string {
+	parts := make([]string, 0, 4)
+	for _, p := range []string{e.Subject, e.Value, e.Expect} {
+		if p != "" {
+			parts = append(parts, p)
+		}
+	}
+	if e.Err != nil {
+		parts = append(parts, e.Err.Error())
+	}
+	return strings.Join(parts, ": ")
+}
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// ClassOf returns the class of the first Error in err's tree, and Runtime for
+// an error that has none.
+func ClassOf(err error) Class {
+	var e *Error
+	if errors.As(err, &e) && e.Class != 0 {
+		return e.Class
+	}
+	return Runtime
+}
+
+// TryOf returns the advice of the first Error in err's tree that has one.
+func TryOf(err error) string {
+	var e *Error
+	for errors.As(err, &e) {
+		if e.Try != "" {
+			return e.Try
+		}
+		err = e.Err
+	}
+	return ""
+}
