@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"github.com/weirhq/weir/appliance/config"
+	"github.com/weirhq/weir/appliance/fault"
+)
+
+// exitSignal stands for 128 plus the signal's number, which only main knows.
+const exitSignal = -1
+
+// commandLine is the grammar: a field per verb, in the order of the help.
+type commandLine struct {
+	Globals
+
+	Config     configCmd     `cmd:"" help:"What the settings are and where they come from." group:"about"`
+	Version    versionCmd    `cmd:"" help:"Print version, build and data format." group:"about"`
+	Completion completionCmd `cmd:"" help:"Print a completion script for bash, zsh or fish." group:"about"`
+	Complete   completeCmd   `cmd:"" hidden:"" name:"__complete" passthrough:"" help:"Print the candidates for the last word."`
+}
+
+var groups = kong.ExplicitGroups([]kong.Group{
+	{Key: "run", Title: "Run the box"},
+	{Key: "data", Title: "Streams and records"},
+	{Key: "extend", Title: "Modules and deliveries"},
+	{Key: "offline", Title: "A stopped data directory"},
+	{Key: "about", Title: "Settings and help"},
+})
+
+// Globals are the flags of every verb.
+type Globals struct {
+	Dir      string `help:"Data directory of the box (WEIR_DIR)." placeholder:"DIR"`
+	Config   string `help:"Configuration file (WEIR_CONFIG); weir.yaml in the data directory if it is there." placeholder:"FILE"`
+	Endpoint string `help:"URL of a box elsewhere (WEIR_ENDPOINT), with WEIR_ACCESS_KEY_ID and WEIR_SECRET_ACCESS_KEY." placeholder:"URL"`
+	CA       string `name:"ca" help:"Certificate of the authority that signed the box's certificate (WEIR_CA)." placeholder:"FILE"`
+	JSON     bool   `name:"json" help:"Print JSON."`
+}
+
+// app is one run of the command, handed to the verb's Run.
+type app struct {
+	Globals
+	streams
+	ctx     context.Context
+	environ []string
+	parser  *kong.Kong
+}
+
+// env returns the variable's value, the last one when it is there twice.
+func (a *app) env(name string) string {
+	value := ""
+	for _, pair := range a.environ {
+		if k, v, _ := strings.Cut(pair, "="); k == name {
+			value = v
+		}
+	}
+	return value
+}
+
+// exited carries the exit code that kong asks for (after --help) up to run.
+type exited int
+
+// run is the whole command but for the process around it.
+func run(ctx context.Context, args []string, s streams, environ []string) (code int) {
+	a := &app{streams: s, ctx: ctx, environ: environ}
+	line := &commandLine{}
+	defer func() {
+		switch r := recover().(type) {
+		case nil:
+		case exited:
+			code = int(r)
+		default:
+			panic(r)
+		}
+	}()
+	a.parser = kong.Must(line, groups,
+		kong.Name("weir"),
+		kong.Description("Kinesis and Firehose for a small box: durable streams, WebAssembly on the way, objects out."),
+		kong.Writers(s.out, s.err),
+		kong.Exit(func(code int) { panic(exited(code)) }),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
+	)
+	parsed, err := a.parser.Parse(args)
+	if err != nil {
+		a.JSON = slices.Contains(args, "--json")
+		return a.report(usage(err, args))
+	}
+	a.Globals = line.Globals
+	a.fromEnvironment()
+	if err := parsed.Run(a); err != nil {
+		return a.report(err)
+	}
+	return 0
+}
+
+// fromEnvironment fills the flags that were not given.
+func (a *app) fromEnvironment() {
+	for _, f := range []struct {
+		flag *string
+		name string
+	}{{&a.Dir, "WEIR_DIR"}, {&a.Config, "WEIR_CONFIG"}, {&a.Endpoint, "WEIR_ENDPOINT"}, {&a.CA, "WEIR_CA"}} {
+		if *f.flag == "" {
+			*f.flag = a.env(f.name)
+		}
+	}
+	if a.Dir == "" {
+		a.Dir = config.Default().Dir
+	}
+}
+
+// load reads the configuration that the flags name.
+func (a *app) load() (*config.Loaded, error) {
+	file := a.Config
+	if file == "" {
+		if inDir := filepath.Join(a.Dir, "weir.yaml"); exists(inDir) {
+			file = inDir
+		}
+	}
+	l, err := config.Load(file, a.environ)
+	if err != nil {
+		return nil, err
+	}
+	l.Dir = a.Dir
+	return l, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// usage turns an error of the parser into a fault that names the help to read.
+func usage(err error, args []string) error {
+	try := "weir --help"
+	var p *kong.ParseError
+	if errors.As(err, &p) && p.Context != nil {
+		if n := p.Context.Selected(); n != nil {
+			try = "weir " + strings.TrimPrefix(n.FullPath(), "weir ") + " --help"
+		}
+	}
+	return &fault.Error{Class: fault.Usage, Err: err, Try: try}
+}
+
+// report prints the error and returns the exit code.
+func (a *app) report(err error) int {
+	if errors.Is(err, context.Canceled) && a.ctx.Err() != nil {
+		return exitSignal
+	}
+	class, try := fault.ClassOf(err), fault.TryOf(err)
+	if a.JSON {
+		body := map[string]any{"error": err.Error(), "exit_code": int(class)}
+		if try != "" {
+			body["try"] = try
+		}
+		var f *fault.Error
+		if errors.As(err, &f) && f.Subject != "" {
+			body["subject"] = f.Subject
+		}
+		var problems config.Problems
+		if errors.As(err, &problems) {
+			body["problems"] = problems
+		}
+		line, _ := json.Marshal(body) // strings and numbers only
+		fmt.Fprintf(a.err, "%s\n", line)
+		return int(class)
+	}
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		fmt.Fprintf(a.err, "weir: %s\n", line)
+	}
+	if try != "" {
+		fmt.Fprintf(a.err, "Try: %s\n", try)
+	}
+	return int(class)
+}

@@ -1,0 +1,108 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/alecthomas/kong"
+)
+
+type completionCmd struct {
+	Shell string `arg:"" enum:"bash,zsh,fish" help:"bash, zsh or fish."`
+}
+
+// Each script asks the binary for the candidates, so it never falls behind it.
+var completionScripts = map[string]string{
+	"bash": `_weir() { local IFS=$'\n'; COMPREPLY=($(weir __complete "${COMP_WORDS[@]:1:COMP_CWORD}")); }
+complete -o default -F _weir weir
+`,
+	"zsh": `#compdef weir
+_weir() { local -a c; c=("${(@f)$(weir __complete "${(@)words[2,CURRENT]}")}"); [[ -n "$c" ]] && compadd -a c || _files; }
+compdef _weir weir
+`,
+	"fish": `complete -c weir -f -a '(weir __complete (commandline -opc)[2..-1] (commandline -ct))'
+`,
+}
+
+func (c *completionCmd) Run(a *app) error {
+	_, err := io.WriteString(a.out, completionScripts[c.Shell])
+	return err
+}
+
+type completeCmd struct {
+	Words []string `arg:"" optional:"" passthrough:""`
+}
+
+func (c *completeCmd) Run(a *app) error {
+	for _, word := range candidates(a.parser.Model.Node, c.Words) {
+		fmt.Fprintln(a.out, word)
+	}
+	return nil
+}
+
+// candidates returns what the last of words may become: a verb below the ones
+// before it, one of its flags, or a value that a flag or an argument lists.
+func candidates(node *kong.Node, words []string) []string {
+	last := ""
+	if len(words) > 0 {
+		words, last = words[:len(words)-1], words[len(words)-1]
+	}
+	var pending *kong.Flag // the flag before the last word, when it wants a value
+	for _, w := range words {
+		pending = nil
+		if strings.HasPrefix(w, "-") {
+			if f := findFlag(node, w); f != nil && !f.IsBool() {
+				pending = f
+			}
+			continue
+		}
+		for _, child := range node.Children {
+			if child.Name == w {
+				node = child
+			}
+		}
+	}
+	var all []string
+	switch {
+	case pending != nil:
+		all = enum(pending.Value)
+	case strings.HasPrefix(last, "-"):
+		for _, level := range node.AllFlags(true) {
+			for _, f := range level {
+				all = append(all, "--"+f.Name)
+			}
+		}
+	default:
+		for _, child := range node.Children {
+			if !child.Hidden {
+				all = append(all, child.Name)
+			}
+		}
+		for _, p := range node.Positional {
+			all = append(all, enum(p)...)
+		}
+	}
+	all = slices.DeleteFunc(all, func(s string) bool { return !strings.HasPrefix(s, last) })
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+func findFlag(node *kong.Node, word string) *kong.Flag {
+	for _, level := range node.AllFlags(false) {
+		for _, f := range level {
+			if word == "--"+f.Name || (f.Short != 0 && word == "-"+string(f.Short)) {
+				return f
+			}
+		}
+	}
+	return nil
+}
+
+func enum(v *kong.Value) []string {
+	if v.Enum == "" {
+		return nil
+	}
+	return slices.DeleteFunc(strings.Split(v.Enum, ","), func(s string) bool { return s == "" })
+}

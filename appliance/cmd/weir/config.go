@@ -1,0 +1,51 @@
+package main
+
+import (
+	"fmt"
+	"io"
+)
+
+type configCmd struct {
+	Explain configExplainCmd `cmd:"" help:"Print every setting with its value, its origin and what it does."`
+}
+
+type configExplainCmd struct {
+	Changed bool   `help:"Only the settings that are not at their default."`
+	Path    string `arg:"" optional:"" help:"Only settings whose path begins so."`
+}
+
+func (c *configExplainCmd) Run(a *app) error {
+	loaded, err := a.load()
+	if err != nil {
+		return err
+	}
+	settings := loaded.Explain()
+	kept := settings[:0]
+	for _, s := range settings {
+		if (!c.Changed || s.Origin != "default") && len(s.Path) >= len(c.Path) && s.Path[:len(c.Path)] == c.Path {
+			kept = append(kept, s)
+		}
+	}
+	return a.emit(kept, func(w io.Writer) {
+		for _, s := range kept {
+			value := s.Value
+			if value == "" {
+				value = `""`
+			}
+			fmt.Fprintf(w, "%s: %s\n    %s\n", s.Path, value, s.Doc)
+			from := "from " + s.Origin
+			if s.Origin != "default" && s.Default != "" {
+				from += ", default " + s.Default
+			}
+			for _, part := range []struct{ label, text string }{{"one of", s.OneOf}, {"at least", s.Min}, {"at most", s.Max}, {"set by", s.Env}} {
+				if part.text != "" {
+					from += "; " + part.label + " " + part.text
+				}
+			}
+			if s.Live {
+				from += "; live"
+			}
+			fmt.Fprintf(w, "    %s\n", from)
+		}
+	})
+}
