@@ -130,3 +130,10 @@ func Default() *Config {
 		Shutdown:  Shutdown{Drain: 20 * time.Second},
 	}
 }
+
+// DefaultStream is a stream of the configuration without any key but its name.
+func DefaultStream() Stream {
+	var s Stream
+	s.setDefaults()
+	return s
+}

@@ -1,0 +1,348 @@
+package admin
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/weirhq/weir/appliance/config"
+	"github.com/weirhq/weir/storage"
+	"github.com/weirhq/weir/storage/record"
+)
+
+// Stream is one stream as listed. Durations and sizes are written as in the
+// configuration file.
+type Stream struct {
+	Name           string       `json:"name"`
+	Mode           string       `json:"mode"`
+	System         bool         `json:"system,omitempty"`
+	Created        time.Time    `json:"created"`
+	Retention      string       `json:"retention"`
+	RetentionBytes config.Bytes `json:"retention_bytes"`
+	WhenFull       string       `json:"when_full"`
+	Codec          string       `json:"codec"`
+	MaxRecordBytes config.Bytes `json:"max_record_bytes"`
+	OpenShards     int          `json:"open_shards"`
+	Records        uint64       `json:"records"`          // kept, at most: an index jump after a crash counts too
+	StoredBytes    int64        `json:"stored_bytes"`     // on disk, about
+	NextIndexes    uint64       `json:"next_indexes"`     // sum over the shards; its growth is the records taken in
+	LastArrival    time.Time    `json:"last_arrival"`     // zero when empty
+	Shards         []Shard      `json:"shards,omitempty"` // when one stream is described
+}
+
+// Shard is one shard of a described stream.
+type Shard struct {
+	ID             string    `json:"id"`
+	Open           bool      `json:"open"`
+	FirstHashKey   string    `json:"first_hash_key"`
+	LastHashKey    string    `json:"last_hash_key"`
+	Parent         string    `json:"parent,omitempty"`
+	AdjacentParent string    `json:"adjacent_parent,omitempty"`
+	Created        time.Time `json:"created"`
+	Closed         time.Time `json:"closed,omitzero"`
+	FirstIndex     uint64    `json:"first_index"`
+	LastIndex      uint64    `json:"last_index"`
+	LastArrival    time.Time `json:"last_arrival,omitzero"`
+	StoredBytes    int64     `json:"stored_bytes"`
+}
+
+// StreamSettings is what a stream is made with, and what may be changed; a
+// member that is absent keeps the default, or what it was.
+type StreamSettings struct {
+	Name           string  `json:"name,omitempty"`
+	Shards         *int    `json:"shards,omitempty"`
+	Mode           *string `json:"mode,omitempty"`
+	Retention      *string `json:"retention,omitempty"`
+	RetentionBytes *string `json:"retention_bytes,omitempty"`
+	WhenFull       *string `json:"when_full,omitempty"`
+	Codec          *string `json:"codec,omitempty"`
+	MaxRecordBytes *string `json:"max_record_bytes,omitempty"`
+}
+
+// Reshard changes the shards of a stream: to a number of equal ones, or by one
+// split or one merge. Exactly one of the three is given.
+type Reshard struct {
+	Shards int      `json:"shards,omitempty"`
+	Split  string   `json:"split,omitempty"` // shard id
+	At     string   `json:"at,omitempty"`    // first hash key of the upper half; the middle if empty
+	Merge  []string `json:"merge,omitempty"` // two adjacent shard ids
+}
+
+func (s *Service) streamRoutes() []route {
+	return []route{
+		{"GET", "streams", "ListStreams", s.listStreams},
+		{"POST", "streams", "CreateStream", s.createStream},
+		{"GET", "streams/{name}", "DescribeStream", s.describeStream},
+		{"PATCH", "streams/{name}", "UpdateStream", s.updateStream},
+		{"DELETE", "streams/{name}", "DeleteStream", s.deleteStream},
+		{"POST", "streams/{name}/reshard", "ReshardStream", s.reshardStream},
+	}
+}
+
+func (s *Service) listStreams(_ context.Context, c *call) (any, error) {
+	out := struct {
+		Streams []Stream `json:"streams"`
+	}{Streams: []Stream{}}
+	for _, st := range s.Store.Streams() {
+		if !st.Config().System || c.query.Get("system") == "true" {
+			out.Streams = append(out.Streams, streamOf(st, false))
+		}
+	}
+	return out, nil
+}
+
+func (s *Service) describeStream(_ context.Context, c *call) (any, error) {
+	st, err := s.Store.Stream(c.params["name"])
+	if err != nil {
+		return nil, err
+	}
+	return streamOf(st, true), nil
+}
+
+func (s *Service) createStream(ctx context.Context, c *call) (any, error) {
+	var in StreamSettings
+	if err := c.decode(&in); err != nil {
+		return nil, err
+	}
+	defaults := config.DefaultStream()
+	cfg, err := StorageStream(&defaults)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Name = in.Name
+	if in.Shards != nil {
+		cfg.Shards = *in.Shards
+	}
+	if err := in.apply(&cfg); err != nil {
+		return nil, err
+	}
+	st, err := s.Store.CreateStream(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return streamOf(st, true), nil
+}
+
+func (s *Service) updateStream(ctx context.Context, c *call) (any, error) {
+	var in StreamSettings
+	if err := c.decode(&in); err != nil {
+		return nil, err
+	}
+	if in.Shards != nil || in.Name != "" {
+		return nil, &Error{Status: 400, Code: "InvalidArgument", Message: "name and shards can't be changed here; expecting retention, retention_bytes, when_full, codec, mode or max_record_bytes"}
+	}
+	st, err := s.Store.Stream(c.params["name"])
+	if err != nil {
+		return nil, err
+	}
+	trial := st.Config()
+	if err := in.apply(&trial); err != nil {
+		return nil, err
+	}
+	if err := st.Update(ctx, func(cfg *storage.StreamConfig) { _ = in.apply(cfg) }); err != nil { // parsed well above
+		return nil, err
+	}
+	return streamOf(st, true), nil
+}
+
+func (s *Service) deleteStream(ctx context.Context, c *call) (any, error) {
+	if err := s.Store.DeleteStream(ctx, c.params["name"]); err != nil {
+		return nil, err
+	}
+	return struct {
+		Deleted string `json:"deleted"`
+	}{c.params["name"]}, nil
+}
+
+func (s *Service) reshardStream(ctx context.Context, c *call) (any, error) {
+	var in Reshard
+	if err := c.decode(&in); err != nil {
+		return nil, err
+	}
+	st, err := s.Store.Stream(c.params["name"])
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case in.Shards > 0 && in.Split == "" && in.Merge == nil:
+		err = st.UpdateShardCount(ctx, in.Shards)
+	case in.Shards == 0 && in.Split != "" && in.Merge == nil:
+		err = split(ctx, st, in.Split, in.At)
+	case in.Shards == 0 && in.Split == "" && len(in.Merge) == 2:
+		var a, b record.ShardNumber
+		if a, err = shardNumber(in.Merge[0]); err != nil {
+			return nil, err
+		}
+		if b, err = shardNumber(in.Merge[1]); err != nil {
+			return nil, err
+		}
+		err = st.Merge(ctx, a, b)
+	default:
+		err = &Error{Status: 400, Code: "InvalidArgument", Message: "expecting exactly one of shards (at least 1), split (a shard id) and merge (two shard ids)"}
+	}
+	if err != nil {
+		return nil, err
+	}
+	return streamOf(st, true), nil
+}
+
+func shardNumber(id string) (record.ShardNumber, error) {
+	n, err := record.ParseShardNumber(id)
+	if err != nil {
+		return 0, &Error{Status: 400, Code: "InvalidArgument", Message: fmt.Sprintf("%q is not a shard id; expecting one such as shardId-000000000000", id)}
+	}
+	return n, nil
+}
+
+func split(ctx context.Context, st *storage.Stream, id, at string) error {
+	n, err := shardNumber(id)
+	if err != nil {
+		return err
+	}
+	info, err := st.Shard(n)
+	if err != nil {
+		return err
+	}
+	start := middle(info.Hash)
+	if at != "" {
+		if start, err = record.ParseHashKey(at); err != nil {
+			return &Error{Status: 400, Code: "InvalidArgument", Message: fmt.Sprintf("%q is not a hash key; expecting a decimal number below 2^128", at)}
+		}
+	}
+	return st.Split(ctx, n, start)
+}
+
+// streamOf describes the stream, with its shards when asked.
+func streamOf(st *storage.Stream, withShards bool) Stream {
+	cfg := st.Config()
+	out := Stream{
+		Name: st.Name(), Mode: nameOf(modes, cfg.Mode), System: cfg.System, Created: st.CreatedAt(),
+		Retention: config.FormatDuration(cfg.Retention), RetentionBytes: config.Bytes(cfg.RetentionBytes),
+		WhenFull: nameOf(policies, cfg.WhenFull), Codec: nameOf(codecs, cfg.Codec), MaxRecordBytes: config.Bytes(cfg.MaxRecordBytes),
+	}
+	for _, sh := range st.Shards() {
+		if sh.Open() {
+			out.OpenShards++
+		}
+		if sh.Last >= sh.First {
+			out.Records += sh.Last - sh.First + 1
+		}
+		out.NextIndexes += sh.Last + 1
+		out.StoredBytes += sh.Bytes
+		if sh.LastArrival.After(out.LastArrival) {
+			out.LastArrival = sh.LastArrival
+		}
+		if withShards {
+			out.Shards = append(out.Shards, shardOf(sh))
+		}
+	}
+	return out
+}
+
+func shardOf(sh storage.ShardInfo) Shard {
+	out := Shard{
+		ID: sh.Number.String(), Open: sh.Open(), FirstHashKey: sh.Hash.First.String(), LastHashKey: sh.Hash.Last.String(),
+		Created: sh.Created, Closed: sh.Closed, FirstIndex: sh.First, LastIndex: sh.Last, LastArrival: sh.LastArrival, StoredBytes: sh.Bytes,
+	}
+	if sh.HasParent {
+		out.Parent = sh.Parent.String()
+	}
+	if sh.HasAdjacentParent {
+		out.AdjacentParent = sh.AdjacentParent.String()
+	}
+	return out
+}
+
+// middle returns the first key of the upper half of the range.
+func middle(r record.HashRange) record.HashKey {
+	var sum [17]byte // First + Last + 1
+	carry := uint16(1)
+	for i := 15; i >= 0; i-- {
+		n := uint16(r.First[i]) + uint16(r.Last[i]) + carry
+		sum[i+1], carry = byte(n), n>>8
+	}
+	sum[0] = byte(carry)
+	var half record.HashKey
+	for i := range half {
+		half[i] = sum[i]<<7 | sum[i+1]>>1
+	}
+	return half
+}
+
+// The names of storage's choices, in the order of its constants, as the
+// configuration and the API write them.
+var (
+	modes    = []string{"provisioned", "on-demand"}
+	policies = []string{"reject", "drop-oldest", "thin-out"}
+	codecs   = []string{"zstd", "s2", "none", "auto"}
+)
+
+func nameOf[T ~uint8](names []string, v T) string {
+	if int(v) < len(names) {
+		return names[v]
+	}
+	return fmt.Sprintf("unknown-%d", v)
+}
+
+func parseName[T ~uint8](names []string, field, text string, v *T) error {
+	i := slices.Index(names, text)
+	if i < 0 {
+		return &Error{Status: 400, Code: "InvalidArgument", Message: fmt.Sprintf("%s: %q is unknown; expecting one of %v", field, text, names)}
+	}
+	*v = T(i)
+	return nil
+}
+
+// apply sets what is given.
+func (in *StreamSettings) apply(cfg *storage.StreamConfig) error {
+	invalid := func(field string, err error) error {
+		return &Error{Status: 400, Code: "InvalidArgument", Message: field + ": " + err.Error()}
+	}
+	if in.Mode != nil {
+		if err := parseName(modes, "mode", *in.Mode, &cfg.Mode); err != nil {
+			return err
+		}
+	}
+	if in.WhenFull != nil {
+		if err := parseName(policies, "when_full", *in.WhenFull, &cfg.WhenFull); err != nil {
+			return err
+		}
+	}
+	if in.Codec != nil {
+		if err := parseName(codecs, "codec", *in.Codec, &cfg.Codec); err != nil {
+			return err
+		}
+	}
+	if in.Retention != nil {
+		d, err := config.ParseDuration(*in.Retention)
+		if err != nil {
+			return invalid("retention", err)
+		}
+		cfg.Retention = d
+	}
+	if in.RetentionBytes != nil {
+		n, err := config.ParseBytes(*in.RetentionBytes)
+		if err != nil {
+			return invalid("retention_bytes", err)
+		}
+		cfg.RetentionBytes = int64(n)
+	}
+	if in.MaxRecordBytes != nil {
+		n, err := config.ParseBytes(*in.MaxRecordBytes)
+		if err != nil {
+			return invalid("max_record_bytes", err)
+		}
+		cfg.MaxRecordBytes = int(min(n, 1<<30))
+	}
+	return nil
+}
+
+// StorageStream is the storage settings of a stream of the configuration.
+func StorageStream(c *config.Stream) (storage.StreamConfig, error) {
+	cfg := storage.StreamConfig{
+		Name: c.Name, Shards: c.Shards, Retention: c.Retention, RetentionBytes: int64(c.RetentionBytes), MaxRecordBytes: int(c.MaxRecordBytes),
+	}
+	in := StreamSettings{Mode: &c.Mode, WhenFull: &c.WhenFull, Codec: &c.Codec}
+	return cfg, in.apply(&cfg)
+}
