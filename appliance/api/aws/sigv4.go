@@ -135,16 +135,34 @@ func Signed(req api.Request) bool {
 		bytes.Contains(req.RawQuery(), []byte("X-Amz-Algorithm="))
 }
 
-// Screen does those checks of Verify that need no body: is the request signed by a
-// key that exists, now and for this service. It returns the access key's id, valid
-// as long as the request, "" if it did not get that far.
-func (v *Verifier) Screen(req api.Request, service string) (accessKeyID string, err *Error) {
+// Screen does those checks of Verify that need no body: is the request signed with
+// a key that exists, now and for this service.
+func (v *Verifier) Screen(req api.Request, service string) *Error {
 	st := v.state(req)
 	defer v.release(st)
-	if _, err = v.parse(st, req, service); err != nil {
-		return st.accessKeyID, err
+	_, err := v.parse(st, req, service)
+	return err
+}
+
+// Claimed returns the id of the access key that the request says it is signed
+// with, valid as long as the request; empty if it does not say.
+func (v *Verifier) Claimed(req api.Request) string {
+	st := v.states.Get().(*sigState)
+	defer v.release(st)
+	if auth := req.Header("Authorization"); len(auth) > 0 {
+		_ = st.fromHeader(req, auth)
+	} else {
+		st.params = st.params[:0]
+		_ = st.fromQuery(req.RawQuery())
 	}
-	return st.accessKeyID, nil
+	id, _, _ := strings.Cut(st.credential, "/")
+	return id
+}
+
+// Knows tells whether there is such an access key.
+func (v *Verifier) Knows(accessKeyID string) bool {
+	_, known := v.o.Keyring.Lookup(accessKeyID)
+	return known
 }
 
 // Verify returns who signed the request. service is the signing name that has to
