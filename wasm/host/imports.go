@@ -48,8 +48,7 @@ type Call struct {
 	until time.Time
 	fuel  fuelState
 	out   int64
-
-	yielded time.Time // when the goroutine last let others run
+	abort error
 }
 
 // Deadline is the earlier of the caller's deadline and Limits.Wall.
@@ -91,6 +90,7 @@ func (c *Call) WriteUint64(ptr uint32, v uint64) bool {
 // Abort ends the guest's call with err, which Function.Call returns wrapped
 // in a CallError. It does not return.
 func (c *Call) Abort(err error) {
+	c.abort = err
 	panic(&abort{err})
 }
 

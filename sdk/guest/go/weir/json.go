@@ -1,0 +1,376 @@
+package weir
+
+import (
+	"math/bits"
+	"unsafe"
+)
+
+// Field is one member of a JSON object.
+type Field struct {
+	NameAt  int    // where the name begins in the document, behind its quote
+	ValueAt int    // where the value begins in the document
+	Value   []byte // the value's text, a string with its quotes; lies in the document
+}
+
+const (
+	lows    = 0x0101010101010101
+	highs   = 0x8080808080808080
+	quotes  = 0x2222222222222222
+	slashes = 0x5c5c5c5c5c5c5c5c
+)
+
+// Find finds the first member called name of the JSON object in doc. It looks
+// at 8 bytes at a time, only at quotes and brackets, and reads nothing behind
+// the member: it is a scanner, not a validator. A name that the document spells
+// with escapes is compared as it is spelt.
+func Find(doc []byte, name string) (Field, bool) {
+	i, depth, outside := space(doc, 0), 0, 0
+	if i == len(doc) || doc[i] != '{' || name == "" {
+		return Field{}, false
+	}
+	for p := unsafe.Pointer(unsafe.SliceData(doc)); i < len(doc); {
+		if i+8 <= len(doc) {
+			w := *(*uint64)(unsafe.Add(p, i))
+			// [ and {, ] and } differ in one bit only
+			q, o, c := w^quotes, (w|0x2020202020202020)^0x7b7b7b7b7b7b7b7b, (w|0x2020202020202020)^0x7d7d7d7d7d7d7d7d
+			m := ((q-lows)&^q | (o-lows)&^o | (c-lows)&^c) & highs
+			if m == 0 {
+				i += 8
+				continue
+			}
+			i += bits.TrailingZeros64(m) >> 3
+		}
+		switch doc[i] {
+		case '"':
+			if doc[i-1] == '\\' && escaped(doc[outside:i]) {
+				i++
+				continue
+			}
+			// The loop of closing, here once more: a call costs more than it does.
+			i++
+			start := i
+			for i < len(doc) {
+				if i+8 <= len(doc) {
+					w := *(*uint64)(unsafe.Add(p, i))
+					q, s := w^quotes, w^slashes
+					m := ((q-lows)&^q | (s-lows)&^s) & highs
+					if m == 0 {
+						i += 8
+						continue
+					}
+					i += bits.TrailingZeros64(m) >> 3
+				}
+				if c := doc[i]; c == '"' {
+					break
+				} else if c == '\\' {
+					i++
+				}
+				i++
+			}
+			if i >= len(doc) {
+				return Field{}, false
+			}
+			end := i
+			i++
+			outside = i
+			if end-start != len(name) || depth != 1 || doc[start] != name[0] || string(doc[start:end]) != name {
+				continue
+			}
+			if c := space(doc, i); c < len(doc) && doc[c] == ':' {
+				at, stop := value(doc, c+1)
+				if stop == at {
+					return Field{}, false
+				}
+				return Field{NameAt: start, ValueAt: at, Value: doc[at:stop:stop]}, true
+			}
+		case '{', '[':
+			depth++
+			i++
+		case '}', ']':
+			if depth--; depth == 0 {
+				return Field{}, false
+			}
+			i++
+		default:
+			i++
+		}
+	}
+	return Field{}, false
+}
+
+// escaped reports whether b ends in an odd number of backslashes.
+func escaped(b []byte) bool {
+	n := 0
+	for n < len(b) && b[len(b)-1-n] == '\\' {
+		n++
+	}
+	return n%2 == 1
+}
+
+func space(doc []byte, i int) int {
+	for i < len(doc) && doc[i] <= ' ' {
+		i++
+	}
+	return i
+}
+
+// closing returns the index of the first unescaped quote from i on, or len(doc).
+func closing(doc []byte, i int) int {
+	for p := unsafe.Pointer(unsafe.SliceData(doc)); i < len(doc); {
+		if i+8 <= len(doc) {
+			w := *(*uint64)(unsafe.Add(p, i))
+			q, s := w^quotes, w^slashes
+			m := ((q-lows)&^q | (s-lows)&^s) & highs
+			if m == 0 {
+				i += 8
+				continue
+			}
+			i += bits.TrailingZeros64(m) >> 3
+		}
+		switch doc[i] {
+		case '"':
+			return i
+		case '\\':
+			i += 2
+		default:
+			i++
+		}
+	}
+	return len(doc)
+}
+
+// value returns where the value at or behind i begins and ends; nothing
+// between them: there is no whole one.
+func value(doc []byte, i int) (at, end int) {
+	at = space(doc, i)
+	if at == len(doc) {
+		return at, at
+	}
+	switch c := doc[at]; {
+	case c == '"':
+		if end = closing(doc, at+1); end == len(doc) {
+			return at, at
+		}
+		return at, end + 1
+	case c|0x20 == '{':
+		return at, nested(doc, at)
+	}
+	for end = at; end < len(doc); end++ {
+		if c := doc[end]; c <= ' ' || c == ',' || c|0x20 == '}' {
+			break
+		}
+	}
+	return at, end
+}
+
+// nested returns the end of the object or array at i, or i when it isn't closed.
+func nested(doc []byte, i int) int {
+	depth := 0
+	for j := i; j < len(doc); j++ {
+		switch c := doc[j]; {
+		case c == '"':
+			j = closing(doc, j+1)
+		case c|0x20 == '{':
+			depth++
+		case c|0x20 == '}':
+			if depth--; depth == 0 {
+				return j + 1
+			}
+		}
+	}
+	return i
+}
+
+var pow10 = [23]float64{
+	1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11,
+	1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
+}
+
+// Number reads a JSON number; false: v is not one. Up to 15 significant digits
+// and exponents within ±22 the result is the nearest float64; beyond, it may be
+// off by a few units in the last place. All SDKs give the same bits.
+func Number(v []byte) (float64, bool) {
+	const full = 1000000000000000000
+	i, neg := 0, len(v) > 0 && v[0] == '-'
+	if neg {
+		i++
+	}
+	m, exp, digits := uint64(0), 0, i
+	for ; i < len(v) && v[i]-'0' < 10; i++ {
+		if m < full {
+			m = m*10 + uint64(v[i]-'0')
+		} else {
+			exp++
+		}
+	}
+	if i == digits {
+		return 0, false
+	}
+	if i < len(v) && v[i] == '.' {
+		i++
+		digits = i
+		for ; i < len(v) && v[i]-'0' < 10; i++ {
+			if m < full {
+				m = m*10 + uint64(v[i]-'0')
+				exp--
+			}
+		}
+		if i == digits {
+			return 0, false
+		}
+	}
+	if i < len(v) {
+		e, ok := exponent(v[i:])
+		if !ok {
+			return 0, false
+		}
+		exp += e
+	}
+	f := scale(float64(m), exp)
+	if neg {
+		f = -f
+	}
+	return f, true
+}
+
+// exponent reads what follows the digits of a number, as e-5.
+func exponent(v []byte) (int, bool) {
+	if v[0]|0x20 != 'e' {
+		return 0, false
+	}
+	i, minus := 1, len(v) > 1 && v[1] == '-'
+	if minus || len(v) > 1 && v[1] == '+' {
+		i++
+	}
+	if i == len(v) {
+		return 0, false
+	}
+	e := 0
+	for ; i < len(v); i++ {
+		if v[i]-'0' >= 10 {
+			return 0, false
+		}
+		if e < 100000 {
+			e = e*10 + int(v[i]-'0')
+		}
+	}
+	if minus {
+		e = -e
+	}
+	return e, true
+}
+
+// scale returns f times ten to the power of exp.
+func scale(f float64, exp int) float64 {
+	exp = min(max(exp, -400), 400)
+	for ; exp > 22; exp -= 22 {
+		f *= 1e22
+	}
+	for ; exp < -22; exp += 22 {
+		f /= 1e22
+	}
+	if exp < 0 {
+		return f / pow10[-exp]
+	}
+	return f * pow10[exp]
+}
+
+// Integer reads a whole number of at most 18 digits, written without point and
+// exponent.
+func Integer(v []byte) (int64, bool) {
+	neg := len(v) > 0 && v[0] == '-'
+	if neg {
+		v = v[1:]
+	}
+	if len(v) == 0 || len(v) > 18 {
+		return 0, false
+	}
+	n := int64(0)
+	for _, c := range v {
+		if c-'0' >= 10 {
+			return 0, false
+		}
+		n = n*10 + int64(c-'0')
+	}
+	if neg {
+		n = -n
+	}
+	return n, true
+}
+
+// String returns what stands between the quotes of a JSON string, escapes as
+// they are; false: v is not a string.
+func String(v []byte) ([]byte, bool) {
+	if len(v) < 2 || v[0] != '"' {
+		return nil, false
+	}
+	return v[1 : len(v)-1], true
+}
+
+// AppendInt appends v in decimal.
+func AppendInt(b []byte, v int64) []byte {
+	u := uint64(v)
+	if v < 0 {
+		b = append(b, '-')
+		u = -u
+	}
+	return appendDigits(b, u, 1)
+}
+
+func appendDigits(b []byte, v uint64, least int) []byte {
+	var tmp [20]byte
+	i := len(tmp)
+	for v > 0 || len(tmp)-i < least {
+		i--
+		tmp[i] = byte('0' + v%10)
+		v /= 10
+	}
+	return append(b, tmp[i:]...)
+}
+
+// AppendFixed appends v with at most decimals (0 to 9) digits after the point,
+// rounded half away from zero, trailing zeros cut. It appends null for what JSON
+// can't hold (NaN, infinities) and when |v|*10^decimals is 9.2e18 or more. All
+// SDKs write the same digits.
+func AppendFixed(b []byte, v float64, decimals int) []byte {
+	decimals = min(max(decimals, 0), 9)
+	size := v
+	if v < 0 {
+		size = -v
+	}
+	scaled := size*pow10[decimals] + 0.5
+	if !(scaled < 9.2e18) {
+		return append(b, "null"...)
+	}
+	n, unit := uint64(scaled), uint64(pow10[decimals])
+	if v < 0 && n > 0 {
+		b = append(b, '-')
+	}
+	b = appendDigits(b, n/unit, 1)
+	if n %= unit; n == 0 {
+		return b
+	}
+	b = appendDigits(append(b, '.'), n, decimals)
+	for b[len(b)-1] == '0' {
+		b = b[:len(b)-1]
+	}
+	return b
+}
+
+// AppendQuoted appends s as a JSON string: quotes around it, and quotes,
+// backslashes and control characters escaped. Bytes from 0x80 go through.
+func AppendQuoted(b, s []byte) []byte {
+	const hex = "0123456789abcdef"
+	b = append(b, '"')
+	for _, c := range s {
+		switch {
+		case c < 0x20:
+			b = append(b, '\\', 'u', '0', '0', hex[c>>4], hex[c&15])
+		case c == '"' || c == '\\':
+			b = append(b, '\\', c)
+		default:
+			b = append(b, c)
+		}
+	}
+	return append(b, '"')
+}

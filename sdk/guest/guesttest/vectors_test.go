@@ -1,0 +1,68 @@
+package guesttest
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/weirhq/weir/wasm/manifest"
+)
+
+var (
+	languages = []string{"c", "go", "rust", "assemblyscript"}
+	examples  = []string{"filter", "rename", "downsample", "anomaly", "router"}
+)
+
+// dist returns a built example. build.sh makes them; a missing one is a
+// failure, so that a missing toolchain is noticed.
+func dist(t testing.TB, language, example string) []byte {
+	t.Helper()
+	wasm, err := os.ReadFile(filepath.Join("..", "dist", language, example+".wasm"))
+	if err != nil {
+		t.Fatalf("read example: %v\nTry: sdk/guest/install.sh && sdk/guest/build.sh", err)
+	}
+	return wasm
+}
+
+func readManifest(t testing.TB, example string) *manifest.Manifest {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join("..", "vectors", example+".yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := manifest.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func engines(t *testing.T, run func(t *testing.T, h *Host)) {
+	for name, interpreter := range map[string]bool{"compiler": false, "interpreter": true} {
+		t.Run(name, func(t *testing.T) {
+			h, err := NewHost(t.Context(), interpreter)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer h.Close(context.Background())
+			run(t, h)
+		})
+	}
+}
+
+func TestExamplesKeepTheirVectors(t *testing.T) {
+	engines(t, func(t *testing.T, h *Host) {
+		for _, example := range examples {
+			m := readManifest(t, example)
+			for _, language := range languages {
+				wasm := dist(t, language, example)
+				for i := range m.Tests {
+					if err := h.RunVector(t.Context(), m, wasm, &m.Tests[i]); err != nil {
+						t.Errorf("%s/%s: %s: %v", language, example, m.Tests[i].Name, err)
+					}
+				}
+			}
+		}
+	})
+}
