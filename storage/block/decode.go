@@ -1,0 +1,247 @@
+package block
+
+import (
+	"encoding/binary"
+	"fmt"
+	"runtime"
+	"sync"
+
+	"github.com/klauspost/compress/s2"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/weirhq/weir/storage/record"
+)
+
+// decoder is shared by everyone who decodes: it keeps at most so many states
+// of about 0.3 MB each, and callers beyond that wait for one.
+var decoder = sync.OnceValue(func() *zstd.Decoder {
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(min(8, runtime.GOMAXPROCS(0))), zstd.WithDecoderLowmem(true),
+		zstd.WithDecoderMaxMemory(maxDecodedBytes), zstd.WithDecoderMaxWindow(8<<20))
+	if err != nil {
+		panic("BUG: zstd decoder options: " + err.Error())
+	}
+	return d
+})
+
+// Decoded is a block made readable. Its buffers are its own and are used
+// again by the next Decode; the zero value is ready. Once decoded it can be
+// read from any goroutine.
+type Decoded struct {
+	Header
+	metaBuf, dataBuf []byte
+
+	meta, data []byte
+	keys       []byte
+	dataEnds   []uint32
+	keyEnds    []uint32
+	explicit   []byte // bitmap, then nothing
+	explicitAt []byte // 16 bytes per set bit
+	deltas     []int64
+}
+
+// Decode checks and decompresses the block b, which must not change while d
+// is in use: raw frames are not copied. It returns ErrCorrupt or ErrNewer,
+// wrapped, for whatever is not exactly a block.
+func (d *Decoded) Decode(b []byte) error {
+	if err := d.DecodeMeta(b); err != nil {
+		return err
+	}
+	frame := DataFrame(d.Header, b)
+	data, buf, err := decompress(d.DataCodec, frame, d.dataBuf, d.DataRawBytes)
+	d.dataBuf = buf
+	if err != nil {
+		return fmt.Errorf("%w: data frame: %v", ErrCorrupt, err)
+	}
+	if len(data) != d.DataRawBytes {
+		return fmt.Errorf("%w: data frame holds %d bytes, header says %d", ErrCorrupt, len(data), d.DataRawBytes)
+	}
+	d.data = data
+	return nil
+}
+
+// DecodeMeta is Decode without the data frame: lengths, keys and arrivals can
+// be read, data can't.
+func (d *Decoded) DecodeMeta(b []byte) error {
+	h, err := Check(b)
+	if err != nil {
+		return err
+	}
+	d.Header, d.data = h, nil
+	meta, buf, err := decompress(h.MetaCodec, b[HeaderBytes:HeaderBytes+h.MetaBytes], d.metaBuf, 0)
+	d.metaBuf = buf
+	if err != nil {
+		return fmt.Errorf("%w: meta frame: %v", ErrCorrupt, err)
+	}
+	d.meta = meta
+	return d.parseMeta()
+}
+
+// decompress returns the content of a frame and the buffer to keep for the
+// next one. sizeHint is the expected length, 0 when unknown.
+func decompress(c Codec, frame, buf []byte, sizeHint int) (content, keep []byte, err error) {
+	switch c {
+	case S2:
+		n, err := s2.DecodedLen(frame)
+		if err != nil {
+			return nil, buf, err
+		}
+		if n > maxDecodedBytes {
+			return nil, buf, fmt.Errorf("%d bytes, the limit is %d", n, maxDecodedBytes)
+		}
+		if cap(buf) < n {
+			buf = make([]byte, n)
+		}
+		out, err := s2.Decode(buf[:n], frame)
+		return out, buf, err
+	case Zstd:
+		if cap(buf) < sizeHint {
+			buf = make([]byte, 0, sizeHint)
+		}
+		out, err := decoder().DecodeAll(frame, buf[:0])
+		if err != nil {
+			return nil, buf, err
+		}
+		return out, out, nil
+	}
+	return frame, buf, nil
+}
+
+func (d *Decoded) parseMeta() error {
+	m := d.meta
+	var err error
+	if d.dataEnds, m, err = ends(d.dataEnds[:0], m, d.Count, uint64(d.DataRawBytes)); err != nil {
+		return fmt.Errorf("%w: data lengths: %v", ErrCorrupt, err)
+	}
+	if got := int(d.dataEnds[d.Count-1]); got != d.DataRawBytes {
+		return fmt.Errorf("%w: lengths add up to %d, header says %d", ErrCorrupt, got, d.DataRawBytes)
+	}
+	if d.keyEnds, m, err = ends(d.keyEnds[:0], m, d.Count, maxDecodedBytes); err != nil {
+		return fmt.Errorf("%w: key lengths: %v", ErrCorrupt, err)
+	}
+	n := int(d.keyEnds[d.Count-1])
+	if n > len(m) {
+		return fmt.Errorf("%w: %d bytes of keys, %d left", ErrCorrupt, n, len(m))
+	}
+	d.keys, m = m[:n], m[n:]
+	if m, err = d.parseExplicit(m); err != nil {
+		return err
+	}
+	if m, err = d.parseDeltas(m); err != nil {
+		return err
+	}
+	if len(m) != 0 {
+		return fmt.Errorf("%w: %d bytes after the meta columns", ErrCorrupt, len(m))
+	}
+	return nil
+}
+
+func (d *Decoded) parseExplicit(m []byte) ([]byte, error) {
+	d.explicit, d.explicitAt = nil, nil
+	if !d.Explicit {
+		return m, nil
+	}
+	n := (d.Count + 7) / 8
+	if n > len(m) {
+		return nil, fmt.Errorf("%w: %d bytes of hash key bitmap, %d left", ErrCorrupt, n, len(m))
+	}
+	d.explicit, m = m[:n], m[n:]
+	set := 0
+	for i := range d.Count {
+		set += int(d.explicit[i/8] >> (i % 8) & 1)
+	}
+	if 16*set > len(m) {
+		return nil, fmt.Errorf("%w: %d explicit hash keys, %d bytes left", ErrCorrupt, set, len(m))
+	}
+	d.explicitAt, m = m[:16*set], m[16*set:]
+	return m, nil
+}
+
+func (d *Decoded) parseDeltas(m []byte) ([]byte, error) {
+	d.deltas = d.deltas[:0]
+	if !d.Deltas {
+		return m, nil
+	}
+	for range d.Count {
+		v, n := binary.Varint(m)
+		if n <= 0 {
+			return nil, fmt.Errorf("%w: arrival deltas end early", ErrCorrupt)
+		}
+		d.deltas, m = append(d.deltas, v), m[n:]
+	}
+	return m, nil
+}
+
+// ends reads count lengths and appends their running sum.
+func ends(dst []uint32, m []byte, count int, limit uint64) ([]uint32, []byte, error) {
+	if count > len(m) {
+		return dst, m, fmt.Errorf("%d lengths in %d bytes", count, len(m))
+	}
+	if cap(dst) < count {
+		dst = make([]uint32, 0, count)
+	}
+	var sum uint64
+	for range count {
+		v, n := binary.Uvarint(m)
+		if n <= 0 {
+			return dst, m, fmt.Errorf("end early")
+		}
+		m = m[n:]
+		if sum += v; v > limit || sum > limit {
+			return dst, m, fmt.Errorf("over %d bytes", limit)
+		}
+		dst = append(dst, uint32(sum))
+	}
+	return dst, m, nil
+}
+
+// Length returns the length of the data of record i.
+func (d *Decoded) Length(i int) int {
+	if i == 0 {
+		return int(d.dataEnds[0])
+	}
+	return int(d.dataEnds[i] - d.dataEnds[i-1])
+}
+
+// KeyLength returns the length of the partition key of record i.
+func (d *Decoded) KeyLength(i int) int {
+	if i == 0 {
+		return int(d.keyEnds[0])
+	}
+	return int(d.keyEnds[i] - d.keyEnds[i-1])
+}
+
+// ArrivalMS returns the arrival of record i, milliseconds since 1970, as stored.
+func (d *Decoded) ArrivalMS(i int) int64 {
+	if len(d.deltas) == 0 {
+		return d.Header.ArrivalMS
+	}
+	return d.Header.ArrivalMS + d.deltas[i]
+}
+
+// Record sets key, data and hash key of r to those of record i; the slices
+// are d's. Data is empty after DecodeMeta. Index and Arrival are left alone:
+// they follow from the block's place.
+func (d *Decoded) Record(i int, r *record.Record) {
+	var dataFrom, keyFrom uint32
+	if i > 0 {
+		dataFrom, keyFrom = d.dataEnds[i-1], d.keyEnds[i-1]
+	}
+	r.PartitionKey = d.keys[keyFrom:d.keyEnds[i]:d.keyEnds[i]]
+	r.Data = nil
+	if d.data != nil {
+		r.Data = d.data[dataFrom:d.dataEnds[i]:d.dataEnds[i]]
+	}
+	r.HasExplicitHashKey = false
+	if d.explicit != nil && d.explicit[i/8]>>(i%8)&1 == 1 {
+		r.HasExplicitHashKey = true
+		r.ExplicitHashKey = record.HashKey(d.explicitAt[16*d.explicitRank(i):])
+	}
+}
+
+// explicitRank counts the records before i that have an explicit hash key.
+func (d *Decoded) explicitRank(i int) (n int) {
+	for j := range i {
+		n += int(d.explicit[j/8] >> (j % 8) & 1)
+	}
+	return n
+}

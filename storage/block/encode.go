@@ -1,0 +1,164 @@
+package block
+
+import (
+	"encoding/binary"
+
+	"github.com/klauspost/compress/s2"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/weirhq/weir/storage/record"
+)
+
+// Builder gathers the records of one block and encodes it. It keeps its
+// buffers between blocks and is for one goroutine.
+type Builder struct {
+	data     []byte
+	lengths  []uint32
+	keys     []byte
+	keyLens  []uint16
+	explicit []explicitKey
+	deltas   []int64
+	deltaSet bool
+
+	meta, out []byte
+	zstd      *zstd.Encoder
+}
+
+type explicitKey struct {
+	at  int
+	key record.HashKey
+}
+
+// NewBuilder returns an empty builder.
+func NewBuilder() *Builder {
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
+		zstd.WithWindowSize(128<<10), zstd.WithLowerEncoderMem(true), zstd.WithEncoderCRC(false))
+	if err != nil {
+		panic("BUG: zstd encoder options: " + err.Error())
+	}
+	return &Builder{zstd: enc}
+}
+
+// Reset makes the builder empty.
+func (b *Builder) Reset() {
+	b.data, b.lengths, b.keys, b.keyLens = b.data[:0], b.lengths[:0], b.keys[:0], b.keyLens[:0]
+	b.explicit, b.deltas, b.deltaSet = b.explicit[:0], b.deltas[:0], false
+	// A record of several MiB must not be paid for until the end of the process.
+	if cap(b.data) > 4*MaxRawBytes {
+		b.data = nil
+	}
+	if cap(b.out) > 4*MaxRawBytes {
+		b.out = nil
+	}
+}
+
+// Count returns how many records were added.
+func (b *Builder) Count() int { return len(b.lengths) }
+
+// DataBytes returns how many bytes of data were added.
+func (b *Builder) DataBytes() int { return len(b.data) }
+
+// Fits says whether a record with so much data belongs in this block: an
+// empty block takes any record.
+func (b *Builder) Fits(dataLen int) bool {
+	return len(b.lengths) == 0 || (len(b.data)+dataLen <= MaxRawBytes && len(b.lengths) < MaxRecords && len(b.keys) < 4*MaxRawBytes)
+}
+
+// Add copies one record into the block. explicit is nil when the record has
+// no explicit hash key; deltaMS is its arrival relative to the block's.
+func (b *Builder) Add(partitionKey []byte, explicit *record.HashKey, data []byte, deltaMS int64) {
+	if explicit != nil {
+		b.explicit = append(b.explicit, explicitKey{len(b.lengths), *explicit})
+	}
+	b.lengths = append(b.lengths, uint32(len(data)))
+	b.keyLens = append(b.keyLens, uint16(len(partitionKey)))
+	b.keys = append(b.keys, partitionKey...)
+	b.data = append(b.data, data...)
+	b.deltas = append(b.deltas, deltaMS)
+	b.deltaSet = b.deltaSet || deltaMS != 0
+}
+
+// Stamp is when a block's first record arrived.
+type Stamp struct {
+	// ArrivalMS is the wall clock, milliseconds since 1970.
+	ArrivalMS int64
+	// MonotonicMS counts from the open of the store.
+	MonotonicMS int64
+	// Uncertain says that the wall clock was not known to be right.
+	Uncertain bool
+}
+
+// Encode returns the block, in a buffer that the next call on the builder
+// uses again. Frames that compression would not shrink stay raw. The builder
+// must hold at least one record.
+func (b *Builder) Encode(codec Codec, at Stamp) []byte {
+	if len(b.lengths) == 0 {
+		panic("BUG: encode of an empty block")
+	}
+	b.meta = b.appendMeta(b.meta[:0])
+	metaCodec := codec
+	if len(b.lengths) < compressMetaFrom {
+		metaCodec = Raw
+	}
+	var header [HeaderBytes]byte
+	out := append(b.out[:0], header[:]...)
+	out, metaCodec = b.appendFrame(out, metaCodec, b.meta)
+	metaBytes := len(out) - HeaderBytes
+	if len(b.data) < compressFromBytes {
+		codec = Raw
+	}
+	out, codec = b.appendFrame(out, codec, b.data)
+	h := Header{
+		DataCodec: codec, MetaCodec: metaCodec, Explicit: len(b.explicit) > 0, Deltas: b.deltaSet, Uncertain: at.Uncertain,
+		Count: len(b.lengths), DataRawBytes: len(b.data), MetaBytes: metaBytes, ArrivalMS: at.ArrivalMS, MonotonicMS: at.MonotonicMS,
+	}
+	h.put(out)
+	binary.LittleEndian.PutUint32(out[16:], checksum(out))
+	b.out = out
+	return out
+}
+
+func (b *Builder) appendMeta(m []byte) []byte {
+	for _, n := range b.lengths {
+		m = binary.AppendUvarint(m, uint64(n))
+	}
+	for _, n := range b.keyLens {
+		m = binary.AppendUvarint(m, uint64(n))
+	}
+	m = append(m, b.keys...)
+	if len(b.explicit) > 0 {
+		at := len(m)
+		m = append(m, make([]byte, (len(b.lengths)+7)/8)...)
+		for _, e := range b.explicit {
+			m[at+e.at/8] |= 1 << (e.at % 8)
+		}
+		for _, e := range b.explicit {
+			m = append(m, e.key[:]...)
+		}
+	}
+	if b.deltaSet {
+		for _, d := range b.deltas {
+			m = binary.AppendVarint(m, d)
+		}
+	}
+	return m
+}
+
+// appendFrame appends src compressed, or as it is when that is not longer.
+func (b *Builder) appendFrame(out []byte, codec Codec, src []byte) ([]byte, Codec) {
+	at := len(out)
+	switch codec {
+	case Zstd:
+		out = b.zstd.EncodeAll(src, out)
+	case S2:
+		need := s2.MaxEncodedLen(len(src))
+		if cap(out)-at < need {
+			out = append(make([]byte, 0, 2*at+need), out...)
+		}
+		out = out[:at+len(s2.Encode(out[at:at+need], src))]
+	}
+	if codec == Raw || len(out)-at >= len(src) {
+		return append(out[:at], src...), Raw
+	}
+	return out, codec
+}

@@ -1,0 +1,194 @@
+package commit
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/weirhq/weir/storage/block"
+	"github.com/weirhq/weir/storage/epoch"
+	"github.com/weirhq/weir/storage/keyspace"
+)
+
+// entryOverhead is what a memtable needs for an entry beside key and value.
+const entryOverhead = 120
+
+// blockRun is what a group adds to one log.
+type blockRun struct {
+	log *Log
+	run epoch.Run // Count, Raw and Stored of this group only
+}
+
+// encode fills the batch from the group.
+func (c *Committer) encode(g *group) error {
+	for _, t := range g.txns {
+		if err := c.encodeOps(t); err != nil {
+			return err
+		}
+	}
+	for _, p := range g.touched.pending {
+		p.log.fill.Lock()
+		p.log.fill.pending[g.parity] = nil
+		p.log.fill.last = p.bytes
+		p.log.fill.Unlock()
+		if err := c.encodeLog(p); err != nil {
+			return err
+		}
+	}
+	s := &Staging{c}
+	for _, t := range c.applied {
+		if t.hook != nil {
+			if err := t.hook(s); err != nil {
+				return err
+			}
+		}
+	}
+	return c.epoch.stageRows(c.batch)
+}
+
+// encodeOps checks the transaction's expectations and, if they hold, stages
+// its table operations. If not, its records are voided.
+func (c *Committer) encodeOps(t *Txn) error {
+	if t.expects {
+		if err := c.check(t); err != nil {
+			if !errors.Is(err, ErrConflict) {
+				return err
+			}
+			t.err = err
+			for _, r := range t.refs {
+				r.p.entries[r.entry].void = true
+			}
+			return nil
+		}
+	}
+	var err error
+	t.eachOp(func(kind byte, key, value []byte) bool {
+		switch kind {
+		case opPut:
+			err = c.batch.Set(key, value, nil)
+		case opDelete:
+			err = c.batch.Delete(key, nil)
+		case opDeletePrefix:
+			err = c.batch.DeleteRange(key, keyspace.AppendPrefixEnd(nil, key), nil)
+		}
+		return err == nil
+	})
+	c.applied = append(c.applied, t)
+	return err
+}
+
+// check compares the transaction's expectations with what the group's earlier
+// transactions and the store say.
+func (c *Committer) check(t *Txn) (err error) {
+	t.eachOp(func(kind byte, key, want []byte) bool {
+		if kind != opExpect && kind != opAbsent {
+			return true
+		}
+		have, exists, known := lookup(c.applied, key)
+		if !known {
+			v, closer, e := c.db.Get(key)
+			switch {
+			case e == nil:
+				have, exists = bytes.Clone(v), true
+				err = closer.Close()
+			case !errors.Is(e, pebble.ErrNotFound):
+				err = e
+			}
+		}
+		if err == nil && (exists != (kind == opExpect) || (exists && !bytes.Equal(have, want))) {
+			m, _ := keyspace.ParseMeta(key)
+			err = fmt.Errorf("%w: %s %q is not as expected", ErrConflict, m.Table, m.Rest)
+		}
+		return err == nil
+	})
+	return err
+}
+
+// encodeLog stages a log's records as blocks and gives them their indexes.
+func (c *Committer) encodeLog(p *pending) error {
+	l := p.log
+	w := blockRun{log: l, run: epoch.Run{Epoch: c.epoch.number, Lane: l.Lane(), EndMS: max(l.maxMS, c.stamp.ArrivalMS)}}
+	codec := l.blockCodec(c.load.busy)
+	c.builder.Reset()
+	for i := range p.entries {
+		e := &p.entries[i]
+		if e.void {
+			continue
+		}
+		if !c.builder.Fits(int(e.n)) {
+			if err := c.flushBlock(&w, codec); err != nil {
+				return err
+			}
+		}
+		e.index = l.next
+		l.next++
+		key, explicit, data := p.parts(e)
+		c.builder.Add(key, explicit, data, 0)
+		w.run.Raw += uint64(e.n)
+		c.stats.keyBytes.Add(uint64(e.keyLen))
+	}
+	if c.builder.Count() > 0 {
+		if err := c.flushBlock(&w, codec); err != nil {
+			return err
+		}
+	}
+	if w.run.Count == 0 {
+		return nil
+	}
+	c.written = append(c.written, w)
+	c.stats.records.Add(uint64(w.run.Count))
+	c.stats.raw.Add(w.run.Raw)
+	// The bound is written long before it is needed.
+	if l.next+BoundStep/2 > l.bound {
+		l.bound = l.next + BoundStep
+		return c.batch.Set(keyspace.Meta(keyspace.KindBound, l.ID), keyspace.EncodeIndex(l.bound), nil)
+	}
+	return nil
+}
+
+// flushBlock stages the builder's records as one block ending at next-1.
+func (c *Committer) flushBlock(w *blockRun, codec block.Codec) error {
+	value := c.builder.Encode(codec, c.stamp)
+	last := w.log.next - 1
+	var key [keyspace.DataKeyBytes]byte
+	k := keyspace.DataKey{Lane: w.run.Lane, Epoch: w.run.Epoch, Shard: w.log.ID, Last: last}.Append(key[:0])
+	w.run.Last = last
+	w.run.Count += uint32(c.builder.Count())
+	w.run.Stored += uint32(len(value))
+	c.stats.stored.Add(uint64(len(value)))
+	c.stats.blocks.Add(1)
+	op := c.batch.SetDeferred(len(k), len(value))
+	copy(op.Key, k)
+	copy(op.Value, value)
+	c.builder.Reset()
+	return op.Finish()
+}
+
+// load decides for codec auto: zstd until encoding keeps a core busy.
+type load struct {
+	busy   bool
+	since  time.Time
+	encode time.Duration
+}
+
+func (l *load) encoded(from, to time.Time) {
+	l.encode += to.Sub(from)
+	if l.since.IsZero() {
+		l.since = from
+	}
+	window := to.Sub(l.since)
+	if window < time.Second {
+		return
+	}
+	share := float64(l.encode) / float64(window)
+	switch {
+	case share > 0.6:
+		l.busy = true
+	case l.busy && share < 0.15: // S2 needs about a third of zstd's time
+		l.busy = false
+	}
+	l.since, l.encode = to, 0
+}

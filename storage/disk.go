@@ -1,0 +1,238 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// ballastFile holds space that is given up when the disk is full: dropping
+// what may be dropped needs some.
+const ballastFile = "ballast"
+
+// flushFailures in a row, with no success between, stop the intake of records.
+const flushFailures = 3
+
+// pressure says how short space is.
+type pressure int32
+
+const (
+	relaxed pressure = iota
+	// soft: streams that would rather refuse than drop refuse.
+	soft
+	// hard: the disk was full; every stream refuses.
+	hard
+)
+
+// disk watches the space of the data directory.
+type disk struct {
+	s        *Store
+	fs       vfs.FS // not wrapped: for the ballast
+	path     string
+	full     atomic.Bool // a write failed for want of space
+	failures atomic.Int32
+	level    atomic.Int32
+	wake     chan struct{}
+	free     atomic.Int64 // as last seen, -1 when not known
+	total    atomic.Int64
+	mu       struct {
+		sync.Mutex
+		ballast bool // the file is there
+	}
+}
+
+func newDisk(s *Store) *disk {
+	d := &disk{s: s, fs: s.o.FS, path: s.o.FS.PathJoin(s.dir, ballastFile), wake: make(chan struct{}, 1)}
+	d.free.Store(-1)
+	return d
+}
+
+// wrap returns the file system that Pebble writes through.
+func (d *disk) wrap() (vfs.FS, interface{ Close() error }) {
+	fs := vfs.OnDiskFull(d.fs, d.onFull)
+	return vfs.WithDiskHealthChecks(&patientFS{FS: fs, d: d}, 5*time.Second, nil, func(i vfs.DiskSlowInfo) {
+		d.s.log.Warn("disk is slow", "operation", i.String())
+	})
+}
+
+// onFull is called while a failed write waits to be tried once more: it gives
+// up the ballast, and must neither take long nor use the database.
+func (d *disk) onFull() {
+	d.full.Store(true)
+	d.level.Store(int32(hard))
+	d.mu.Lock()
+	if d.mu.ballast {
+		if err := d.fs.Remove(d.path); err == nil || vfsNotExist(err) {
+			d.mu.ballast = false
+		}
+	}
+	d.mu.Unlock()
+	select {
+	case d.wake <- struct{}{}:
+	default:
+	}
+}
+
+// patientFS slows down the creation of files while flushes fail: Pebble
+// tries a failed flush again at once, for ever, and would wear the device out.
+type patientFS struct {
+	vfs.FS
+	d *disk
+}
+
+// Create creates a file, after a pause that grows with the failures so far.
+func (p *patientFS) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	if n := p.d.failures.Load(); n > 0 {
+		timer := time.NewTimer(min(time.Second, 10*time.Millisecond<<min(n, 7)))
+		select {
+		case <-timer.C:
+		case <-p.d.s.stop:
+			timer.Stop()
+		}
+	}
+	return p.FS.Create(name, category)
+}
+
+// Unwrap returns the file system below.
+func (p *patientFS) Unwrap() vfs.FS { return p.FS }
+
+// listener counts flush failures.
+func (d *disk) listener() *pebble.EventListener {
+	return &pebble.EventListener{
+		FlushEnd: func(i pebble.FlushInfo) {
+			if i.Err == nil {
+				d.failures.Store(0)
+				return
+			}
+			if d.failures.Add(1) >= flushFailures {
+				d.level.Store(int32(hard))
+				d.full.Store(true)
+			}
+		},
+		DiskSlow: func(i pebble.DiskSlowInfo) { d.s.log.Warn("disk is slow", "operation", i.String()) },
+	}
+}
+
+// admit says whether a stream of that policy may take a record now.
+func (d *disk) admit(p Policy) error {
+	switch pressure(d.level.Load()) {
+	case hard:
+		return fmt.Errorf("%w: records are refused until space comes back", ErrDiskFull)
+	case soft:
+		if p == Reject {
+			return fmt.Errorf("%w: the stream's policy is to refuse records", ErrDiskFull)
+		}
+	}
+	return nil
+}
+
+// look reads the space of the disk; ok is false where that is not known.
+func (d *disk) look() (free, total int64, ok bool) {
+	u, err := d.fs.GetDiskUsage(d.s.dir)
+	if err != nil {
+		d.free.Store(-1)
+		return 0, 0, false
+	}
+	d.free.Store(int64(u.AvailBytes))
+	d.total.Store(int64(u.TotalBytes))
+	return int64(u.AvailBytes), int64(u.TotalBytes), true
+}
+
+// softLimit is the free space below which policies apply.
+func (d *disk) softLimit(total int64) int64 {
+	if d.s.o.SoftFreeBytes > 0 {
+		return d.s.o.SoftFreeBytes
+	}
+	return max(min(total/20, 1<<30), 64<<20, d.s.o.ReserveBytes)
+}
+
+// startDisk makes the ballast. That there is no room for it is no reason not
+// to open.
+func (s *Store) startDisk() {
+	s.disk.look()
+	if err := s.disk.makeBallast(); err != nil {
+		s.log.Warn("no room for the ballast file", "bytes", s.o.ReserveBytes, "cause", err)
+		s.disk.full.Store(true)
+	}
+}
+
+// makeBallast allocates the ballast file if it is wanted and missing. The
+// file gets its name when it is whole, so that one that exists is whole.
+func (d *disk) makeBallast() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	size := d.s.o.ReserveBytes
+	if size <= 0 || d.mu.ballast {
+		return nil
+	}
+	if _, err := d.fs.Stat(d.path); err == nil {
+		d.mu.ballast = true
+		return nil
+	}
+	tmp := d.path + ".tmp"
+	f, err := d.fs.Create(tmp, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(f.Preallocate(0, size), f.Sync(), f.Close()); err != nil {
+		return errors.Join(err, d.fs.Remove(tmp))
+	}
+	if err := d.fs.Rename(tmp, d.path); err != nil {
+		return err
+	}
+	d.mu.ballast = true
+	return nil
+}
+
+// State is whether and why the store takes records.
+type State struct {
+	// Writable says whether records are taken from streams of every policy.
+	Writable bool
+	// Reason says why not, "" when they are.
+	Reason string
+	// ReadOnly says that nothing is written until the store is opened again.
+	ReadOnly bool
+	// DiskFull says that a write failed for want of space and records of all
+	// streams are refused; DiskLow that streams with policy reject refuse.
+	DiskFull, DiskLow bool
+	// BytesFree and BytesTotal are those of the disk, -1 when not known.
+	BytesFree, BytesTotal int64
+	// BytesStored are those of all stored blocks.
+	BytesStored int64
+	// ClockHeld says that the wall clock is not believed: stamps go on from
+	// the last known time until ConfirmTime.
+	ClockHeld bool
+}
+
+// State returns the state as of now.
+func (s *Store) State() State {
+	st := State{
+		Writable: true, BytesFree: s.disk.free.Load(), BytesTotal: s.disk.total.Load(),
+		BytesStored: int64(s.stored()), ClockHeld: s.clock.Held(),
+	}
+	level := pressure(s.disk.level.Load())
+	st.DiskFull, st.DiskLow = level == hard, level == soft
+	if err := s.disk.admit(Reject); err != nil {
+		st.Writable, st.Reason = false, err.Error()
+	}
+	if err := s.Failed(); err != nil {
+		st.Writable, st.ReadOnly, st.Reason = false, true, err.Error()
+	}
+	return st
+}
+
+// stored is the bytes of all blocks, those of the open epoch included.
+func (s *Store) stored() (n uint64) {
+	for _, st := range s.all() {
+		for _, sh := range st.All() {
+			_, stored := sh.Sizes(0)
+			n += stored
+		}
+	}
+	return n
+}

@@ -1,0 +1,159 @@
+package storage
+
+import (
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/weirhq/weir/storage/commit"
+	"github.com/weirhq/weir/storage/keyspace"
+)
+
+// ledgerDays bounds the days kept.
+const ledgerDays = 400
+
+// Day is one day's line of the ledger.
+type Day struct {
+	// Date is the day, UTC, as 2006-01-02.
+	Date string
+	// Records and BytesIngested (keys and data) count what was accepted.
+	Records, BytesIngested uint64
+	// BytesWritten counts what the store handed to the device: log, tables
+	// and manifest. BytesCompaction are those of it that rewrote older ones.
+	BytesWritten, BytesCompaction uint64
+	// Commits counts syncs.
+	Commits uint64
+}
+
+// Ledger says what the store wrote to the device, per day, and how long the
+// device will bear it.
+type Ledger struct {
+	// Days are in order, the last one is today.
+	Days []Day
+	// BytesWritten is the sum over all days kept.
+	BytesWritten uint64
+	// EnduranceBytes is what the device may be written in its life, 0 when not known.
+	EnduranceBytes int64
+	// BytesPerDay is the mean of the last seven days that were not idle.
+	BytesPerDay uint64
+	// DaysLeft is the forecast at that pace, counting what the ledger saw; -1
+	// when there is none.
+	DaysLeft int
+}
+
+// ledger keeps the rows of days and what was last seen of running totals.
+type ledger struct {
+	o  Options
+	mu struct {
+		sync.Mutex
+		days map[uint32]keyspace.LedgerRow
+		seen keyspace.LedgerRow // totals since the open, when last counted
+	}
+}
+
+func loadLedger(db *pebble.DB, o Options) (*ledger, error) {
+	l := &ledger{o: o}
+	l.mu.days = map[uint32]keyspace.LedgerRow{}
+	prefix := keyspace.Meta(keyspace.KindLedger)
+	it, err := db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: keyspace.AppendPrefixEnd(nil, prefix)})
+	if err != nil {
+		return nil, err
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		k, err := keyspace.ParseMeta(it.Key())
+		if err != nil {
+			continue
+		}
+		if row, err := keyspace.DecodeLedger(it.Value()); err == nil {
+			l.mu.days[k.ID] = row
+		}
+	}
+	return l, it.Close()
+}
+
+// totals returns what was counted since the open.
+func totals(db *pebble.DB, c *commit.Committer) keyspace.LedgerRow {
+	s, m := c.Stats(), db.Metrics()
+	var flushed, compacted uint64
+	for i := range m.Levels {
+		flushed += m.Levels[i].TableBytesFlushed + m.Levels[i].TableBytesIngested
+		compacted += m.Levels[i].TableBytesCompacted
+	}
+	return keyspace.LedgerRow{
+		Records: s.Records, Ingested: s.DataBytes + s.KeyBytes, Commits: s.Groups, Compaction: compacted,
+		Device: m.WAL.BytesWritten + flushed + compacted,
+	}
+}
+
+// count adds what was written since the last call to the day of now.
+func (l *ledger) count(t keyspace.LedgerRow, now time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	day := dayOf(now)
+	r := l.mu.days[day]
+	r.Records += t.Records - l.mu.seen.Records
+	r.Ingested += t.Ingested - l.mu.seen.Ingested
+	r.Device += t.Device - l.mu.seen.Device
+	r.Compaction += t.Compaction - l.mu.seen.Compaction
+	r.Commits += t.Commits - l.mu.seen.Commits
+	l.mu.days[day], l.mu.seen = r, t
+}
+
+// stage puts today's row into a batch and drops days no longer kept.
+func (l *ledger) stage(b *pebble.Batch, now time.Time) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	day := dayOf(now)
+	for d := range l.mu.days {
+		if d+ledgerDays < day {
+			delete(l.mu.days, d)
+			if err := b.Delete(keyspace.Meta(keyspace.KindLedger, d), nil); err != nil {
+				return err
+			}
+		}
+	}
+	return b.Set(keyspace.Meta(keyspace.KindLedger, day), l.mu.days[day].Encode(), nil)
+}
+
+func dayOf(t time.Time) uint32 { return uint32(max(t.Unix(), 0) / 86400) }
+
+// Ledger returns the ledger as of now.
+func (s *Store) Ledger() Ledger {
+	if s.Failed() == nil && s.env.Enter() == nil {
+		s.ledger.count(totals(s.db, s.committer), s.now())
+		s.env.Leave()
+	}
+	return s.ledger.report(s.now())
+}
+
+func (l *ledger) report(now time.Time) Ledger {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := Ledger{EnduranceBytes: l.o.EnduranceBytes, DaysLeft: -1}
+	var recent, recentDays uint64
+	today := dayOf(now)
+	for d := today - min(today, ledgerDays); d <= today; d++ {
+		r, ok := l.mu.days[d]
+		if !ok {
+			continue
+		}
+		out.Days = append(out.Days, Day{
+			Date: time.Unix(int64(d)*86400, 0).UTC().Format(time.DateOnly), Records: r.Records, BytesIngested: r.Ingested,
+			BytesWritten: r.Device, BytesCompaction: r.Compaction, Commits: r.Commits,
+		})
+		out.BytesWritten += r.Device
+		if r.Device > 0 && d+7 > today {
+			recent += r.Device
+			recentDays++
+		}
+	}
+	if recentDays > 0 {
+		out.BytesPerDay = recent / recentDays
+	}
+	if out.BytesPerDay > 0 && out.EnduranceBytes > 0 {
+		left := max(0, out.EnduranceBytes-int64(out.BytesWritten))
+		out.DaysLeft = int(min(uint64(left)/out.BytesPerDay, 1<<20))
+	}
+	return out
+}

@@ -1,0 +1,39 @@
+package storage
+
+import "github.com/weirhq/weir/storage/commit"
+
+// Metrics are totals since the open, and a few present values.
+type Metrics struct {
+	commit.Stats
+	// Flushes, Moves and Compactions count Pebble's work: a move rewrites
+	// nothing, a compaction does.
+	Flushes, Moves, Compactions int64
+	// BytesWAL, BytesFlushed and BytesCompacted were handed to the device.
+	BytesWAL, BytesFlushed, BytesCompacted uint64
+	// Tables and DiskBytes are what the store has on disk, log included.
+	Tables    int64
+	DiskBytes uint64
+	// MemTableBytes and CacheBytes are in memory now.
+	MemTableBytes uint64
+	CacheBytes    int64
+}
+
+// Metrics returns the totals as of now; after a failure of the engine only
+// the committer's.
+func (s *Store) Metrics() Metrics {
+	out := Metrics{Stats: s.committer.Stats()}
+	if s.Failed() != nil || s.env.Enter() != nil {
+		return out
+	}
+	defer s.env.Leave()
+	m := s.db.Metrics()
+	for i := range m.Levels {
+		out.BytesFlushed += m.Levels[i].TableBytesFlushed
+		out.BytesCompacted += m.Levels[i].TableBytesCompacted
+		out.Tables += m.Levels[i].TablesCount
+	}
+	out.Flushes, out.Moves, out.Compactions = m.Flush.Count, m.Compact.MoveCount, m.Compact.DefaultCount
+	out.BytesWAL, out.DiskBytes = m.WAL.BytesWritten, m.DiskSpaceUsage()
+	out.MemTableBytes, out.CacheBytes = m.MemTable.Size, m.BlockCache.Size
+	return out
+}

@@ -1,0 +1,77 @@
+package storage
+
+import (
+	"fmt"
+	"log/slog"
+	"runtime"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/weirhq/weir/storage/keyspace"
+)
+
+// pebbleOptions are the options that keep compaction from ever rewriting a
+// record: see RATIONALE.md, and storage.md for what each was measured to do.
+func pebbleOptions(o Options, fs vfs.FS, logger pebble.Logger, listener *pebble.EventListener) *pebble.Options {
+	p := &pebble.Options{
+		FS:                          fs,
+		FormatMajorVersion:          pebble.FormatValueSeparation,
+		MemTableSize:                uint64(o.MemTableBytes),
+		MemTableStopWritesThreshold: 4,
+		CacheSize:                   o.CacheBytes,
+		L0CompactionThreshold:       2, // one waiting table is moved down at once
+		L0StopWritesThreshold:       24,
+		LBaseMaxBytes:               1 << 40, // moves go straight to the last level
+		MaxOpenFiles:                512,
+		MaxManifestFileSize:         8 << 20,
+		BytesPerSync:                512 << 10,
+		Logger:                      logger,
+		EventListener:               listener,
+	}
+	for i := range p.TargetFileSizes {
+		p.TargetFileSizes[i] = 2 * o.MemTableBytes // a flush must stay one table
+	}
+	p.ApplyCompressionSettings(func() pebble.DBCompressionSettings {
+		return pebble.UniformDBCompressionSettings(sstable.ZstdCompression)
+	})
+	for i := range p.Levels {
+		p.Levels[i].BlockSize = 64 << 10
+	}
+	p.Experimental.ReadSamplingMultiplier = -1
+	p.Experimental.SpanPolicyFunc = spanPolicy
+	return p
+}
+
+// spanPolicy ends a table where metadata ends and where each lane ends.
+func spanPolicy(start []byte) (pebble.SpanPolicy, []byte, error) {
+	if len(start) == 0 || start[0] < keyspace.LaneSpace {
+		return pebble.SpanPolicy{}, keyspace.LaneStart(0), nil
+	}
+	if start[0] >= keyspace.LaneSpace+keyspace.Lanes {
+		return pebble.SpanPolicy{}, nil, nil
+	}
+	return pebble.SpanPolicy{}, []byte{start[0] + 1}, nil
+}
+
+// engineLogger is what Pebble reports to. Pebble calls Fatalf where it cannot
+// go on, and must not go on: the goroutine ends, and the store is read-only.
+type engineLogger struct {
+	log   *slog.Logger
+	fatal func(error)
+}
+
+// Infof drops what is not for operators.
+func (engineLogger) Infof(string, ...any) {}
+
+// Errorf reports what went wrong and is being dealt with.
+func (l engineLogger) Errorf(format string, args ...any) {
+	l.log.Warn("storage engine", "error", fmt.Sprintf(format, args...))
+}
+
+// Fatalf makes the store read-only and ends the calling goroutine.
+func (l engineLogger) Fatalf(format string, args ...any) {
+	l.fatal(fmt.Errorf(format, args...))
+	runtime.Goexit()
+}

@@ -1,0 +1,676 @@
+package storage
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/weirhq/weir/storage/block"
+	"github.com/weirhq/weir/storage/commit"
+	"github.com/weirhq/weir/storage/epoch"
+	"github.com/weirhq/weir/storage/keyspace"
+	"github.com/weirhq/weir/storage/record"
+	"github.com/weirhq/weir/storage/shard"
+	"github.com/weirhq/weir/storage/stream"
+)
+
+// Recovery is what an open found and did. Everything in it was also logged.
+type Recovery struct {
+	// Clean says that the last process closed the store in good order.
+	Clean bool
+	// Session numbers this open.
+	Session uint32
+	// Took is how long the open lasted.
+	Took time.Duration
+	// Jumps are the ranges of indexes passed over because the last process
+	// may have used them.
+	Jumps []ShardRange
+	// Damaged are ranges of records that are known to be lost or unreadable.
+	Damaged []ShardRange
+	// SetAside are the files that could not be read and were kept aside.
+	SetAside []SetAside
+	// Finished are splits and merges that the last process began and this open ended.
+	Finished []ShardRange
+}
+
+// ShardRange is a range of indexes of a shard.
+type ShardRange struct {
+	Stream      string
+	Shard       record.ShardNumber
+	First, Last uint64
+	Reason      string
+}
+
+// SetAside is a file that recovery kept but does not use.
+type SetAside struct {
+	Path   string
+	Bytes  int64
+	Reason string
+}
+
+// Recovery returns what the open found and did.
+func (s *Store) Recovery() Recovery { return s.recovery }
+
+// found is what the metadata rows and the unfinished epochs say.
+type found struct {
+	store    keyspace.StoreRow
+	hasStore bool
+	streams  []keyspace.StreamRow
+	shards   []keyspace.ShardRow
+	bounds   map[uint32]uint64
+	trims    map[uint32]uint64
+	jumps    map[uint32][]commit.Jump
+	losses   map[uint32][]shard.Loss
+	sessions []keyspace.SessionRow
+	epochs   map[epoch.Key]keyspace.EpochRow
+	unlisted []epoch.Key // epochs that have data but no row
+	bad      []string    // rows that could not be read
+}
+
+// recoverState rebuilds everything that lives in memory and starts the committer.
+func (s *Store) recoverState(ctx context.Context) error {
+	began := time.Now()
+	f, err := s.readRows(ctx)
+	if err != nil {
+		return err
+	}
+	if f.hasStore && f.store.Format > keyspace.FormatVersion {
+		return fmt.Errorf("version %d, this program reads up to %d: %w", f.store.Format, keyspace.FormatVersion, ErrNewerFormat)
+	}
+	if err := s.matchTables(ctx, f); err != nil {
+		return err
+	}
+	b := s.db.NewBatch()
+	defer b.Close()
+	nextEpoch, lastMS, err := s.listUnlisted(ctx, f, b)
+	if err != nil {
+		return err
+	}
+	s.beginSession(f, nextEpoch, lastMS)
+	s.directory = epoch.New()
+	s.env = &shard.Env{DB: s.db, Dir: s.directory, Now: s.now, Damaged: s.damaged}
+	s.streamEnv = &stream.Env{Shards: s.env, NewShards: s.newShards}
+	s.mu.streams = make(map[string]*stream.Stream)
+	if err := s.buildStreams(f, b); err != nil {
+		return err
+	}
+	s.addEntries(f)
+	if err := s.writeSession(f, b); err != nil {
+		return err
+	}
+	s.committer = commit.New(s.db, s.directory, s.clock, commit.Options{
+		GroupBytes: s.o.GroupBytes, AdmissionBytes: s.o.AdmissionBytes, MemTableBytes: s.o.MemTableBytes,
+		EpochAge: s.epochAge, Session: s.mu.session.Session, FirstEpoch: nextEpoch, LastMS: lastMS, OnLearnt: s.learnt,
+	})
+	s.streamEnv.Committer = s.committer
+	if p := s.failure.Load(); p != nil {
+		s.committer.Fail(*p)
+	}
+	s.recovery.Took = time.Since(began)
+	s.logRecovery(f)
+	return nil
+}
+
+func (s *Store) logRecovery(f *found) {
+	r := &s.recovery
+	s.log.Info("store opened", "clean", r.Clean, "session", r.Session, "streams", len(f.streams), "took", r.Took)
+	for _, b := range f.bad {
+		s.log.Warn("row set aside", "row", b)
+	}
+	for _, d := range r.Damaged {
+		s.log.Warn("records lost or unreadable", "stream", d.Stream, "shard", d.Shard.String(), "first", d.First, "last", d.Last, "reason", d.Reason)
+	}
+	for _, a := range r.SetAside {
+		s.log.Warn("file set aside", "path", a.Path, "bytes", a.Bytes, "reason", a.Reason)
+	}
+}
+
+// readRows reads all metadata rows that are not tables'.
+func (s *Store) readRows(ctx context.Context) (*found, error) {
+	f := &found{
+		bounds: map[uint32]uint64{}, trims: map[uint32]uint64{}, jumps: map[uint32][]commit.Jump{},
+		losses: map[uint32][]shard.Loss{}, epochs: map[epoch.Key]keyspace.EpochRow{},
+	}
+	it, err := s.db.NewIterWithContext(ctx, &pebble.IterOptions{
+		LowerBound: []byte{keyspace.MetaSpace}, UpperBound: keyspace.AppendTableKey(nil, 0, nil),
+	})
+	if err != nil {
+		return nil, err
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return nil, errors.Join(err, it.Close())
+		}
+		k, err := keyspace.ParseMeta(it.Key())
+		if err == nil {
+			err = f.add(k, value)
+		}
+		if err != nil {
+			f.bad = append(f.bad, fmt.Sprintf("%x: %v", it.Key(), err))
+		}
+	}
+	return f, it.Close()
+}
+
+// add enters one row.
+func (f *found) add(k keyspace.MetaKey, v []byte) error {
+	switch k.Kind {
+	case keyspace.KindStore:
+		f.hasStore = true
+		return keyspace.DecodeJSON(v, &f.store)
+	case keyspace.KindStream:
+		var r keyspace.StreamRow
+		if err := keyspace.DecodeJSON(v, &r); err != nil {
+			return err
+		}
+		f.streams = append(f.streams, r)
+	case keyspace.KindShard:
+		var r keyspace.ShardRow
+		if err := keyspace.DecodeJSON(v, &r); err != nil {
+			return err
+		}
+		f.shards = append(f.shards, r)
+	case keyspace.KindSession:
+		var r keyspace.SessionRow
+		if err := keyspace.DecodeJSON(v, &r); err != nil {
+			return err
+		}
+		f.sessions = append(f.sessions, r)
+	case keyspace.KindEpoch:
+		r, err := keyspace.DecodeEpoch(v)
+		if err != nil {
+			return err
+		}
+		f.epochs[epoch.Key{Lane: k.Lane, Epoch: k.ID}] = r
+	default:
+		return f.addIndex(k, v)
+	}
+	return nil
+}
+
+// addIndex enters a row that belongs to a shard id.
+func (f *found) addIndex(k keyspace.MetaKey, v []byte) error {
+	switch k.Kind {
+	case keyspace.KindBound, keyspace.KindTrim:
+		i, err := keyspace.DecodeIndex(v)
+		if err != nil {
+			return err
+		}
+		if k.Kind == keyspace.KindBound {
+			f.bounds[k.ID] = i
+		} else {
+			f.trims[k.ID] = i
+		}
+	case keyspace.KindJump:
+		r, err := keyspace.DecodeJump(v)
+		if err != nil {
+			return err
+		}
+		f.jumps[k.ID] = append(f.jumps[k.ID], commit.Jump{First: k.Index, Last: r.Last})
+	case keyspace.KindLoss:
+		r, err := keyspace.DecodeLoss(v)
+		if err != nil {
+			return err
+		}
+		f.losses[k.ID] = append(f.losses[k.ID], shard.Loss{
+			First: k.Index, Last: r.Last, Records: r.Records, Bytes: r.Bytes, Time: time.UnixMilli(r.TimeMS), Reason: r.Reason,
+		})
+	}
+	return nil
+}
+
+// matchTables compares the directory rows with the tables that are there:
+// data without a row belongs to the epochs that were open when the last
+// process ended.
+func (s *Store) matchTables(ctx context.Context, f *found) error {
+	levels, err := s.db.SSTables()
+	if err != nil {
+		return err
+	}
+	present := map[epoch.Key]bool{}
+	for _, level := range levels {
+		for _, t := range level {
+			from, err1 := keyspace.ParseDataKey(t.Smallest.UserKey)
+			to, err2 := keyspace.ParseDataKey(t.Largest.UserKey)
+			if err1 != nil || err2 != nil {
+				continue // metadata
+			}
+			for e := from.Epoch; e <= to.Epoch && from.Lane == to.Lane; e++ {
+				present[epoch.Key{Lane: from.Lane, Epoch: e}] = true
+			}
+		}
+	}
+	for k := range present {
+		if _, ok := f.epochs[k]; !ok {
+			f.unlisted = append(f.unlisted, k)
+		}
+	}
+	slices.SortFunc(f.unlisted, func(a, b epoch.Key) int {
+		return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Lane, b.Lane))
+	})
+	for k := range f.epochs {
+		if !present[k] {
+			s.reportMissing(f, k)
+		}
+	}
+	return ctx.Err()
+}
+
+// reportMissing notes that an epoch's table is gone though its row is there.
+func (s *Store) reportMissing(f *found, k epoch.Key) {
+	names := f.shardNames()
+	for _, run := range f.epochs[k].Runs {
+		if n, ok := names[run.Shard]; ok {
+			n.First, n.Last, n.Reason = run.Last-run.Count+1, run.Last, fmt.Sprintf("the table of epoch %d is missing", k.Epoch)
+			s.recovery.Damaged = append(s.recovery.Damaged, n)
+		}
+	}
+}
+
+// shardNames maps store-wide shard ids to what an operator knows.
+func (f *found) shardNames() map[uint32]ShardRange {
+	names := make(map[uint32]ShardRange, len(f.shards))
+	byID := map[uint32]string{}
+	for _, r := range f.streams {
+		byID[r.ID] = r.Name
+	}
+	for _, r := range f.shards {
+		names[r.ID] = ShardRange{Stream: byID[r.Stream], Shard: r.Number}
+	}
+	return names
+}
+
+// listUnlisted reads the epochs that have no row and makes rows for them. It
+// returns the first epoch never used and the latest arrival in the store.
+func (s *Store) listUnlisted(ctx context.Context, f *found, b *pebble.Batch) (next uint32, lastMS int64, err error) {
+	top := map[uint32]keyspace.EpochRun{} // newest run of each shard so far
+	for k, row := range f.epochs {
+		next, lastMS = max(next, k.Epoch+1), max(lastMS, row.EndMS)
+		for _, run := range row.Runs {
+			if run.Last > top[run.Shard].Last {
+				top[run.Shard] = run
+			}
+		}
+	}
+	for _, r := range f.sessions {
+		next, lastMS = max(next, r.NextEpoch, r.FirstEpoch), max(lastMS, r.LastKnownMS)
+	}
+	for _, k := range f.unlisted {
+		row, err := s.scanEpoch(ctx, k, top)
+		if err != nil {
+			return 0, 0, err
+		}
+		row.Session, row.EndMS = f.sessionOf(k.Epoch), max(row.EndMS, lastMS)
+		next, lastMS = max(next, k.Epoch+1), max(lastMS, row.EndMS)
+		f.epochs[k] = row
+		if err := b.Set(keyspace.MetaEpoch(k.Epoch, k.Lane), row.Encode(), nil); err != nil {
+			return 0, 0, err
+		}
+	}
+	return next, lastMS, nil
+}
+
+func (f *found) sessionOf(e uint32) (session uint32) {
+	for _, r := range f.sessions {
+		if r.FirstEpoch <= e {
+			session = max(session, r.Session)
+		}
+	}
+	return session
+}
+
+// scanEpoch makes the row of an epoch from its blocks.
+func (s *Store) scanEpoch(ctx context.Context, k epoch.Key, top map[uint32]keyspace.EpochRun) (keyspace.EpochRow, error) {
+	var row keyspace.EpochRow
+	it, err := s.db.NewIterWithContext(ctx, &pebble.IterOptions{
+		LowerBound: keyspace.EpochStart(k.Lane, k.Epoch), UpperBound: keyspace.AppendPrefixEnd(nil, keyspace.EpochStart(k.Lane, k.Epoch)),
+	})
+	if err != nil {
+		return row, err
+	}
+	for ok := it.First(); ok; ok = it.Next() {
+		key, err := keyspace.ParseDataKey(it.Key())
+		if err != nil {
+			continue
+		}
+		run := top[key.Shard]
+		n := len(row.Runs)
+		if n == 0 || row.Runs[n-1].Shard != key.Shard {
+			row.Runs = append(row.Runs, keyspace.EpochRun{Shard: key.Shard, EndMS: run.EndMS})
+			n++
+		}
+		r := &row.Runs[n-1]
+		value, err := it.ValueAndErr()
+		if err != nil {
+			return row, errors.Join(err, it.Close())
+		}
+		h, err := block.Check(value)
+		if err != nil {
+			// Its records are in the range, and readers report them: a block in
+			// the middle must not cut off what follows.
+			h = block.Header{Count: int(key.Last - max(r.Last, run.Last))}
+			s.recovery.Damaged = append(s.recovery.Damaged, ShardRange{First: key.Last - uint64(h.Count) + 1, Last: key.Last, Reason: err.Error()})
+		}
+		if r.Count == 0 {
+			r.Count = uint64(h.Count)
+		} else {
+			r.Count += key.Last - r.Last // what is missing in between is reported by readers
+		}
+		r.Last = key.Last
+		r.Raw += uint64(h.DataRawBytes)
+		r.Stored += uint64(len(value))
+		r.EndMS = max(r.EndMS, h.ArrivalMS)
+		row.EndMS = max(row.EndMS, r.EndMS)
+		if row.StartMS == 0 {
+			row.StartMS = h.ArrivalMS
+		}
+	}
+	if err := it.Close(); err != nil {
+		return row, err
+	}
+	for _, r := range row.Runs {
+		if r.Last > top[r.Shard].Last {
+			top[r.Shard] = r
+		}
+	}
+	return row, nil
+}
+
+// beginSession starts the clock and prepares the rows of this open.
+func (s *Store) beginSession(f *found, nextEpoch uint32, lastMS int64) {
+	slices.SortFunc(f.sessions, func(a, b keyspace.SessionRow) int { return cmp.Compare(a.Session, b.Session) })
+	s.clock = commit.NewClock(s.o.Clock, s.o.Uptime, lastMS)
+	s.recovery.Clean, s.recovery.Session = true, 1
+	if n := len(f.sessions); n > 0 {
+		s.recovery.Clean = f.sessions[n-1].Clean
+		s.recovery.Session = f.sessions[n-1].Session + 1
+	}
+	now := s.now().UnixMilli()
+	s.mu.session = keyspace.SessionRow{Session: s.recovery.Session, BootID: bootID(), WallMS: now, FirstEpoch: nextEpoch}
+	s.mu.row = f.store
+	if !f.hasStore {
+		var id [16]byte
+		_, _ = rand.Read(id[:]) // never fails
+		s.mu.row = keyspace.StoreRow{Format: keyspace.FormatVersion, ID: hex.EncodeToString(id[:]), CreatedMS: now, NextStream: 1, NextShard: 1}
+	}
+}
+
+// buildStreams makes streams and shards from their rows.
+func (s *Store) buildStreams(f *found, b *pebble.Batch) error {
+	runs := f.runs()
+	byStream := map[uint32][]*shard.Shard{}
+	s.finishReshards(f, runs)
+	streams := map[uint32]keyspace.StreamRow{}
+	for _, r := range f.streams {
+		streams[r.ID] = r
+		s.mu.row.NextStream = max(s.mu.row.NextStream, r.ID+1)
+	}
+	for _, r := range f.shards {
+		st, ok := streams[r.Stream]
+		hash, err := hashRange(r)
+		if !ok || err != nil {
+			f.bad = append(f.bad, fmt.Sprintf("shard %d of stream %d: no such stream, or %v", r.Number, r.Stream, err))
+			continue
+		}
+		s.mu.row.NextShard = max(s.mu.row.NextShard, r.ID+1)
+		state, err := s.logState(f, st.Name, r, runs[r.ID], b)
+		if err != nil {
+			return err
+		}
+		log := commit.NewLog(r.ID, r.Number, st.Lane, commit.Codec(st.Codec), state)
+		for _, row := range f.sessions {
+			if row.ShiftMS != 0 {
+				log.ShiftRuns(row.FirstEpoch, row.Through, row.ShiftMS)
+			}
+		}
+		byStream[r.Stream] = append(byStream[r.Stream], shard.New(s.env, log, hash, r, f.losses[r.ID]))
+	}
+	for _, r := range f.streams {
+		shards := byStream[r.ID]
+		slices.SortFunc(shards, func(a, b *shard.Shard) int { return cmp.Compare(a.Number, b.Number) })
+		if n := len(shards); n > 0 {
+			r.NextNumber = max(r.NextNumber, uint32(shards[n-1].Number)+1)
+		}
+		s.mu.streams[r.Name] = stream.New(s.streamEnv, r, shards)
+	}
+	return nil
+}
+
+// runs gathers each shard's runs in order, without those that were trimmed.
+func (f *found) runs() map[uint32][]epoch.Run {
+	keys := make([]epoch.Key, 0, len(f.epochs))
+	for k := range f.epochs {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, func(a, b epoch.Key) int {
+		return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Lane, b.Lane))
+	})
+	out := map[uint32][]epoch.Run{}
+	for _, k := range keys {
+		for _, r := range f.epochs[k].Runs {
+			if r.Last < f.trims[r.Shard] {
+				continue
+			}
+			out[r.Shard] = append(out[r.Shard], epoch.Run{
+				Last: r.Last, EndMS: r.EndMS, Raw: r.Raw, Stored: uint32(r.Stored), Count: uint32(r.Count),
+				Epoch: k.Epoch, Lane: k.Lane, Thin: r.Thin,
+			})
+		}
+	}
+	for _, runs := range out {
+		slices.SortFunc(runs, func(a, b epoch.Run) int { return cmp.Compare(a.Last, b.Last) })
+		var top int64
+		for i := range runs {
+			top = max(top, runs[i].EndMS)
+			runs[i].EndMS = top
+		}
+	}
+	return out
+}
+
+func hashRange(r keyspace.ShardRow) (h record.HashRange, err error) {
+	if h.First, err = record.ParseHashKey(r.First); err != nil {
+		return h, err
+	}
+	h.Last, err = record.ParseHashKey(r.Last)
+	return h, err
+}
+
+// finishReshards ends splits and merges that had begun: their children may
+// already hold acknowledged records.
+func (s *Store) finishReshards(f *found, runs map[uint32][]epoch.Run) {
+	type id struct {
+		stream uint32
+		number record.ShardNumber
+	}
+	at := map[id]*keyspace.ShardRow{}
+	for i := range f.shards {
+		at[id{f.shards[i].Stream, f.shards[i].Number}] = &f.shards[i]
+	}
+	names := f.shardNames()
+	for i := range f.shards {
+		child := &f.shards[i]
+		if !child.Pending {
+			continue
+		}
+		child.Pending = false
+		for _, n := range []*record.ShardNumber{child.Parent, child.AdjacentParent} {
+			if n == nil {
+				continue
+			}
+			p := at[id{child.Stream, *n}]
+			if p == nil || p.ClosedMS > 0 {
+				continue
+			}
+			p.ClosedMS = max(child.CreatedMS, p.CreatedMS+1)
+			if r := runs[p.ID]; len(r) > 0 {
+				p.ClosedIndex = r[len(r)-1].Last
+			}
+			name := names[p.ID]
+			name.Last, name.Reason = p.ClosedIndex, "split or merge finished"
+			s.recovery.Finished = append(s.recovery.Finished, name)
+		}
+	}
+}
+
+// logState decides where a shard goes on.
+func (s *Store) logState(f *found, name string, r keyspace.ShardRow, runs []epoch.Run, b *pebble.Batch) (commit.LogState, error) {
+	state := commit.LogState{Runs: runs, Jumps: f.jumps[r.ID], Bound: f.bounds[r.ID], Sealed: r.ClosedMS > 0}
+	if trim := f.trims[r.ID]; trim > 0 {
+		state.Last = trim - 1
+	}
+	if n := len(runs); n > 0 {
+		state.Last = max(state.Last, runs[n-1].Last)
+		state.ArrivalMS = runs[n-1].EndMS
+		state.First = max(runs[0].First(), f.trims[r.ID])
+	} else {
+		state.First = state.Last + 1
+	}
+	if state.Sealed {
+		// What a closed shard has lost at its end will not come back.
+		if r.ClosedIndex > state.Last {
+			s.recovery.Damaged = append(s.recovery.Damaged, ShardRange{name, r.Number, state.Last + 1, r.ClosedIndex, "the end of a closed shard is missing"})
+		}
+		state.Next = state.Last + 1
+		return state, nil
+	}
+	state.Next = state.Last + 1
+	if s.recovery.Clean {
+		for _, j := range state.Jumps {
+			state.Next = max(state.Next, j.Last+1)
+		}
+	} else if state.Bound > state.Next {
+		j := commit.Jump{First: state.Next, Last: state.Bound - 1}
+		if n := len(state.Jumps); n > 0 && state.Jumps[n-1].First == j.First {
+			state.Jumps = state.Jumps[:n-1]
+		}
+		state.Jumps = append(state.Jumps, j)
+		state.Next = state.Bound
+		s.recovery.Jumps = append(s.recovery.Jumps, ShardRange{name, r.Number, j.First, j.Last, "not closed in good order"})
+		row := keyspace.JumpRow{Last: j.Last, TimeMS: s.mu.session.WallMS}
+		if err := b.Set(keyspace.MetaIndex(keyspace.KindJump, r.ID, j.First), row.Encode(), nil); err != nil {
+			return state, err
+		}
+	}
+	if state.Next+commit.BoundStep/2 > state.Bound {
+		state.Bound = state.Next + commit.BoundStep
+		return state, b.Set(keyspace.Meta(keyspace.KindBound, r.ID), keyspace.EncodeIndex(state.Bound), nil)
+	}
+	return state, nil
+}
+
+// addEntries fills the epoch directory; runs of shards that are gone need
+// nothing any more.
+func (s *Store) addEntries(f *found) {
+	live := map[uint32]bool{}
+	for _, st := range s.mu.streams {
+		for _, sh := range st.All() {
+			live[sh.ID] = true
+		}
+	}
+	for k, row := range f.epochs {
+		e := epoch.Entry{Key: k, Session: row.Session, StartMS: row.StartMS, EndMS: row.EndMS, Written: true}
+		for _, r := range row.Runs {
+			if live[r.Shard] && r.Last >= f.trims[r.Shard] {
+				e.Live++
+				e.Stored += r.Stored
+			}
+		}
+		s.directory.Add(e)
+	}
+	for _, r := range f.sessions {
+		if r.ShiftMS != 0 {
+			s.directory.SetSession(r.FirstEpoch, r.Through, r.ShiftMS)
+		}
+	}
+}
+
+// keptSessions is how many rows of old opens are kept at least.
+const keptSessions = 16
+
+// writeSession makes this open durable before anything else is written.
+func (s *Store) writeSession(f *found, b *pebble.Batch) error {
+	set := func(key []byte, row any) error { return b.Set(key, keyspace.EncodeJSON(row), nil) }
+	if err := set(keyspace.Meta(keyspace.KindStore), s.mu.row); err != nil {
+		return err
+	}
+	if err := set(keyspace.Meta(keyspace.KindSession, s.mu.session.Session), s.mu.session); err != nil {
+		return err
+	}
+	if len(s.recovery.Finished) > 0 {
+		for _, r := range f.shards {
+			if err := set(keyspace.Meta(keyspace.KindShard, r.Stream, uint32(r.Number)), r); err != nil {
+				return err
+			}
+		}
+	}
+	oldest := s.mu.session.FirstEpoch
+	for k := range f.epochs {
+		oldest = min(oldest, k.Epoch)
+	}
+	for i := 0; i+1 < len(f.sessions)-keptSessions && f.sessions[i+1].FirstEpoch <= oldest; i++ {
+		if err := b.Delete(keyspace.Meta(keyspace.KindSession, f.sessions[i].Session), nil); err != nil {
+			return err
+		}
+	}
+	ledger, err := loadLedger(s.db, s.o)
+	if err != nil {
+		return err
+	}
+	s.ledger = ledger
+	return b.Commit(pebble.Sync)
+}
+
+// learnt enters what the clock learnt about its uncertain stamps: those of
+// epochs up to through are off by shiftMS. The committer calls it between groups.
+func (s *Store) learnt(through uint32, shiftMS int64) {
+	s.mu.Lock()
+	row := s.mu.session
+	row.ShiftMS, row.Through = shiftMS, through
+	next := keyspace.SessionRow{Session: row.Session + 1, BootID: row.BootID, WallMS: s.now().UnixMilli(), FirstEpoch: through + 1}
+	s.mu.session = next
+	s.mu.Unlock()
+	if row.FirstEpoch > through {
+		// Nothing was stamped yet.
+		row.ShiftMS, row.Through = 0, 0
+	}
+	s.directory.SetSession(row.FirstEpoch, row.Through, row.ShiftMS)
+	for _, st := range s.all() {
+		for _, sh := range st.All() {
+			sh.ShiftRuns(row.FirstEpoch, row.Through, row.ShiftMS)
+		}
+	}
+	for _, r := range []keyspace.SessionRow{row, next} {
+		if err := s.db.Set(keyspace.Meta(keyspace.KindSession, r.Session), keyspace.EncodeJSON(r), pebble.NoSync); err != nil {
+			s.fail(err)
+			return
+		}
+	}
+	s.log.Info("time was learnt", "shift", time.Duration(shiftMS)*time.Millisecond, "epochs", fmt.Sprint(row.FirstEpoch, "…", through))
+}
+
+// damaged enters a range that a reader could not read, once.
+func (s *Store) damaged(sh *shard.Shard, first, last uint64, cause error) {
+	row := sh.Row()
+	loss := shard.Loss{First: first, Last: last, Records: last - first + 1 - sh.Jumped(first, last), Time: s.now(), Reason: keyspace.LossDamage}
+	sh.AddLoss(loss)
+	s.log.Warn("records can't be read", "stream_id", row.Stream, "shard", row.Number.String(), "first", first, "last", last, "cause", cause)
+	if s.Failed() != nil {
+		return
+	}
+	if err := s.db.Set(keyspace.MetaIndex(keyspace.KindLoss, sh.ID, first), lossRow(loss).Encode(), pebble.NoSync); err != nil {
+		s.log.Warn("damage could not be noted", "cause", err)
+	}
+}
+
+func lossRow(l shard.Loss) keyspace.LossRow {
+	return keyspace.LossRow{Last: l.Last, Records: l.Records, Bytes: l.Bytes, TimeMS: l.Time.UnixMilli(), Reason: l.Reason}
+}

@@ -1,0 +1,420 @@
+package storage
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/weirhq/weir/storage/commit"
+	"github.com/weirhq/weir/storage/epoch"
+	"github.com/weirhq/weir/storage/keyspace"
+	"github.com/weirhq/weir/storage/shard"
+)
+
+// How often the store looks after itself, and some of it less often.
+const (
+	maintainEvery = time.Second
+	ledgerEvery   = 10 * time.Minute
+	expireEvery   = time.Minute
+)
+
+// maintain applies retention and watches the disk until the store closes.
+func (s *Store) maintain() {
+	defer s.background.Done()
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	tick := time.NewTicker(maintainEvery)
+	defer tick.Stop()
+	last := struct{ ledger, expire time.Time }{time.Now(), time.Now()}
+	for {
+		select {
+		case <-s.stop:
+			return
+		case <-tick.C:
+		case <-s.disk.wake:
+		}
+		if s.Failed() != nil {
+			continue
+		}
+		if err := s.Retain(ctx); err != nil {
+			s.log.Warn("retention", "cause", err)
+		}
+		if time.Since(last.expire) >= expireEvery {
+			last.expire = time.Now()
+			s.expireShards(ctx)
+		}
+		if time.Since(last.ledger) >= ledgerEvery {
+			last.ledger = time.Now()
+			s.saveLedger()
+		}
+	}
+}
+
+// epochAge is how old an epoch may become: a day's retention must not be
+// rounded up by more than an hour.
+func (s *Store) epochAge() time.Duration {
+	age := time.Hour
+	for _, st := range s.all() {
+		age = min(age, st.Config().Retention/24)
+	}
+	return age
+}
+
+// Retain drops what the streams' retention and the policies for a full disk
+// say, now. The store does it by itself every second.
+func (s *Store) Retain(ctx context.Context) error {
+	s.maintaining.Lock()
+	defer s.maintaining.Unlock()
+	if err := s.env.Enter(); err != nil {
+		return err
+	}
+	defer s.env.Leave()
+	c := &cut{s: s}
+	now := s.now()
+	for _, st := range s.all() {
+		c.byTime(st, now)
+		c.byBytes(st)
+	}
+	if err := c.apply(ctx); err != nil {
+		return err
+	}
+	return s.relieve(ctx)
+}
+
+// cut gathers what goes from the shards, and makes it durable.
+type cut struct {
+	s      *Store
+	shards []*shard.Shard
+	losses []lossOf
+	epochs int
+}
+
+type lossOf struct {
+	sh   *shard.Shard
+	loss shard.Loss
+}
+
+// byTime drops runs of which every record is older than the retention.
+func (c *cut) byTime(st *Stream, now time.Time) {
+	cutMS := now.Add(-st.Config().Retention).UnixMilli()
+	for _, sh := range st.All() {
+		c.drop(sh, func(r *epoch.Run) bool { return r.EndMS < cutMS })
+	}
+}
+
+// byBytes drops a stream's oldest epochs while it is over its limit.
+func (c *cut) byBytes(st *Stream) {
+	limit := st.Config().RetentionBytes
+	if limit <= 0 {
+		return
+	}
+	var stored uint64
+	for _, sh := range st.All() {
+		_, n := sh.Sizes(0)
+		stored += n
+	}
+	for stored > uint64(limit) {
+		freed := c.dropEpoch(st, 0)
+		if freed == 0 {
+			return
+		}
+		stored -= min(stored, freed)
+	}
+}
+
+// dropEpoch drops the oldest closed epoch that a stream has records in and
+// returns its stored bytes, 0 when it has none. A reason other than 0 makes it a loss.
+func (c *cut) dropEpoch(st *Stream, reason keyspace.LossReason) (freed uint64) {
+	oldest, ok := oldestEpoch(st)
+	if !ok {
+		return 0
+	}
+	for _, sh := range st.All() {
+		for _, r := range c.drop(sh, func(r *epoch.Run) bool { return r.Epoch <= oldest }) {
+			freed += uint64(r.Stored)
+			if reason != 0 {
+				first := r.First()
+				c.losses = append(c.losses, lossOf{sh, shard.Loss{
+					First: first, Last: r.Last, Records: uint64(r.Count), Bytes: r.Raw, Time: c.s.now(), Reason: reason,
+				}})
+			}
+		}
+	}
+	return max(freed, 1)
+}
+
+func oldestEpoch(st *Stream) (oldest uint32, ok bool) {
+	for _, sh := range st.All() {
+		if r, has := sh.Oldest(); has && (!ok || r.Epoch < oldest) {
+			oldest, ok = r.Epoch, true
+		}
+	}
+	return oldest, ok
+}
+
+func (c *cut) drop(sh *shard.Shard, fn func(*epoch.Run) bool) []epoch.Run {
+	runs := sh.Trim(fn)
+	if len(runs) == 0 {
+		return nil
+	}
+	for _, r := range runs {
+		c.s.directory.Release(r)
+	}
+	if !slices.Contains(c.shards, sh) {
+		c.shards = append(c.shards, sh)
+	}
+	return runs
+}
+
+// apply makes the cut durable, then takes dead epochs off the disk: rows
+// first, so that whatever has a row is there.
+func (c *cut) apply(ctx context.Context) error {
+	s := c.s
+	dead := s.directory.Dead()
+	if len(c.shards) == 0 && len(c.losses) == 0 && len(dead) == 0 {
+		return nil
+	}
+	b := s.db.NewBatch()
+	defer b.Close()
+	var err error
+	set := func(key, value []byte) { err = errors.Join(err, b.Set(key, value, nil)) }
+	for _, sh := range c.shards {
+		set(keyspace.Meta(keyspace.KindTrim, sh.ID), keyspace.EncodeIndex(sh.First()))
+		for _, l := range sh.ForgetLosses() {
+			err = errors.Join(err, b.Delete(keyspace.MetaIndex(keyspace.KindLoss, sh.ID, l.First), nil))
+		}
+	}
+	for _, l := range c.losses {
+		merged := l.sh.AddLoss(l.loss)
+		set(keyspace.MetaIndex(keyspace.KindLoss, l.sh.ID, merged.First), lossRow(merged).Encode())
+	}
+	for _, span := range dead {
+		for e := span.From; e < span.To; e++ {
+			err = errors.Join(err, b.Delete(keyspace.MetaEpoch(e, span.Lane), nil))
+		}
+	}
+	if err != nil {
+		return err
+	}
+	if err := b.Commit(pebble.Sync); err != nil {
+		s.fail(err)
+		return err
+	}
+	for _, l := range c.losses {
+		s.log.Warn("records dropped by policy", "shard_id", l.sh.ID, "shard", l.sh.Number.String(),
+			"first", l.loss.First, "last", l.loss.Last, "records", l.loss.Records, "reason", l.loss.Reason.String())
+	}
+	for _, span := range dead {
+		s.directory.Remove(span)
+		if err := s.excise(ctx, keyspace.EpochStart(span.Lane, span.From), keyspace.EpochStart(span.Lane, span.To)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Store) excise(ctx context.Context, from, to []byte) error {
+	if err := s.db.Excise(ctx, pebble.KeyRange{Start: from, End: to}); err != nil {
+		return fmt.Errorf("excise %x to %x: %w", from, to, err)
+	}
+	return nil
+}
+
+// reclaim takes a deleted stream's records off the disk. Epochs it shares
+// with others give their space back when the others' records go.
+func (s *Store) reclaim(ctx context.Context, st *Stream) error {
+	if err := s.committer.CloseEpoch(); err != nil {
+		return err
+	}
+	// The rows of the epoch just closed go with the next group.
+	t, err := s.committer.Begin(ctx, 1)
+	if err != nil {
+		return err
+	}
+	t.OnEncode(func(*commit.Staging) error { return nil })
+	err = t.Commit(ctx)
+	t.Recycle()
+	if err != nil {
+		return err
+	}
+	s.maintaining.Lock()
+	defer s.maintaining.Unlock()
+	if err := s.env.Enter(); err != nil {
+		return err
+	}
+	defer s.env.Leave()
+	type part struct {
+		epoch.Key
+		shard uint32
+	}
+	var parts []part
+	for _, sh := range st.All() {
+		for _, r := range sh.Trim(func(*epoch.Run) bool { return true }) {
+			s.directory.Release(r)
+			parts = append(parts, part{epoch.Key{Lane: r.Lane, Epoch: r.Epoch}, sh.ID})
+		}
+	}
+	c := &cut{s: s}
+	if err := c.apply(ctx); err != nil {
+		return err
+	}
+	slices.SortFunc(parts, func(a, b part) int {
+		return cmp.Or(cmp.Compare(a.Lane, b.Lane), cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.shard, b.shard))
+	})
+	for i := 0; i < len(parts); {
+		j := i + 1
+		for j < len(parts) && parts[j].Key == parts[i].Key && parts[j].shard == parts[j-1].shard+1 {
+			j++
+		}
+		k := parts[i].Key
+		if s.directory.Has(k) {
+			if err := s.excise(ctx, keyspace.ShardStart(k.Lane, k.Epoch, parts[i].shard), keyspace.ShardStart(k.Lane, k.Epoch, parts[j-1].shard+1)); err != nil {
+				return err
+			}
+		}
+		i = j
+	}
+	return nil
+}
+
+// relieve applies the policies while space is short, by the disk's free space
+// or by the limit for all streams together.
+func (s *Store) relieve(ctx context.Context) error {
+	d := s.disk
+	level := relaxed
+	free, total, known := d.look()
+	epochBytes := s.o.MemTableBytes
+	if limit := d.softLimit(total); known && free < limit {
+		level = soft
+		if need := limit + 2*epochBytes - free; s.sacrifice(ctx, need) {
+			if free, _, _ = d.look(); free >= limit {
+				level = relaxed
+			}
+		}
+	}
+	if s.o.TotalBytes > 0 {
+		if over := int64(s.stored()) - s.o.TotalBytes; over > 0 {
+			s.sacrifice(ctx, over)
+			if int64(s.stored()) > s.o.TotalBytes {
+				level = max(level, soft)
+			}
+		}
+	}
+	if d.full.Load() {
+		level = hard
+		enough := !known || free >= 2*max(s.o.ReserveBytes, 0)
+		if !enough {
+			s.sacrifice(ctx, 2*s.o.ReserveBytes-free)
+			free, _, _ = d.look()
+			enough = free >= 2*max(s.o.ReserveBytes, 0)
+		} else if !known {
+			s.sacrifice(ctx, 2*epochBytes)
+		}
+		if enough && d.failures.Load() == 0 {
+			if err := d.makeBallast(); err == nil {
+				d.full.Store(false)
+				level = relaxed
+				s.log.Info("disk has space again", "free", free)
+			}
+		}
+	}
+	if old := pressure(d.level.Swap(int32(level))); old != level {
+		s.log.Warn("disk pressure changed", "from", old.String(), "to", level.String(), "free", free)
+	}
+	if d.full.Load() {
+		d.level.Store(int32(hard)) // it may have become full meanwhile
+	}
+	return nil
+}
+
+// String returns the word that is logged.
+func (p pressure) String() string { return [...]string{"relaxed", "low", "full"}[p] }
+
+// sacrifice drops or thins the oldest records of streams whose policy allows
+// it until about so many bytes are freed, and says whether anything was.
+func (s *Store) sacrifice(ctx context.Context, bytes int64) bool {
+	any := false
+	for bytes > 0 {
+		st := s.victim()
+		if st == nil {
+			break
+		}
+		freed, err := s.yield(ctx, st)
+		if err != nil {
+			s.log.Warn("free space", "stream", st.Name(), "cause", err)
+			break
+		}
+		if freed == 0 {
+			break
+		}
+		any = true
+		bytes -= int64(freed)
+	}
+	return any
+}
+
+// victim returns the stream with the oldest epoch among those that yield.
+func (s *Store) victim() (victim *Stream) {
+	var oldest uint32
+	for _, st := range s.all() {
+		if st.Config().WhenFull == Reject {
+			continue
+		}
+		if e, ok := yieldEpoch(st); ok && (victim == nil || e < oldest) {
+			victim, oldest = st, e
+		}
+	}
+	return victim
+}
+
+// yieldEpoch is what a stream would give up next.
+func yieldEpoch(st *Stream) (uint32, bool) {
+	if st.Config().WhenFull == ThinOut {
+		if e, _, ok := thinnest(st); ok {
+			return e, true
+		}
+	}
+	return oldestEpoch(st)
+}
+
+// yield makes a stream give up one epoch, or part of one.
+func (s *Store) yield(ctx context.Context, st *Stream) (freed uint64, err error) {
+	if st.Config().WhenFull == ThinOut {
+		if e, level, ok := thinnest(st); ok {
+			return s.thin(ctx, st, e, level)
+		}
+	}
+	c := &cut{s: s}
+	freed = c.dropEpoch(st, keyspace.LossDropped)
+	return freed, c.apply(ctx)
+}
+
+// expireShards forgets closed shards that have nothing left.
+func (s *Store) expireShards(ctx context.Context) {
+	for _, st := range s.all() {
+		if n, err := st.Expire(ctx, s.now()); err != nil {
+			s.log.Warn("forget closed shards", "stream", st.Name(), "cause", err)
+		} else if n > 0 {
+			s.log.Info("closed shards forgotten", "stream", st.Name(), "shards", n)
+		}
+	}
+}
+
+// saveLedger writes the ledger's rows without waiting for the device.
+func (s *Store) saveLedger() {
+	if s.env.Enter() != nil {
+		return
+	}
+	defer s.env.Leave()
+	b := s.db.NewBatch()
+	defer b.Close()
+	s.ledger.count(totals(s.db, s.committer), s.now())
+	if err := errors.Join(s.ledger.stage(b, s.now()), b.Commit(pebble.NoSync)); err != nil {
+		s.log.Warn("save ledger", "cause", err)
+	}
+}

@@ -1,0 +1,328 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/weirhq/weir/storage/commit"
+	"github.com/weirhq/weir/storage/epoch"
+	"github.com/weirhq/weir/storage/keyspace"
+	"github.com/weirhq/weir/storage/shard"
+	"github.com/weirhq/weir/storage/stream"
+)
+
+// Store is an open data directory. All methods are safe for use from any
+// goroutine.
+type Store struct {
+	o         Options
+	dir       string
+	log       *slog.Logger
+	lock      interface{ Close() error }
+	health    interface{ Close() error }
+	db        *pebble.DB
+	directory *epoch.Directory
+	clock     *commit.Clock
+	committer *commit.Committer
+	env       *shard.Env
+	streamEnv *stream.Env
+	disk      *disk
+	ledger    *ledger
+	recovery  Recovery
+	failure   atomic.Pointer[error] // of the engine, set by Pebble's goroutines
+
+	mu struct {
+		sync.RWMutex
+		row     keyspace.StoreRow
+		session keyspace.SessionRow
+		streams map[string]*stream.Stream
+		closed  bool
+	}
+	creating    sync.Mutex // one create or delete at a time
+	maintaining sync.Mutex // one cut at a time
+
+	stop       chan struct{}
+	background sync.WaitGroup
+}
+
+// Open opens the store in dir, making the directory if there is none, and
+// recovers what the last process left. It does not fail because of damage:
+// what can't be read is set aside and Recovery says what it was.
+// ErrNewerFormat: a newer version wrote it; ErrLocked: another process has it
+// open. ctx bounds the recovery.
+func Open(ctx context.Context, dir string, o Options) (*Store, error) {
+	o = o.complete()
+	s := &Store{o: o, dir: dir, log: o.Logger, stop: make(chan struct{})}
+	if err := s.open(ctx); err != nil {
+		return nil, fmt.Errorf("open store %s: %w", dir, err)
+	}
+	return s, nil
+}
+
+func (s *Store) open(ctx context.Context) (err error) {
+	if err := s.openDir(); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			s.abandon()
+		}
+	}()
+	s.disk = newDisk(s)
+	if err := s.openEngine(); err != nil {
+		return err
+	}
+	if err := s.recoverState(ctx); err != nil {
+		return err
+	}
+	s.startDisk()
+	s.background.Add(1)
+	go s.maintain()
+	return nil
+}
+
+// abandon gives back what a failed open holds.
+func (s *Store) abandon() {
+	if s.db != nil {
+		_ = s.db.Close()
+	}
+	if s.health != nil {
+		_ = s.health.Close()
+	}
+	_ = s.lock.Close()
+}
+
+// formatFile holds the version of the directory in text, so that it is known
+// before anything is opened.
+const formatFile = "FORMAT"
+
+// openDir makes the directory durable, locks it and checks its version.
+func (s *Store) openDir() error {
+	fs := s.o.FS
+	if err := fs.MkdirAll(s.dir, 0o750); err != nil {
+		return err
+	}
+	// The directory's own entry must survive: Pebble syncs only what it made itself.
+	if err := syncDir(fs, fs.PathDir(s.dir)); err != nil {
+		return err
+	}
+	lock, err := fs.Lock(fs.PathJoin(s.dir, "LOCK"))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrLocked, err)
+	}
+	s.lock = lock
+	if err := checkFormat(fs, s.dir); err != nil {
+		_ = lock.Close()
+		return err
+	}
+	return nil
+}
+
+func checkFormat(fs vfs.FS, dir string) error {
+	path := fs.PathJoin(dir, formatFile)
+	text, err := readFile(fs, path)
+	if vfsNotExist(err) {
+		return writeFile(fs, dir, formatFile, fmt.Appendf(nil, "weir storage %d\n", keyspace.FormatVersion))
+	}
+	if err != nil {
+		return err
+	}
+	var version int
+	if _, err := fmt.Sscanf(string(text), "weir storage %d\n", &version); err != nil {
+		// A torn or foreign file says nothing: the rows inside have the version too.
+		return nil
+	}
+	if version > keyspace.FormatVersion {
+		return fmt.Errorf("%s: version %d, this program reads up to %d: %w", path, version, keyspace.FormatVersion, ErrNewerFormat)
+	}
+	return nil
+}
+
+// Close commits what is under way, notes that the store was closed in good
+// order, and closes it. Transactions not yet committed fail with ErrClosed,
+// readers with ErrClosed at their next call. A second Close does nothing.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.mu.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.mu.closed = true
+	s.mu.Unlock()
+	close(s.stop)
+	s.background.Wait()
+	s.committer.Close()
+	s.env.Close()
+	for _, st := range s.all() {
+		for _, sh := range st.All() {
+			sh.Seal() // wakes who waits; the next call tells them why
+		}
+	}
+	if s.Failed() != nil {
+		// The engine stopped half way: closing it might wait for ever, and
+		// what it holds in memory must not reach the disk any more.
+		return s.lock.Close()
+	}
+	err := s.closeRows()
+	if e := s.db.Close(); err == nil {
+		err = e
+	}
+	if e := s.health.Close(); err == nil {
+		err = e
+	}
+	if e := s.lock.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return fmt.Errorf("close store %s: %w", s.dir, err)
+	}
+	return nil
+}
+
+// closeRows writes the last batch: the directory rows and the clean mark.
+func (s *Store) closeRows() error {
+	b := s.db.NewBatch()
+	defer b.Close()
+	if err := s.committer.FlushRows(b); err != nil {
+		return err
+	}
+	row := s.mu.session
+	row.Clean, row.NextEpoch, row.LastKnownMS = true, s.committer.NextEpoch(), s.now().UnixMilli()
+	if err := b.Set(keyspace.Meta(keyspace.KindSession, row.Session), keyspace.EncodeJSON(row), nil); err != nil {
+		return err
+	}
+	s.ledger.count(totals(s.db, s.committer), s.now())
+	if err := s.ledger.stage(b, s.now()); err != nil {
+		return err
+	}
+	return b.Commit(pebble.Sync)
+}
+
+// Failed returns why the store is read-only, nil when it is not.
+func (s *Store) Failed() error {
+	if p := s.failure.Load(); p != nil {
+		return *p
+	}
+	if s.committer != nil {
+		return s.committer.Failure()
+	}
+	return nil
+}
+
+// fail makes the store read-only.
+func (s *Store) fail(err error) {
+	if s.failure.CompareAndSwap(nil, &err) {
+		s.log.Error("storage is read-only until it is opened again", "reason", err)
+	}
+	if s.committer != nil {
+		s.committer.Fail(err)
+	}
+}
+
+// now is the store's idea of the time.
+func (s *Store) now() time.Time { return time.UnixMilli(s.clock.Now().ArrivalMS) }
+
+// Dir returns the data directory.
+func (s *Store) Dir() string { return s.dir }
+
+// ID returns the store's random identity, 32 hex digits.
+func (s *Store) ID() string { return s.mu.row.ID }
+
+// ConfirmTime says that t is the true time: a wall clock that stepped by
+// more than a day is believed from here on, and what arrived in this session
+// under a clock known to be wrong is corrected.
+func (s *Store) ConfirmTime(t time.Time) { s.clock.Confirm(t.UnixMilli()) }
+
+// CreateStream makes a stream, durable on return. ErrStreamExists: the name
+// is taken; ErrInvalid: what of the configuration is out of its range.
+func (s *Store) CreateStream(ctx context.Context, c StreamConfig) (*Stream, error) {
+	s.creating.Lock()
+	defer s.creating.Unlock()
+	if _, err := s.Stream(c.Name); err == nil {
+		return nil, fmt.Errorf("create stream %q: %w", c.Name, ErrStreamExists)
+	}
+	if err := s.disk.admit(Reject); err != nil {
+		return nil, fmt.Errorf("create stream %q: %w", c.Name, err)
+	}
+	s.mu.Lock()
+	id := s.mu.row.NextStream
+	s.mu.row.NextStream++
+	s.mu.Unlock()
+	st, err := stream.Create(ctx, s.streamEnv, id, c, s.now().UnixMilli(), s.stageStoreRow)
+	if err != nil {
+		return nil, fmt.Errorf("create stream %q: %w", c.Name, err)
+	}
+	s.mu.Lock()
+	s.mu.streams[c.Name] = st
+	s.mu.Unlock()
+	return st, nil
+}
+
+func (s *Store) stageStoreRow(st *commit.Staging) error {
+	s.mu.RLock()
+	row := s.mu.row
+	s.mu.RUnlock()
+	return st.Set(keyspace.Meta(keyspace.KindStore), keyspace.EncodeJSON(row))
+}
+
+// newShards gives out store-wide shard ids.
+func (s *Store) newShards(n int) (uint32, func(*commit.Staging) error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first := s.mu.row.NextShard
+	s.mu.row.NextShard += uint32(n)
+	return first, s.stageStoreRow
+}
+
+// Stream returns the stream of that name, or ErrStreamNotFound.
+func (s *Store) Stream(name string) (*Stream, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if st := s.mu.streams[name]; st != nil {
+		return st, nil
+	}
+	return nil, fmt.Errorf("stream %.300q: %w", name, ErrStreamNotFound)
+}
+
+// Streams returns all streams by name, system streams included.
+func (s *Store) Streams() []*Stream { return s.all() }
+
+func (s *Store) all() []*stream.Stream {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	out := make([]*stream.Stream, 0, len(s.mu.streams))
+	for _, st := range s.mu.streams {
+		out = append(out, st)
+	}
+	slices.SortFunc(out, func(a, b *stream.Stream) int { return strings.Compare(a.Name(), b.Name()) })
+	return out
+}
+
+// DeleteStream removes a stream and gives its space back. It is durable on
+// return; readers and writers of the stream fail with ErrStreamNotFound.
+func (s *Store) DeleteStream(ctx context.Context, name string) error {
+	s.creating.Lock()
+	defer s.creating.Unlock()
+	st, err := s.Stream(name)
+	if err != nil {
+		return fmt.Errorf("delete stream: %w", err)
+	}
+	if err := st.Delete(ctx); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	delete(s.mu.streams, name)
+	s.mu.Unlock()
+	if err := s.reclaim(ctx, st); err != nil {
+		return fmt.Errorf("delete stream %q: give space back: %w", name, err)
+	}
+	return nil
+}
