@@ -1,0 +1,154 @@
+package columnar
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/parquet-go/jsonlite"
+)
+
+// Inference finds a schema in records: the columns in the order of their
+// names, with the narrowest type that holds all values seen. Numbers are
+// bigint or double; values of different kinds become string; nested objects
+// and arrays stay nested.
+type Inference struct {
+	options *Options
+	left    int
+	root    *seen
+}
+
+// maxColumns bounds an inferred schema; keys beyond it are left out.
+const maxColumns = 1000
+
+// seen is what was found at one place of the documents.
+type seen struct {
+	boolean, integer, number, text bool
+	object                         map[string]*seen
+	list                           *seen
+}
+
+// NewInference returns an Inference that wants up to o.InferenceRecords.
+func NewInference(o *Options) *Inference {
+	n := o.InferenceRecords
+	if n == 0 {
+		n = 1000
+	}
+	return &Inference{options: o, left: n, root: &seen{object: map[string]*seen{}}}
+}
+
+// Add looks at a record and says whether it wants more. What isn't a JSON
+// object is passed over.
+func (f *Inference) Add(data []byte) bool {
+	doc, err := jsonlite.Parse(string(data))
+	if err != nil || doc.Kind() != jsonlite.Object {
+		return true
+	}
+	f.root.add(doc, f.options, 0)
+	f.left--
+	return f.left > 0
+}
+
+func (s *seen) add(v *jsonlite.Value, o *Options, depth int) {
+	switch v.Kind() {
+	case jsonlite.True, jsonlite.False:
+		s.boolean = true
+	case jsonlite.Number:
+		if strings.ContainsAny(v.JSON(), ".eE") || len(v.JSON()) > 18 {
+			s.number = true
+		} else {
+			s.integer = true
+		}
+	case jsonlite.String:
+		s.text = true
+	case jsonlite.Array:
+		if depth >= maxDepth-1 {
+			s.text = true
+			return
+		}
+		if s.list == nil {
+			s.list = &seen{}
+		}
+		for child := range v.Array {
+			s.list.add(child, o, depth+1)
+		}
+	case jsonlite.Object:
+		if depth >= maxDepth-1 {
+			s.text = true
+			return
+		}
+		s.addObject(v, o, depth)
+	}
+}
+
+func (s *seen) addObject(v *jsonlite.Value, o *Options, depth int) {
+	if s.object == nil {
+		s.object = map[string]*seen{}
+	}
+	for key, child := range v.Object {
+		if o.DotsToUnderscores {
+			key = strings.ReplaceAll(key, ".", "_")
+		}
+		if !o.CaseSensitive {
+			key = strings.ToLower(key)
+		}
+		if key == "" || depth > 0 && strings.ContainsAny(key, "<>,:() ") {
+			continue // can't be written as a Hive type
+		}
+		c := s.object[key]
+		if c == nil {
+			if len(s.object) >= maxColumns {
+				continue
+			}
+			c = &seen{}
+			s.object[strings.Clone(key)] = c
+		}
+		c.add(child, o, depth+1)
+	}
+}
+
+// Schema is what was found; empty when no record was a JSON object.
+func (f *Inference) Schema() Schema {
+	var s Schema
+	for _, name := range sortedKeys(f.root.object) {
+		s = append(s, Column{Name: name, Type: f.root.object[name].hive()})
+	}
+	return s
+}
+
+func sortedKeys(m map[string]*seen) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+// hive is the type that holds everything seen.
+func (s *seen) hive() string {
+	kinds := 0
+	for _, is := range []bool{s.boolean, s.integer || s.number, s.text, s.object != nil, s.list != nil} {
+		if is {
+			kinds++
+		}
+	}
+	switch {
+	case kinds != 1 || s.text:
+		return "string"
+	case s.boolean:
+		return "boolean"
+	case s.number:
+		return "double"
+	case s.integer:
+		return "bigint"
+	case s.list != nil:
+		return "array<" + s.list.hive() + ">"
+	case len(s.object) == 0:
+		return "string"
+	}
+	var fields []string
+	for _, name := range sortedKeys(s.object) {
+		fields = append(fields, name+":"+s.object[name].hive())
+	}
+	return "struct<" + strings.Join(fields, ",") + ">"
+}
