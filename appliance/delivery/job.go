@@ -1,0 +1,404 @@
+package delivery
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/weirhq/weir/appliance/delivery/codec"
+	"github.com/weirhq/weir/appliance/delivery/prefix"
+	"github.com/weirhq/weir/storage"
+)
+
+// binding is one version of a delivery stream's configuration with all it
+// names opened: sinks, prefixes, module. A recipe is made with the binding of
+// the version that it was sealed under.
+type binding struct {
+	version   int
+	config    Config
+	zone      *time.Location
+	stream    *storage.Stream
+	sink      Sink
+	backup    ObjectSink // nil without one
+	failure   ObjectSink // nil without one; of a RecordSink
+	data      *prefix.Expression
+	errors    *prefix.Expression
+	backups   *prefix.Expression
+	failures  *prefix.Expression
+	query     *query
+	transform func(digest string) (Transformer, error) // nil without one
+}
+
+func (b *binding) close() error {
+	errs := []error{}
+	if b.sink != nil {
+		errs = append(errs, b.sink.Close())
+	}
+	if b.backup != nil {
+		errs = append(errs, b.backup.Close())
+	}
+	if b.failure != nil {
+		errs = append(errs, b.failure.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// forwards says whether stored frames can be the object as they are.
+func (b *binding) forwards() bool {
+	c := &b.config
+	return c.Compression.Format == codec.Zstd && c.Compression.Level == 0 && c.Transform == nil && c.Partition == nil &&
+		c.Delimiter == "" && c.Parquet == nil && !c.Deaggregate && c.Decompress == nil && c.SubRecords == nil
+}
+
+// memory is what one attempt at a recipe of this binding holds at most.
+func (b *binding) memory(workers int) int64 {
+	n := int64(partBytes + b.config.Compression.Format.Memory(workers) + 1<<20)
+	if b.config.Partition != nil {
+		n += arenaBytes + assignBytes
+	}
+	if b.config.Transform != nil {
+		n += 2 * batchBytes
+	}
+	if b.config.Parquet != nil {
+		n += 2 * rowGroupBytes
+	}
+	return n
+}
+
+// rowGroupBytes is what a Parquet row group may hold before it is written.
+const rowGroupBytes = 4 << 20
+
+// job is a recipe on its way: what has been learnt and done about it. It lives
+// until the recipe is finished or the worker starts anew; everything in it can
+// be found out again.
+type job struct {
+	engine  *Engine
+	def     *definition
+	bind    *binding
+	recipe  *Recipe
+	taker   *taker
+	spent   func(int)
+	pipe    *pipeline
+	attempt int
+	before  bool // it was sealed by an earlier run, so attempts may have been made
+	clear   bool // no attempt can have stored anything
+
+	parts   map[string]bool // parts that are acknowledged or empty
+	rows    []Manifest      // of the acknowledged ones
+	kinds   map[string]bool // failures met
+	plan    *plan           // partitions, once counted
+	schemas map[string]*converter
+
+	chunk     int // of a RecordSink: next request
+	chunkDone int // records of it that are acknowledged
+	given     []chunkRange
+	since     time.Time // first failure
+}
+
+// run makes one attempt at everything that is still to do.
+func (j *job) run(ctx context.Context) error {
+	if err := j.open(); err != nil {
+		return err
+	}
+	var err error
+	switch sink := j.bind.sink.(type) {
+	case ObjectSink:
+		if j.bind.config.Partition != nil {
+			err = j.partitions(ctx, sink)
+		} else {
+			err = j.whole(ctx, sink)
+		}
+	case RecordSink:
+		err = j.requests(ctx, sink)
+	default:
+		err = fmt.Errorf("BUG: sink %T takes neither objects nor records", sink)
+	}
+	if err != nil {
+		return err
+	}
+	if err := j.failedObjects(ctx); err != nil {
+		return err
+	}
+	return j.backupObject(ctx)
+}
+
+// open builds the pipeline with the module that the recipe names.
+func (j *job) open() error {
+	if j.pipe != nil {
+		return nil
+	}
+	p := &pipeline{config: &j.bind.config, stream: j.bind.stream, query: j.bind.query, modKeys: j.bind.data.ModuleKeys()}
+	if j.bind.transform != nil {
+		t, err := j.bind.transform(j.recipe.Module)
+		if err != nil {
+			return &SinkError{Code: "Transform.ModuleUnavailable", Refused: true, Err: err}
+		}
+		p.transform = t
+	}
+	j.pipe = p
+	j.parts, j.kinds, j.schemas = map[string]bool{}, map[string]bool{}, map[string]*converter{}
+	return nil
+}
+
+func (j *job) renderer() *renderer {
+	return &renderer{workers: j.engine.options.Workers}
+}
+
+// good is the source of the records that came through all stages.
+func (j *job) good(ctx context.Context, emit func(data []byte) error) error {
+	_, err := j.pipe.run(ctx, j.recipe, stageFunc(func(it *item) error {
+		if it.fail != nil {
+			j.kinds[it.fail.kind] = true
+			return nil
+		}
+		return emit(it.data)
+	}))
+	return err
+}
+
+// whole stores all records of the recipe as one object.
+func (j *job) whole(ctx context.Context, sink ObjectSink) error {
+	o := objectSpec{part: "data", sink: sink, target: "sink", expression: j.bind.data, extension: j.extension()}
+	switch {
+	case j.bind.forwards():
+		o.contentType = codec.Zstd.ContentType()
+		f := &forward{stream: j.bind.stream, level: j.bind.config.Compression.Level}
+		o.cheap = true
+		o.render = func(ctx context.Context, w io.Writer) (counts, error) { return f.render(ctx, w, j.recipe) }
+	default:
+		o.contentType = j.contentType()
+		o.cheap = j.bind.config.Compression.Format == codec.Uncompressed && j.bind.config.Transform == nil && j.bind.config.Parquet == nil
+		o.render = j.dataRender("data", j.good)
+	}
+	return j.put(ctx, &o)
+}
+
+// dataRender renders the records of from as a data object.
+func (j *job) dataRender(part string, from source) func(ctx context.Context, w io.Writer) (counts, error) {
+	if c := &j.bind.config; c.Parquet == nil {
+		return func(ctx context.Context, w io.Writer) (counts, error) {
+			return j.renderer().plain(ctx, w, c.Compression, []byte(c.Delimiter), j.suffix(part), from)
+		}
+	}
+	return func(ctx context.Context, w io.Writer) (counts, error) {
+		conv, err := j.converter(ctx, part, from)
+		if err != nil {
+			return counts{}, err
+		}
+		return conv.render(ctx, w, from, func() { j.kinds[conversionFailed] = true })
+	}
+}
+
+func (j *job) extension() string {
+	c := &j.bind.config
+	switch {
+	case c.FileExtension != "":
+		return c.FileExtension
+	case c.Parquet != nil:
+		return ".parquet"
+	}
+	return c.Compression.Format.Extension()
+}
+
+func (j *job) contentType() string {
+	if j.bind.config.Parquet != nil {
+		return "application/vnd.apache.parquet"
+	}
+	return j.bind.config.Compression.Format.ContentType()
+}
+
+// objectSpec is one object to be put.
+type objectSpec struct {
+	part        string
+	sink        ObjectSink
+	target      string // for the manifest: sink, backup, failure
+	expression  *prefix.Expression
+	keys        map[string]string // partition keys
+	errorType   string
+	extension   string
+	contentType string
+	cheap       bool
+	render      func(ctx context.Context, w io.Writer) (counts, error)
+	runs        *[]Range // of failed records, filled by render
+}
+
+// suffix is the part of an object's name that Firehose fixes.
+func (j *job) suffix(part string) string {
+	id := j.def.identity(j.recipe, part)
+	at := j.recipe.Oldest.In(j.bind.zone).Format("2006-01-02-15-04-05")
+	return fmt.Sprintf("%s-%d-%s-%s", j.def.Config.Name, j.recipe.Version, at, objectUUID(j.recipe.Number, id))
+}
+
+// key is the name of an object: the same each time.
+func (j *job) key(o *objectSpec) (string, error) {
+	id := j.def.identity(j.recipe, o.part)
+	before, err := o.expression.Evaluate(prefix.Values{
+		Instant: j.recipe.Oldest.In(j.bind.zone), ErrorType: o.errorType, Keys: o.keys,
+		Random: func(i int) string { return randomString(id, i) },
+	})
+	if err != nil {
+		return "", err
+	}
+	return before + j.suffix(o.part) + o.extension, nil
+}
+
+// put stores one object and notes it. Parts that are done are passed over.
+func (j *job) put(ctx context.Context, o *objectSpec) error {
+	if j.parts[o.part] {
+		return nil
+	}
+	key, err := j.key(o)
+	if err != nil {
+		return err
+	}
+	buffer := j.engine.memory.buffer()
+	defer j.engine.memory.free(buffer)
+	var n counts
+	stored, err := o.sink.PutObject(ctx, &Object{
+		Key: key, ContentType: o.contentType, Cheap: o.cheap, Buffer: (*buffer)[:0],
+		Metadata: map[string]string{RecipeKey: j.def.identity(j.recipe, o.part), RangesKey: j.recipe.shortRanges()},
+		MayExist: j.before || j.attempt > 0,
+		Render: func(w io.Writer) (err error) {
+			n, err = o.render(ctx, w)
+			return err
+		},
+		Throttle: func(r io.Reader) io.Reader {
+			if !o.sink.Metered() {
+				return r
+			}
+			return &throttled{ctx: ctx, link: j.engine.link, taker: j.taker, count: j.spent, r: r}
+		},
+	})
+	if errors.Is(err, ErrNoRecords) {
+		j.parts[o.part] = true
+		return nil
+	}
+	if err != nil {
+		if s := sinkError(err); !s.Refused {
+			j.clear = false
+		}
+		return err
+	}
+	j.clear = false
+	j.parts[o.part] = true
+	row := Manifest{
+		Part: o.part, Key: key, Target: o.target, Number: j.recipe.Number, Version: j.recipe.Version, Ranges: j.recipe.Ranges,
+		Records: n.records, Bytes: n.bytes, Stored: stored.Bytes, Duplicate: stored.Duplicate, Oldest: j.recipe.Oldest,
+		Sealed: j.recipe.Sealed, Delivered: j.engine.clock.Now().UTC(), Module: j.recipe.Module, Attempts: j.attempt + 1,
+	}
+	if o.runs != nil {
+		row.Failed = *o.runs
+	}
+	j.rows = append(j.rows, row)
+	return nil
+}
+
+// shortRanges is the object's RangesKey; S3 gives all metadata 2 KiB.
+func (r *Recipe) shortRanges() string {
+	s := r.ranges()
+	if len(s) > 1024 {
+		s = s[:strings.LastIndexByte(s[:1000], ' ')] + " …"
+	}
+	return s
+}
+
+// failedObjects stores the records that failed, one object for each kind.
+func (j *job) failedObjects(ctx context.Context) error {
+	kinds := make([]string, 0, len(j.kinds))
+	for k := range j.kinds {
+		kinds = append(kinds, k)
+	}
+	slices.Sort(kinds)
+	sink, expression, target := ObjectSink(nil), j.bind.errors, "sink"
+	if s, ok := j.bind.sink.(ObjectSink); ok {
+		sink = s
+	} else {
+		sink, expression, target = j.bind.failure, j.bind.failures, "failure"
+	}
+	for _, kind := range kinds {
+		if sink == nil {
+			return fmt.Errorf("BUG: delivery %s has %s records and no place for them", j.def.Config.Name, kind)
+		}
+		var runs []Range
+		err := j.put(ctx, &objectSpec{
+			part: "error:" + kind, sink: sink, target: target, expression: expression, errorType: kind,
+			contentType: "application/json", runs: &runs,
+			render: func(ctx context.Context, w io.Writer) (n counts, err error) {
+				n, runs, err = failed(ctx, w, j.pipe, j.recipe, kind, j.failure)
+				return n, err
+			},
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// failure says why an item failed, or nil.
+func (j *job) failure(it *item) *failure {
+	if it.fail != nil {
+		return it.fail
+	}
+	part := "data"
+	if j.plan != nil {
+		id := partitionID(nil, it.values)
+		if _, active := j.plan.index[string(id)]; !active {
+			return &failure{
+				kind: processingFailed, code: "DynamicPartitioning.ActivePartitionLimitExceeded", attempts: 1,
+				message: fmt.Sprintf("more than %d partitions are active", j.bind.config.Partition.MaxActive),
+			}
+		}
+		part = partitionPart(id)
+	}
+	if c := j.schemas[part]; c != nil {
+		if err := c.check(it.data); err != nil {
+			return &failure{kind: conversionFailed, code: "DataFormatConversion.ParseError", message: err.Error(), attempts: 1}
+		}
+	}
+	return nil
+}
+
+// backupObject stores the source records as they came.
+func (j *job) backupObject(ctx context.Context) error {
+	b := j.bind.config.Backup
+	if b == nil {
+		return nil
+	}
+	raw := &pipeline{config: &Config{}, stream: j.bind.stream}
+	return j.put(ctx, &objectSpec{
+		part: "backup", sink: j.bind.backup, target: "backup", expression: j.bind.backups,
+		extension: b.Compression.Format.Extension(), contentType: b.Compression.Format.ContentType(),
+		render: func(ctx context.Context, w io.Writer) (counts, error) {
+			return j.renderer().plain(ctx, w, b.Compression, nil, j.suffix("backup"), func(ctx context.Context, emit func([]byte) error) error {
+				_, err := raw.run(ctx, j.recipe, stageFunc(func(it *item) error { return emit(it.data) }))
+				return err
+			})
+		},
+	})
+}
+
+// Manifest is what is kept of an object, or of a request, that was delivered.
+type Manifest struct {
+	Part      string    `json:"part"` // data, p:…, error:…, backup, request:n
+	Key       string    `json:"key"`
+	Target    string    `json:"target"`
+	Number    uint64    `json:"recipe"`
+	Version   int       `json:"version"`
+	Ranges    []Range   `json:"ranges"`
+	Failed    []Range   `json:"failed,omitempty"` // records in an error object
+	Records   int64     `json:"records"`
+	Bytes     int64     `json:"bytes"`  // before compression
+	Stored    int64     `json:"stored"` // as stored or sent
+	Duplicate bool      `json:"duplicate,omitempty"`
+	Attempts  int       `json:"attempts"`
+	Oldest    time.Time `json:"oldest"`
+	Sealed    time.Time `json:"sealed"`
+	Delivered time.Time `json:"delivered"`
+	Module    string    `json:"module,omitempty"`
+	Redriven  bool      `json:"redriven,omitempty"`
+}

@@ -1,0 +1,248 @@
+package delivery
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+)
+
+// link is the uplink that all metered sinks share: a token bucket whose
+// tokens go to the waiting sender with the highest priority, and among equals
+// to the one that has had least for its share. Without a rate it lets
+// everything through. Each delivery stream has a cap of its own before it.
+type link struct {
+	clock Clock
+	mu    struct {
+		sync.Mutex
+		rate    int64 // bytes per second, 0: no limit
+		bucket  bucket
+		waiting []*taker
+		floor   float64 // had of the sender served last
+	}
+}
+
+// linkPiece is what is paid for at a time, and the least burst; otherwise a
+// burst is what passes in a tenth of a second.
+const linkPiece = 32 << 10
+
+type bucket struct {
+	tokens float64
+	at     time.Time
+}
+
+// refill adds what has come in since the last time and returns how long until
+// n tokens are there.
+func (b *bucket) refill(now time.Time, rate, n int64) time.Duration {
+	most := float64(max(rate/10, linkPiece))
+	if b.at.IsZero() {
+		b.tokens = most
+	} else if passed := now.Sub(b.at); passed > 0 {
+		b.tokens = min(b.tokens+passed.Seconds()*float64(rate), most)
+	}
+	b.at = now
+	if b.tokens >= float64(n) {
+		return 0
+	}
+	return max(time.Duration((float64(n)-b.tokens)/float64(rate)*float64(time.Second)), time.Millisecond)
+}
+
+// taker is one sender's account with the link.
+type taker struct {
+	priority int
+	weight   float64 // of its share, more than 0
+	had      float64 // bytes over weight
+	n        int64
+	ready    chan struct{}
+	cap      int64 // bytes per second of its own, 0: none
+	own      bucket
+}
+
+func newLink(clock Clock, rate int64) *link {
+	l := &link{clock: clock}
+	l.mu.rate = rate
+	return l
+}
+
+// setRate changes the cap of the whole line.
+func (l *link) setRate(rate int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.mu.rate = rate
+}
+
+// take waits until t may send n bytes, n at most linkPiece.
+func (l *link) take(ctx context.Context, t *taker, n int64) error {
+	for t.cap > 0 {
+		pause := t.own.refill(l.clock.Now(), t.cap, n)
+		if pause == 0 {
+			t.own.tokens -= float64(n)
+			break
+		}
+		if err := l.sleep(ctx, pause); err != nil {
+			return err
+		}
+	}
+	l.mu.Lock()
+	if l.mu.rate == 0 {
+		l.mu.Unlock()
+		return ctx.Err()
+	}
+	t.n = n
+	t.ready = make(chan struct{})
+	// Whoever was away doesn't get back what it did not ask for.
+	t.had = max(t.had, l.mu.floor)
+	l.mu.waiting = append(l.mu.waiting, t)
+	l.mu.Unlock()
+	for {
+		pause := l.grant()
+		select {
+		case <-t.ready:
+			return nil
+		default:
+		}
+		select {
+		case <-t.ready:
+			return nil
+		case <-l.clock.After(pause):
+		case <-ctx.Done():
+			l.leave(t)
+			return ctx.Err()
+		}
+	}
+}
+
+func (l *link) sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-l.clock.After(d):
+		return nil
+	}
+}
+
+// grant serves waiting senders while there are tokens, and returns how long
+// until the next may be served.
+func (l *link) grant() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.mu.waiting) > 0 {
+		best := 0
+		for i, t := range l.mu.waiting {
+			b := l.mu.waiting[best]
+			if t.priority > b.priority || t.priority == b.priority && t.had < b.had {
+				best = i
+			}
+		}
+		t := l.mu.waiting[best]
+		if l.mu.rate > 0 {
+			if pause := l.mu.bucket.refill(l.clock.Now(), l.mu.rate, t.n); pause > 0 {
+				return pause
+			}
+			l.mu.bucket.tokens -= float64(t.n)
+		}
+		l.mu.floor = t.had
+		t.had += float64(t.n) / t.weight
+		l.mu.waiting = append(l.mu.waiting[:best], l.mu.waiting[best+1:]...)
+		close(t.ready)
+	}
+	return time.Second
+}
+
+func (l *link) leave(t *taker) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, w := range l.mu.waiting {
+		if w == t {
+			l.mu.waiting = append(l.mu.waiting[:i], l.mu.waiting[i+1:]...)
+			return
+		}
+	}
+}
+
+// throttled is a reader whose bytes are paid for at the link.
+type throttled struct {
+	ctx   context.Context
+	link  *link
+	taker *taker
+	count func(int)
+	r     io.Reader
+}
+
+func (t *throttled) Read(p []byte) (int, error) {
+	p = p[:min(len(p), linkPiece)]
+	n, err := t.r.Read(p)
+	if n > 0 {
+		if e := t.link.take(t.ctx, t.taker, int64(n)); e != nil {
+			return 0, e
+		}
+		t.count(n)
+	}
+	return n, err
+}
+
+// window is a time of day in which a stream may send, in minutes.
+type window struct{ from, to int }
+
+// parseWindows reads "22:00-06:00" forms. An end before its start is the next
+// day's.
+func parseWindows(texts []string) ([]window, error) {
+	var out []window
+	for _, text := range texts {
+		var fh, fm, th, tm int
+		var rest string
+		n, _ := fmt.Sscanf(text, "%d:%d-%d:%d%s", &fh, &fm, &th, &tm, &rest)
+		if n != 4 || fh < 0 || fh > 24 || th < 0 || th > 24 || fm < 0 || fm > 59 || tm < 0 || tm > 59 || fh*60+fm > 1440 || th*60+tm > 1440 {
+			return nil, fmt.Errorf("%q is not a window like 22:00-06:00", text)
+		}
+		if fh*60+fm == th*60+tm {
+			return nil, fmt.Errorf("window %q is empty", text)
+		}
+		out = append(out, window{fh*60 + fm, th*60 + tm})
+	}
+	return out, nil
+}
+
+// untilOpen is how long until one of the windows is open; 0 when one is, or
+// when there are none.
+func untilOpen(windows []window, now time.Time) time.Duration {
+	if len(windows) == 0 {
+		return 0
+	}
+	minute := now.Hour()*60 + now.Minute()
+	wait := 24 * 60
+	for _, w := range windows {
+		open := minute >= w.from && minute < w.to
+		if w.to < w.from {
+			open = minute >= w.from || minute < w.to
+		}
+		if open {
+			return 0
+		}
+		wait = min(wait, (w.from-minute+1440)%1440)
+	}
+	return time.Duration(wait)*time.Minute - time.Duration(now.Second())*time.Second
+}
+
+// budget is what a delivery stream has sent in a month.
+type budget struct {
+	Month string `json:"month"` // 2026-11, in the stream's zone
+	Bytes int64  `json:"bytes"`
+}
+
+// spend adds n bytes, starting anew when the month has changed.
+func (b *budget) spend(now time.Time, n int64) {
+	if month := now.Format("2006-01"); month != b.Month {
+		*b = budget{Month: month}
+	}
+	b.Bytes += n
+}
+
+// untilBudget is how long until there is budget again; 0 when there is some.
+func (b *budget) untilBudget(now time.Time, limit int64) time.Duration {
+	if limit == 0 || b.Month != now.Format("2006-01") || b.Bytes < limit {
+		return 0
+	}
+	return time.Date(now.Year(), now.Month()+1, 1, 0, 0, 0, 0, now.Location()).Sub(now)
+}

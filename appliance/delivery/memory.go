@@ -1,0 +1,65 @@
+package delivery
+
+import (
+	"context"
+	"sync"
+
+	"golang.org/x/sync/semaphore"
+)
+
+// memory is the bound on what all deliveries together hold at a time. Whoever
+// makes an object takes its part of it first, in the order of asking, and
+// gives it back before it waits for a sink to come back to life. A sink that
+// hangs can therefore hold its part for no longer than one attempt, and the
+// part of streams whose circuit is open is bounded apart.
+type memory struct {
+	total   int64
+	all     *semaphore.Weighted
+	broken  *semaphore.Weighted // half, for streams that fail
+	buffers sync.Pool           // *[]byte of partBytes
+}
+
+const (
+	// partBytes is the buffer of an object being sent: the least part size
+	// of S3, so the largest that memory should hold.
+	partBytes = 5 << 20
+	// arenaBytes is where small partitions are gathered in one pass.
+	arenaBytes = 6 << 20
+	// DefaultMemoryBytes is the default of Options.MemoryBytes.
+	DefaultMemoryBytes = 32 << 20
+)
+
+func newMemory(total int64) *memory {
+	m := &memory{total: total, all: semaphore.NewWeighted(total), broken: semaphore.NewWeighted(total / 2)}
+	m.buffers.New = func() any {
+		b := make([]byte, partBytes)
+		return &b
+	}
+	return m
+}
+
+// acquire takes n bytes of the bound, or all of it if n is more. failing
+// streams take theirs from their own smaller bound first.
+func (m *memory) acquire(ctx context.Context, n int64, failing bool) (release func(), err error) {
+	n = min(n, m.total/2)
+	if failing {
+		if err := m.broken.Acquire(ctx, n); err != nil {
+			return nil, err
+		}
+	}
+	if err := m.all.Acquire(ctx, n); err != nil {
+		if failing {
+			m.broken.Release(n)
+		}
+		return nil, err
+	}
+	return func() {
+		m.all.Release(n)
+		if failing {
+			m.broken.Release(n)
+		}
+	}, nil
+}
+
+func (m *memory) buffer() *[]byte { return m.buffers.Get().(*[]byte) }
+func (m *memory) free(b *[]byte)  { m.buffers.Put(b) }

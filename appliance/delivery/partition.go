@@ -1,0 +1,157 @@
+package delivery
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/big"
+	"strconv"
+	"time"
+
+	"github.com/itchyny/gojq"
+)
+
+// queryTime bounds what a jq expression may take for one record: a query is
+// the user's program, and some programs don't end.
+const queryTime = time.Second
+
+// query makes partition keys of a JSON record: a jq expression that yields
+// one object of names and values.
+type query struct {
+	code  *gojq.Code
+	names []string
+}
+
+// compileQuery reads a MetadataExtractionQuery. The names are those of the
+// object that the expression constructs.
+func compileQuery(source string) (*query, error) {
+	parsed, err := gojq.Parse(source)
+	if err != nil {
+		return nil, fmt.Errorf("jq expression %q: %w", source, err)
+	}
+	if parsed.Term == nil || parsed.Term.Type != gojq.TermTypeObject || parsed.Term.Object == nil {
+		return nil, fmt.Errorf("jq expression %q must be an object, {name: .path, …}", source)
+	}
+	q := &query{}
+	for _, kv := range parsed.Term.Object.KeyVals {
+		name := kv.Key
+		if kv.KeyString != nil {
+			name = kv.KeyString.Str
+		}
+		if name == "" || kv.KeyQuery != nil {
+			return nil, fmt.Errorf("jq expression %q: each name must be written out", source)
+		}
+		if name[0] == '$' || name[0] == '.' {
+			name = name[1:]
+		}
+		q.names = append(q.names, name)
+	}
+	if len(q.names) == 0 {
+		return nil, fmt.Errorf("jq expression %q has no names", source)
+	}
+	if q.code, err = gojq.Compile(parsed); err != nil {
+		return nil, fmt.Errorf("jq expression %q: %w", source, err)
+	}
+	return q, nil
+}
+
+// values runs the query over one record and returns the values in the order
+// of the names. They are appended to dst.
+func (q *query) values(dst []string, data []byte) ([]string, error) {
+	var doc any
+	if err := json.Unmarshal(data, &doc); err != nil {
+		return nil, fmt.Errorf("record is not JSON: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), queryTime)
+	defer cancel()
+	out, ok := q.code.RunWithContext(ctx, doc).Next()
+	if !ok {
+		return nil, errors.New("jq expression gives no result")
+	}
+	if err, failed := out.(error); failed {
+		return nil, err
+	}
+	object, ok := out.(map[string]any)
+	if !ok {
+		return nil, fmt.Errorf("jq expression gives %T, not an object", out)
+	}
+	for _, name := range q.names {
+		v, err := keyText(object[name])
+		if err != nil {
+			return nil, fmt.Errorf("partition key %q: %w", name, err)
+		}
+		dst = append(dst, v)
+	}
+	return dst, nil
+}
+
+// keyText is a partition key's value as it stands in an object's name.
+func keyText(v any) (string, error) {
+	switch v := v.(type) {
+	case nil:
+		return "", errors.New("partition key value should not be null or empty")
+	case string:
+		if v == "" {
+			return "", errors.New("partition key value should not be null or empty")
+		}
+		return v, nil
+	case bool:
+		return strconv.FormatBool(v), nil
+	case int:
+		return strconv.Itoa(v), nil
+	case float64:
+		return strconv.FormatFloat(v, 'f', -1, 64), nil
+	case *big.Int:
+		return v.String(), nil
+	}
+	return "", fmt.Errorf("partition key value is %T; it must be a text, number or boolean", v)
+}
+
+// queryStage sets the partition keys that come from a query.
+type queryStage struct {
+	query      *query
+	moduleKeys int
+	next       stage
+	values     []string
+}
+
+func (s *queryStage) flush() error { return s.next.flush() }
+
+func (s *queryStage) push(it *item) error {
+	if it.fail != nil {
+		return s.next.push(it)
+	}
+	s.values = append(s.values[:0], it.values...)
+	values, err := s.query.values(s.values, it.data)
+	if err != nil {
+		it.fail = &failure{kind: processingFailed, code: "DynamicPartitioning.MetadataExtractionFailed", message: err.Error(), attempts: 1}
+		return s.next.push(it)
+	}
+	s.values, it.values = values, values
+	return s.next.push(it)
+}
+
+// moduleValues reads the partition key that a module gave a record. With one
+// name in the prefix it is that name's value; with several it is a JSON
+// object of texts.
+func moduleValues(dst []string, names []string, key []byte) ([]string, error) {
+	if len(key) == 0 {
+		return nil, errors.New("the module gave no partition key")
+	}
+	if len(names) == 1 && key[0] != '{' {
+		return append(dst, string(key)), nil
+	}
+	var object map[string]any
+	if err := json.Unmarshal(key, &object); err != nil {
+		return nil, fmt.Errorf("partition key %q is not a JSON object: %w", key, err)
+	}
+	for _, name := range names {
+		v, err := keyText(object[name])
+		if err != nil {
+			return nil, fmt.Errorf("partition key %q: %w", name, err)
+		}
+		dst = append(dst, v)
+	}
+	return dst, nil
+}
