@@ -1,0 +1,409 @@
+package s3
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+	"github.com/minio/minio-go/v7/pkg/encrypt"
+
+	"github.com/weirhq/weir/appliance/delivery"
+)
+
+// Sink is an open s3 sink.
+type Sink struct {
+	settings  Settings
+	core      *minio.Core
+	transport *http.Transport
+	signer    *signer
+	secure    bool
+	sse       encrypt.ServerSide
+	// unconditional is set when the store has said that it doesn't know
+	// If-None-Match; from then on a HEAD comes first.
+	unconditional atomic.Bool
+}
+
+var _ delivery.ObjectSink = (*Sink)(nil)
+
+// Open returns the sink. It connects to nothing. clock may be nil.
+func Open(s Settings, clock func() time.Time) (*Sink, error) {
+	s = s.withDefaults()
+	if err := s.Validate(); err != nil {
+		return nil, err
+	}
+	if clock == nil {
+		clock = time.Now
+	}
+	u, err := url.Parse(s.Endpoint)
+	if err != nil {
+		return nil, err
+	}
+	transport, err := newTransport(&s)
+	if err != nil {
+		return nil, err
+	}
+	out := &Sink{settings: s, transport: transport, secure: u.Scheme == "https"}
+	out.signer = &signer{
+		base: transport, client: &http.Client{Transport: transport, Timeout: time.Duration(s.Timeout)}, region: s.Region, clock: clock,
+		v4: v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true }),
+	}
+	if out.signer.creds, err = creds(&s); err != nil {
+		return nil, err
+	}
+	lookup := minio.BucketLookupDNS
+	if *s.PathStyle {
+		lookup = minio.BucketLookupPath
+	}
+	out.core, err = minio.NewCore(u.Host, &minio.Options{
+		Secure: out.secure, Region: s.Region, BucketLookup: lookup, Transport: out.signer, MaxRetries: 1,
+	})
+	if err != nil {
+		return nil, err
+	}
+	switch s.SSE {
+	case "AES256":
+		out.sse = encrypt.NewSSE()
+	case "aws:kms":
+		if out.sse, err = encrypt.NewSSEKMS(s.KMSKeyID, nil); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// creds is where the credentials come from; nil for a store without.
+func creds(s *Settings) (*credentials.Credentials, error) {
+	switch {
+	case s.Source == "instance":
+		return credentials.NewIAM(""), nil
+	case s.RoleARN != "":
+		return credentials.NewSTSAssumeRole(s.STSEndpoint, credentials.STSAssumeRoleOptions{
+			AccessKey: s.AccessKeyID, SecretKey: string(s.SecretAccessKey), SessionToken: string(s.SessionToken),
+			Location: s.Region, RoleARN: s.RoleARN, RoleSessionName: "weir", ExternalID: s.ExternalID,
+		})
+	case s.AccessKeyID != "":
+		return credentials.NewStaticV4(s.AccessKeyID, string(s.SecretAccessKey), string(s.SessionToken)), nil
+	}
+	return nil, nil
+}
+
+// Close drops idle connections.
+func (s *Sink) Close() error {
+	s.transport.CloseIdleConnections()
+	return nil
+}
+
+// Metered says that the store is reached over the uplink.
+func (s *Sink) Metered() bool { return true }
+
+// PutObject stores o. Up to the buffer's capacity the object is gathered and
+// sent in one PUT; a larger one whose rendering is cheap is measured first and
+// sent in one PUT all the same; otherwise it goes in parts as large as the
+// buffer.
+func (s *Sink) PutObject(ctx context.Context, o *delivery.Object) (delivery.Stored, error) {
+	if o.MayExist || s.unconditional.Load() {
+		stored, there, err := s.stat(ctx, o)
+		if there || err != nil && !s.signer.skewed.Load() {
+			return stored, err
+		}
+	}
+	stored, err := s.put(ctx, o)
+	if err != nil && s.signer.skewed.Load() {
+		stored, err = s.put(ctx, o) // signed with the server's time now
+	}
+	return stored, err
+}
+
+func (s *Sink) put(ctx context.Context, o *delivery.Object) (delivery.Stored, error) {
+	u := &upload{sink: s, ctx: ctx, object: o, buffer: o.Buffer[:0]}
+	err := o.Render(u)
+	if err == nil && u.counting {
+		return s.putMeasured(ctx, o, u.size)
+	}
+	if err == nil {
+		err = u.finish()
+	}
+	if err != nil {
+		u.abort()
+		if errors.Is(err, delivery.ErrNoRecords) {
+			return delivery.Stored{}, delivery.ErrNoRecords
+		}
+		return s.settle(ctx, o, err)
+	}
+	return delivery.Stored{Bytes: u.size}, nil
+}
+
+// settle decides what a failed attempt means: an object that is there and
+// carries our recipe is a success.
+func (s *Sink) settle(ctx context.Context, o *delivery.Object, err error) (delivery.Stored, error) {
+	e := minio.ToErrorResponse(err)
+	if e.StatusCode == http.StatusPreconditionFailed || e.Code == "PreconditionFailed" {
+		stored, there, statErr := s.stat(ctx, o)
+		switch {
+		case statErr != nil:
+			return delivery.Stored{}, statErr
+		case there:
+			return stored, nil
+		}
+		return delivery.Stored{}, s.sinkError(err) // gone meanwhile: try again
+	}
+	if e.StatusCode == http.StatusNotImplemented && !s.unconditional.Load() {
+		s.unconditional.Store(true)
+	}
+	return delivery.Stored{}, s.sinkError(err)
+}
+
+// stat asks whether the object is there by an earlier attempt.
+func (s *Sink) stat(ctx context.Context, o *delivery.Object) (delivery.Stored, bool, error) {
+	info, err := s.core.StatObject(ctx, s.settings.Bucket, o.Key, minio.StatObjectOptions{})
+	if err != nil {
+		if e := minio.ToErrorResponse(err); e.StatusCode == http.StatusNotFound && e.Code != "NoSuchBucket" {
+			return delivery.Stored{}, false, nil
+		}
+		return delivery.Stored{}, false, s.sinkError(err)
+	}
+	want := o.Metadata[delivery.RecipeKey]
+	got := info.Metadata.Get("X-Amz-Meta-" + delivery.RecipeKey)
+	if got != want {
+		return delivery.Stored{}, false, &delivery.SinkError{
+			Code: "S3.ObjectExists", Err: fmt.Errorf("%s/%s is there and is not ours (recipe %q, expected %q)", s.settings.Bucket, o.Key, got, want),
+		}
+	}
+	return delivery.Stored{Bytes: info.Size, Duplicate: true}, true, nil
+}
+
+// options are those of every way of storing an object. create makes it fail
+// when the name is taken.
+func (s *Sink) options(o *delivery.Object, create bool) minio.PutObjectOptions {
+	opts := minio.PutObjectOptions{
+		UserMetadata: o.Metadata, ContentType: o.ContentType, StorageClass: s.settings.StorageClass, UserTags: s.settings.Tags,
+		ServerSideEncryption: s.sse, DisableContentSha256: true, SendContentMd5: false,
+	}
+	if create && !s.unconditional.Load() {
+		opts.SetMatchETagExcept("*")
+	}
+	return opts
+}
+
+// putBuffer stores what is in memory by one PUT.
+func (s *Sink) putBuffer(ctx context.Context, o *delivery.Object, data []byte) error {
+	_, err := s.core.PutObject(s.hashed(ctx, data), s.settings.Bucket, o.Key, o.Throttle(bytes.NewReader(data)), int64(len(data)), "", "", s.options(o, true))
+	return err
+}
+
+// hashed has a body in memory signed where nothing else protects it.
+func (s *Sink) hashed(ctx context.Context, data []byte) context.Context {
+	if s.secure || s.signer.creds == nil {
+		return ctx
+	}
+	sum := sha256.Sum256(data)
+	return context.WithValue(ctx, payloadHash{}, hex.EncodeToString(sum[:]))
+}
+
+// putMeasured renders an object of known size straight into one PUT, or into
+// parts when it is over the limit.
+func (s *Sink) putMeasured(ctx context.Context, o *delivery.Object, size int64) (delivery.Stored, error) {
+	if size > s.settings.SinglePutBytes {
+		parts := *o
+		parts.Cheap = false
+		return s.put(ctx, &parts)
+	}
+	r, w := io.Pipe()
+	rendered := make(chan error, 1)
+	go func() {
+		err := o.Render(w)
+		rendered <- errors.Join(err, w.CloseWithError(err))
+	}()
+	_, err := s.core.PutObject(ctx, s.settings.Bucket, o.Key, o.Throttle(r), size, "", "", s.options(o, true))
+	_ = r.CloseWithError(errors.New("upload ended"))
+	<-rendered
+	if err != nil {
+		return s.settle(ctx, o, err)
+	}
+	return delivery.Stored{Bytes: size}, nil
+}
+
+// upload is the writer that an object is rendered into.
+type upload struct {
+	sink     *Sink
+	ctx      context.Context
+	object   *delivery.Object
+	buffer   []byte
+	size     int64
+	counting bool // only the size is wanted any more
+	id       string
+	parts    []minio.CompletePart
+	err      error
+}
+
+func (u *upload) Write(p []byte) (int, error) {
+	n := len(p)
+	u.size += int64(n)
+	for len(p) > 0 && !u.counting {
+		if u.err != nil {
+			return 0, u.err
+		}
+		if len(u.buffer) == cap(u.buffer) {
+			if u.object.Cheap {
+				u.counting = true
+				break
+			}
+			if u.err = u.part(); u.err != nil {
+				return 0, u.err
+			}
+		}
+		k := min(len(p), cap(u.buffer)-len(u.buffer))
+		u.buffer = append(u.buffer, p[:k]...)
+		p = p[k:]
+	}
+	return n, u.ctx.Err()
+}
+
+// part sends a full buffer. The first one begins the upload in parts.
+func (u *upload) part() error {
+	s := u.sink
+	if u.id == "" {
+		if u.object.MayExist {
+			s.abortOthers(u.ctx, u.object.Key)
+		}
+		id, err := s.core.NewMultipartUpload(u.ctx, s.settings.Bucket, u.object.Key, s.options(u.object, false))
+		if err != nil {
+			return err
+		}
+		u.id = id
+	}
+	number := len(u.parts) + 1
+	p, err := s.core.PutObjectPart(s.hashed(u.ctx, u.buffer), s.settings.Bucket, u.object.Key, u.id, number,
+		u.object.Throttle(bytes.NewReader(u.buffer)), int64(len(u.buffer)), minio.PutObjectPartOptions{DisableContentSha256: true})
+	if err != nil {
+		return err
+	}
+	u.parts = append(u.parts, minio.CompletePart{PartNumber: number, ETag: p.ETag})
+	u.buffer = u.buffer[:0]
+	return nil
+}
+
+func (u *upload) finish() error {
+	if u.id == "" {
+		return u.sink.putBuffer(u.ctx, u.object, u.buffer)
+	}
+	if len(u.buffer) > 0 {
+		if err := u.part(); err != nil {
+			return err
+		}
+	}
+	opts := minio.PutObjectOptions{}
+	if !u.sink.unconditional.Load() {
+		opts.SetMatchETagExcept("*")
+	}
+	_, err := u.sink.core.CompleteMultipartUpload(u.ctx, u.sink.settings.Bucket, u.object.Key, u.id, u.parts, opts)
+	return err
+}
+
+// abortTime is how long clearing up after a failure may take.
+const abortTime = 10 * time.Second
+
+// abort removes the parts of an upload that will not be finished.
+func (u *upload) abort() {
+	if u.id == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(u.ctx), abortTime)
+	defer cancel()
+	// A failure leaves parts, which the next attempt or the bucket's own
+	// rule removes.
+	_ = u.sink.core.AbortMultipartUpload(ctx, u.sink.settings.Bucket, u.object.Key, u.id)
+}
+
+// abortOthers removes the parts that a crash left behind.
+func (s *Sink) abortOthers(ctx context.Context, key string) {
+	list, err := s.core.ListMultipartUploads(ctx, s.settings.Bucket, key, "", "", "", 100)
+	if err != nil {
+		return // not every store can list them
+	}
+	for _, m := range list.Uploads {
+		if m.Key == key {
+			_ = s.core.AbortMultipartUpload(ctx, s.settings.Bucket, key, m.UploadID)
+		}
+	}
+}
+
+// sinkError gives an error its code.
+func (s *Sink) sinkError(err error) error {
+	out := &delivery.SinkError{Code: "S3.ConnectionFailed", Err: err}
+	e := minio.ToErrorResponse(err)
+	var op *net.OpError
+	switch {
+	case e.StatusCode != 0:
+		out.Code = "S3." + e.Code
+		if e.Code == "" {
+			out.Code = fmt.Sprintf("S3.Status%d", e.StatusCode)
+		}
+		out.Refused = e.StatusCode >= 400 && e.StatusCode < 500 && e.StatusCode != http.StatusConflict &&
+			e.StatusCode != http.StatusPreconditionFailed && e.StatusCode != http.StatusRequestTimeout
+		out.Err = fmt.Errorf("%s (HTTP %d)", e.Message, e.StatusCode)
+		if e.Code == "ExpiredToken" || e.Code == "InvalidAccessKeyId" || e.Code == "ExpiredTokenException" {
+			if s.signer.creds != nil {
+				s.signer.creds.Expire()
+			}
+		}
+	case errors.As(err, &op) && op.Op == "dial":
+		out.Refused = true
+	case errors.Is(err, context.DeadlineExceeded):
+		out.Code = "S3.RequestTimeout"
+	case errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrUnexpectedEOF):
+		out.Code = "S3.ConnectionReset"
+	}
+	out.RetryAfter = time.Duration(s.signer.retryAfter.Load())
+	return out
+}
+
+// Probe stores a small object twice, create only, and removes it.
+func (s *Sink) Probe(ctx context.Context) (delivery.Guarantee, error) {
+	key := ".weir-probe-" + rand.Text()
+	o := &delivery.Object{
+		Key: key, ContentType: "text/plain", Metadata: map[string]string{delivery.RecipeKey: key}, Buffer: make([]byte, 0, 1<<10),
+		Throttle: func(r io.Reader) io.Reader { return r },
+		Render: func(w io.Writer) error {
+			_, err := io.WriteString(w, "weir probe\n")
+			return err
+		},
+	}
+	if _, err := s.PutObject(ctx, o); err != nil {
+		return "", err
+	}
+	guarantee := delivery.ExactlyOnce
+	err := s.putBuffer(ctx, o, []byte("weir probe again\n"))
+	switch e := minio.ToErrorResponse(err); {
+	case err == nil:
+		guarantee = delivery.ByName // the store overwrote: it ignores the condition
+	case e.StatusCode == http.StatusPreconditionFailed:
+	case e.StatusCode == http.StatusNotImplemented:
+		guarantee = delivery.ByName
+	default:
+		return "", s.sinkError(err)
+	}
+	if _, there, err := s.stat(ctx, o); err != nil {
+		return "", err
+	} else if !there {
+		guarantee = delivery.AtLeastOnce
+	}
+	if err := s.core.RemoveObject(ctx, s.settings.Bucket, key, minio.RemoveObjectOptions{}); err != nil {
+		return "", s.sinkError(err)
+	}
+	return guarantee, nil
+}

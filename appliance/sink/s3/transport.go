@@ -1,0 +1,130 @@
+package s3
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/minio/minio-go/v7/pkg/credentials"
+)
+
+// signer is the transport that signs. Signing happens here, below the
+// client, because the time in a signature has to be the server's: a box
+// without a battery clock may be years off, and every answer has a Date.
+type signer struct {
+	base   http.RoundTripper
+	creds  *credentials.Credentials // nil: the store asks for none
+	client *http.Client             // for the credentials' own requests
+	region string
+	v4     *v4.Signer
+	clock  func() time.Time
+
+	skew       atomic.Int64 // nanoseconds that the server is ahead of us
+	skewed     atomic.Bool  // it was found out in the last answer
+	retryAfter atomic.Int64 // nanoseconds, of the last 429 or 503
+}
+
+// payloadHash carries the SHA-256 of a body to the signer. Without it the
+// payload is not signed, which SigV4 allows and TLS makes safe.
+type payloadHash struct{}
+
+// skewLimit is what stores tolerate at least.
+const skewLimit = 2 * time.Minute
+
+func (s *signer) RoundTrip(req *http.Request) (*http.Response, error) {
+	now := s.clock().Add(time.Duration(s.skew.Load()))
+	if s.creds != nil {
+		value, err := s.creds.GetWithContext(&credentials.CredContext{Client: s.client})
+		if err != nil {
+			return nil, fmt.Errorf("credentials: %w", err)
+		}
+		req = req.Clone(req.Context())
+		hash, _ := req.Context().Value(payloadHash{}).(string)
+		if hash == "" {
+			hash = "UNSIGNED-PAYLOAD"
+		}
+		req.Header.Set("X-Amz-Content-Sha256", hash)
+		key := aws.Credentials{AccessKeyID: value.AccessKeyID, SecretAccessKey: value.SecretAccessKey, SessionToken: value.SessionToken}
+		if err := s.v4.SignHTTP(req.Context(), key, req, hash, "s3", s.region, now.UTC()); err != nil {
+			return nil, fmt.Errorf("sign: %w", err)
+		}
+	}
+	resp, err := s.base.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	s.learn(resp, now)
+	return resp, nil
+}
+
+// learn takes the server's time and its wish to be left alone from an answer.
+func (s *signer) learn(resp *http.Response, signed time.Time) {
+	s.skewed.Store(false)
+	if resp.StatusCode == http.StatusForbidden || resp.StatusCode == http.StatusBadRequest {
+		date, err := http.ParseTime(resp.Header.Get("Date"))
+		if err == nil && date.Sub(signed).Abs() > skewLimit {
+			s.skew.Store(int64(date.Sub(s.clock())))
+			s.skewed.Store(true)
+		}
+	}
+	s.retryAfter.Store(0)
+	if resp.StatusCode == http.StatusServiceUnavailable || resp.StatusCode == http.StatusTooManyRequests {
+		if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n > 0 {
+			s.retryAfter.Store(int64(time.Duration(min(n, 3600)) * time.Second))
+		}
+	}
+}
+
+// newTransport is an HTTP transport that gives up on a line that stands still.
+func newTransport(s *Settings) (*http.Transport, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if s.CAFile != "" {
+		pem, err := os.ReadFile(s.CAFile)
+		if err != nil {
+			return nil, fmt.Errorf("ca_file: %w", err)
+		}
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool()
+		}
+		if !pool.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("ca_file: %s has no PEM certificate", s.CAFile)
+		}
+		config.RootCAs = pool
+	}
+	dialer := &net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}
+	return &http.Transport{
+		Proxy: http.ProxyFromEnvironment,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			c, err := dialer.DialContext(ctx, network, address)
+			if err != nil {
+				return nil, err
+			}
+			return &stallConn{Conn: c, timeout: time.Duration(s.Timeout)}, nil
+		},
+		TLSClientConfig: config, TLSHandshakeTimeout: 15 * time.Second, ResponseHeaderTimeout: time.Duration(s.Timeout),
+		IdleConnTimeout: time.Minute, MaxIdleConnsPerHost: 4, WriteBufferSize: 64 << 10, DisableCompression: true,
+	}, nil
+}
+
+// stallConn fails a write that makes no progress.
+type stallConn struct {
+	net.Conn
+	timeout time.Duration
+}
+
+func (c *stallConn) Write(p []byte) (int, error) {
+	if err := c.SetWriteDeadline(time.Now().Add(c.timeout)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
+}
