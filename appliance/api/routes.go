@@ -13,6 +13,9 @@ type Route struct {
 	// Path is matched against the whole path, or against its beginning when it ends
 	// in '/'. "/" alone is the fallback.
 	Path string
+	// Service is the name that has to stand in the scope of a signature: "kinesis".
+	// Any may if it is empty.
+	Service string
 	// Public routes are served without identity. Health checks are; little else
 	// should be.
 	Public bool

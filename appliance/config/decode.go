@@ -38,14 +38,21 @@ func decode(tree any, source string, data []byte) (map[string]string, Problems) 
 		d.syntax(err)
 		return nil, d.problems
 	}
-	if len(file.Docs) > 1 {
-		d.add(file.Docs[1].GetToken().Position.Line, "", "a second document begins; expecting one document")
-		return nil, d.problems
-	}
+	found := false
 	for _, doc := range file.Docs {
-		if doc.Body != nil {
-			d.value(reflect.ValueOf(tree).Elem(), "", doc.Body)
+		if doc.Body == nil {
+			continue
 		}
+		switch doc.Body.(type) {
+		case *ast.DirectiveNode, *ast.CommentGroupNode:
+			continue
+		}
+		if found {
+			d.add(lineOf(doc.Body), "", "a second document begins; expecting one document")
+			return nil, d.problems
+		}
+		found = true
+		d.value(reflect.ValueOf(tree).Elem(), "", doc.Body)
 	}
 	return d.origins, d.problems
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/weirhq/weir/appliance/fault"
@@ -119,8 +120,10 @@ func (l *Loaded) locate(p Problem) Problem {
 		p.Source = origin
 		return p
 	}
+	if line, err := strconv.Atoi(strings.TrimPrefix(origin, l.File+":")); err == nil {
+		p.Line = line
+	}
 	p.Source = l.File
-	fmt.Sscanf(strings.TrimPrefix(origin, l.File+":"), "%d", &p.Line)
 	return p
 }
 

@@ -48,7 +48,8 @@ type Call struct {
 	until time.Time
 	fuel  fuelState
 	out   int64
-	abort error
+
+	yielded time.Time // when the goroutine last let others run
 }
 
 // Deadline is the earlier of the caller's deadline and Limits.Wall.
@@ -90,7 +91,6 @@ func (c *Call) WriteUint64(ptr uint32, v uint64) bool {
 // Abort ends the guest's call with err, which Function.Call returns wrapped
 // in a CallError. It does not return.
 func (c *Call) Abort(err error) {
-	c.abort = err
 	panic(&abort{err})
 }
 

@@ -11,6 +11,8 @@ import (
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/experimental"
+
+	"github.com/weirhq/weir/wasm/meter"
 )
 
 // FuelPerMillisecond turns a budget of CPU time into fuel. One unit of fuel
@@ -32,7 +34,7 @@ type Limits struct {
 const (
 	// MaxMemoryBytes is the highest Limits.MemoryBytes: what one instance reserves in the address space at most.
 	MaxMemoryBytes = 64 << 20
-	maxDepth       = 1900
+	maxDepth       = meter.DefaultDepth
 	pageBytes      = 64 << 10
 )
 
@@ -97,6 +99,8 @@ type Instance struct {
 	mod     api.Module
 	memory  api.Memory
 	linear  *linearMemory
+	fuel    api.MutableGlobal // meter.ExportFuel
+	depth   api.MutableGlobal // meter.ExportDepth
 	call    Call
 	busy    atomic.Bool
 	dead    error
@@ -115,10 +119,8 @@ func (m *Module) Instantiate(ctx context.Context, o InstanceOptions) (*Instance,
 	o.Limits.setDefaults()
 	i := &Instance{m: m, o: o, started: time.Now()}
 	i.wasi.init(o)
-	for _, d := range m.compiled.ExportedMemories() {
-		if need := int64(d.Min()) * pageBytes; need > o.Limits.MemoryBytes {
-			return nil, fmt.Errorf("instantiate module: %w", limitError(ErrMemory, need, o.Limits.MemoryBytes, "bytes to begin with"))
-		}
+	if need := int64(m.info.MemoryPages) * pageBytes; need > o.Limits.MemoryBytes {
+		return nil, fmt.Errorf("instantiate module: %w", limitError(ErrMemory, need, o.Limits.MemoryBytes, "bytes to begin with"))
 	}
 	i.linear = &linearMemory{budget: m.r.budget, limit: uint64(o.Limits.MemoryBytes)}
 	mod, err := m.instantiate(ctx, i.linear)
@@ -126,7 +128,13 @@ func (m *Module) Instantiate(ctx context.Context, o InstanceOptions) (*Instance,
 		i.linear.Free()
 		return nil, fmt.Errorf("instantiate module: %w", err)
 	}
-	i.mod, i.memory = mod, mod.Memory()
+	i.mod = mod
+	if m.info.Memory {
+		i.memory = mod.Memory()
+	}
+	i.fuel = mod.ExportedGlobal(meter.ExportFuel).(api.MutableGlobal)
+	i.depth = mod.ExportedGlobal(meter.ExportDepth).(api.MutableGlobal)
+	i.depth.Set(uint64(o.Limits.Depth))
 	if init := i.Function("_initialize"); init != nil {
 		if _, err := init.Call(ctx); err != nil {
 			return nil, errors.Join(fmt.Errorf("instantiate module: %w", err), i.Close())

@@ -4,25 +4,152 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
-	"sort"
+	"os"
+	"runtime"
+	"strings"
+
+	"github.com/tetratelabs/wazero"
+	"github.com/tetratelabs/wazero/experimental"
+
+	"github.com/weirhq/weir/wasm/meter"
 )
 
-// Compile validates wasm, an uploaded module, and compiles it. wasm is not
-// kept. Errors are ErrInvalid, ErrImport and ErrCompile.
+// CompileOptions say what a module may be.
+type CompileOptions struct {
+	// Grant says whether the module may import from the import module of this
+	// name. Nil grants the WASI stubs only.
+	Grant func(importModule string) bool
+}
+
+// Module is a compiled module, ready to be instantiated any number of times.
+type Module struct {
+	r        *Runtime
+	compiled wazero.CompiledModule
+	digest   [32]byte
+	info     *meter.Result
+}
+
+// Compile validates an uploaded module against meter.DefaultCaps, rewrites it
+// to be metered, and compiles it: in a child process, unless the cache has it
+// or Options.CacheDir is empty. wasm is not kept. Errors are ErrInvalid (they
+// wrap a *meter.Error when the module is at fault), ErrImport and ErrCompile.
 func (r *Runtime) Compile(ctx context.Context, wasm []byte, o CompileOptions) (*Module, error) {
 	if r.closed.Load() {
 		return nil, fmt.Errorf("compile module: runtime: %w", ErrClosed)
 	}
-	compiled, err := r.rt.CompileModule(ctx, wasm)
+	if r.interpreted && len(wasm) > r.o.InterpretedModuleBytes {
+		return nil, fmt.Errorf("compile module: %w", fmt.Errorf("%w: %d bytes, to be interpreted; the limit is %d",
+			ErrInvalid, len(wasm), r.o.InterpretedModuleBytes))
+	}
+	info, err := meter.Rewrite(wasm, meter.Options{
+		ReplaceRemainder: runtime.GOARCH == "arm64" && !r.interpreted,
+		ReplaceSelect:    runtime.GOARCH == "amd64" && !r.interpreted,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("compile module: %w: %w", ErrInvalid, err)
 	}
-	if err := r.checkImports(compiled, o); err != nil {
-		compiled.Close(ctx)
+	if err := r.checkImports(info.Imports, o); err != nil {
 		return nil, fmt.Errorf("compile module: %w", err)
 	}
-	return &Module{r: r, compiled: compiled, digest: sha256.Sum256(wasm)}, nil
+	m := &Module{r: r, digest: sha256.Sum256(wasm), info: info}
+	if m.compiled, err = r.compile(ctx, info.Wasm); err != nil {
+		return nil, fmt.Errorf("compile module: %w", err)
+	}
+	info.Wasm = nil
+	return m, nil
+}
+
+// compile compiles a rewritten module, or loads it from the cache.
+func (r *Runtime) compile(ctx context.Context, wasm []byte) (wazero.CompiledModule, error) {
+	if r.cache == nil {
+		c, err := r.rt.CompileModule(ctx, wasm)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrCompile, err)
+		}
+		return c, nil
+	}
+	select { // one at a time: memory and CPU of compiling are bounded by one child's limits
+	case r.compiling <- struct{}{}:
+		defer func() { <-r.compiling }()
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", ErrCompile, ctx.Err())
+	}
+	sum := sha256.Sum256(wasm)
+	if ok, err := r.cache.verify(sum); err != nil {
+		return nil, fmt.Errorf("%w: cache: %w", ErrCompile, err)
+	} else if ok {
+		if c, err := r.load(wasm); err == nil {
+			return c, nil
+		}
+		// The code is for another processor or version: make it anew.
+	}
+	work, err := os.MkdirTemp(r.cache.dir, "work-")
+	if err != nil {
+		return nil, fmt.Errorf("%w: cache: %w", ErrCompile, err)
+	}
+	defer os.RemoveAll(work)
+	if err := r.compileInChild(ctx, wasm, work); err != nil {
+		return nil, err
+	}
+	adopted, err := r.cache.adopt(sum, work)
+	if err != nil {
+		return nil, fmt.Errorf("%w: cache: %w", ErrCompile, err)
+	}
+	if !adopted { // this machine forbids executable memory: wazero interprets, and there is nothing to load
+		c, err := r.rt.CompileModule(ctx, wasm)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrCompile, err)
+		}
+		return c, nil
+	}
+	c, err := r.load(wasm)
+	if err != nil {
+		return nil, fmt.Errorf("%w: load compiled code: %w", ErrCompile, err)
+	}
+	return c, nil
+}
+
+// load takes a module's code from the cache and compiles nothing: wazero's
+// compiler, with more than one worker, gives up at once under a context that
+// is done, and what loads from the cache never looks at the context.
+func (r *Runtime) load(wasm []byte) (wazero.CompiledModule, error) {
+	done, cancel := context.WithCancelCause(context.Background())
+	cancel(errors.New("the cache has no code for this machine"))
+	return r.rt.CompileModule(experimental.WithCompilationWorkers(done, 2), wasm)
+}
+
+// checkImports refuses imports that are not granted or do not exist.
+func (r *Runtime) checkImports(imports []meter.Function, o CompileOptions) error {
+	for _, f := range imports {
+		if f.Module != WASIModule && (o.Grant == nil || !o.Grant(f.Module)) {
+			return fmt.Errorf("%w: %s.%s; granted are %s", ErrImport, f.Module, f.Name, r.grantedNames(o))
+		}
+		known, offered := r.imports[f.Module]
+		if !offered {
+			return fmt.Errorf("%w: %s.%s: this host has no import module %s", ErrImport, f.Module, f.Name, f.Module)
+		}
+		have, ok := known[f.Name]
+		if !ok {
+			return fmt.Errorf("%w: %s has no function %s", ErrImport, f.Module, f.Name)
+		}
+		if string(f.Params) != string(have.Params) || string(f.Results) != string(have.Results) {
+			return fmt.Errorf("%w: %s.%s is imported as %s; its type is %s", ErrImport, f.Module, f.Name,
+				signature(f.Params, f.Results), signature(have.Params, have.Results))
+		}
+	}
+	return nil
+}
+
+func (r *Runtime) grantedNames(o CompileOptions) string {
+	names := []string{WASIModule}
+	for _, m := range r.o.Imports {
+		if o.Grant != nil && o.Grant(m.Name) {
+			names = append(names, m.Name)
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // Digest is the SHA-256 of the bytes given to Compile, in hex: the module's identity.
@@ -34,21 +161,27 @@ type Export struct {
 	Params, Results []ValueType
 }
 
-// Exports are the module's exported functions by name.
+// Exports are the module's exported functions in its own order.
 func (m *Module) Exports() []Export {
 	var out []Export
-	for name, d := range m.compiled.ExportedFunctions() {
-		out = append(out, Export{Name: name, Params: d.ParamTypes(), Results: d.ResultTypes()})
+	for _, f := range m.info.Exports {
+		out = append(out, Export{Name: f.Name, Params: f.Params, Results: f.Results})
 	}
-	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
 	return out
 }
 
 // HasExport reports whether the module exports a function of this name and type.
 func (m *Module) HasExport(name string, params, results []ValueType) bool {
-	d, ok := m.compiled.ExportedFunctions()[name]
-	return ok && sameTypes(d.ParamTypes(), params) && sameTypes(d.ResultTypes(), results)
+	for _, f := range m.info.Exports {
+		if f.Name == name {
+			return string(f.Params) == string(params) && string(f.Results) == string(results)
+		}
+	}
+	return false
 }
+
+// HasMemory reports whether the module exports its memory under the name "memory".
+func (m *Module) HasMemory() bool { return m.info.ExportsMemory }
 
 // Import names a function that a module imports.
 type Import struct{ Module, Name string }
@@ -56,9 +189,8 @@ type Import struct{ Module, Name string }
 // Imports are the functions the module imports, in its own order.
 func (m *Module) Imports() []Import {
 	var out []Import
-	for _, f := range m.compiled.ImportedFunctions() {
-		module, name, _ := f.Import()
-		out = append(out, Import{module, name})
+	for _, f := range m.info.Imports {
+		out = append(out, Import{f.Module, f.Name})
 	}
 	return out
 }

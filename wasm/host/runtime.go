@@ -21,6 +21,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"runtime"
 	"strings"
 	"sync/atomic"
 
@@ -28,9 +30,28 @@ import (
 	"github.com/tetratelabs/wazero/api"
 )
 
-// Options of a Runtime. The zero value is usable: it compiles in this
-// process, keeps no cache, and offers guests the WASI stubs only.
+// Options of a Runtime. The zero value is usable, but compiles in this process.
 type Options struct {
+	// CacheDir is the directory of compiled modules, made when it is not
+	// there, for this runtime alone. Nothing in it is worth a backup. Modules
+	// are compiled in a child process that fills it. Without it modules are
+	// compiled in this process, with no limit on what compiling takes: for
+	// tools that run their user's own module once. It is not used where
+	// guests are interpreted.
+	CacheDir string
+	// CacheKey authenticates what is in CacheDir. Default: a random key kept there.
+	CacheKey []byte
+	// CacheBytes bounds CacheDir; what was not used for longest goes first. Default 256 MiB.
+	CacheBytes int64
+	// CompileCommand starts the compile child; the verb and its arguments are
+	// added. Default: this executable, which must call ServeCompile first in main.
+	CompileCommand []string
+	// CompileMemoryBytes bounds the compile child's memory. Default 512 MiB. Its time is bounded by 60 s.
+	CompileMemoryBytes int64
+	// InterpretedModuleBytes is the largest module that is accepted where
+	// guests are interpreted: the interpreter keeps some 21 bytes for each
+	// byte of a module. Default 512 KiB.
+	InterpretedModuleBytes int
 	// Imports are offered to guests beside the WASI stubs, module by module, to those that are granted them.
 	Imports []ImportModule
 	// MemoryBudgetBytes bounds the linear memories of all instances together. Default 256 MiB.
@@ -44,37 +65,86 @@ type Options struct {
 // Runtime is the one WebAssembly runtime of a process: Compile makes Modules
 // out of bytes, Modules make Instances. Close it after all of them.
 type Runtime struct {
-	o       Options
-	rt      wazero.Runtime
-	budget  *budget
-	imports map[string]map[string]ImportFunc
-	closed  atomic.Bool
+	o           Options
+	rt          wazero.Runtime
+	interpreted bool
+	grant       int32 // fuel from one tick to the next
+	cache       *codeCache
+	compiling   chan struct{}
+	budget      *budget
+	imports     map[string]map[string]ImportFunc
+	closed      atomic.Bool
+}
+
+// Fuel from one tick to the next: some 50 µs of compiled code, 500 µs of interpreted code.
+const (
+	grantCompiled    = 100_000
+	grantInterpreted = 20_000
+)
+
+// hasCompiler says whether wazero compiles for this architecture.
+func hasCompiler() bool { return runtime.GOARCH == "amd64" || runtime.GOARCH == "arm64" }
+
+func runtimeConfig(interpreted bool) wazero.RuntimeConfig {
+	config := wazero.NewRuntimeConfig()
+	if interpreted {
+		config = wazero.NewRuntimeConfigInterpreter()
+	}
+	return config.WithDebugInfoEnabled(false)
 }
 
 // New returns a runtime. It runs nothing yet.
 func New(ctx context.Context, o Options) (*Runtime, error) {
-	if o.MemoryBudgetBytes <= 0 {
-		o.MemoryBudgetBytes = 256 << 20
+	if os.Getenv(childEnv) != "" {
+		return nil, errors.New("wasm host: this process was started to compile a module and must have called ServeCompile")
 	}
+	o.MemoryBudgetBytes = defaultTo(o.MemoryBudgetBytes, 256<<20)
+	o.CacheBytes = defaultTo(o.CacheBytes, 256<<20)
+	o.CompileMemoryBytes = defaultTo(o.CompileMemoryBytes, 512<<20)
+	o.InterpretedModuleBytes = defaultTo(o.InterpretedModuleBytes, 512<<10)
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	config := wazero.NewRuntimeConfig()
-	if o.Interpreter {
-		config = wazero.NewRuntimeConfigInterpreter()
-	}
 	r := &Runtime{
-		o:       o,
-		rt:      wazero.NewRuntimeWithConfig(ctx, config.WithDebugInfoEnabled(false)),
-		budget:  &budget{limit: o.MemoryBudgetBytes},
-		imports: map[string]map[string]ImportFunc{},
+		o:           o,
+		interpreted: o.Interpreter || !hasCompiler(),
+		grant:       grantCompiled,
+		compiling:   make(chan struct{}, 1),
+		budget:      &budget{limit: o.MemoryBudgetBytes},
+		imports:     map[string]map[string]ImportFunc{},
 	}
-	for _, m := range append([]ImportModule{wasiModule()}, o.Imports...) {
+	config := runtimeConfig(r.interpreted)
+	if r.interpreted {
+		r.grant = grantInterpreted
+	} else if o.CacheDir != "" {
+		cache, err := r.openCache()
+		if err != nil {
+			return nil, fmt.Errorf("wasm host: %w", err)
+		}
+		config = config.WithCompilationCache(cache)
+	}
+	r.rt = wazero.NewRuntimeWithConfig(ctx, config)
+	for _, m := range append([]ImportModule{tickModule(), wasiModule()}, o.Imports...) {
 		if err := r.offer(ctx, m); err != nil {
 			return nil, errors.Join(err, r.rt.Close(ctx))
 		}
 	}
 	return r, nil
+}
+
+func (r *Runtime) openCache() (wazero.CompilationCache, error) {
+	if len(r.o.CompileCommand) == 0 {
+		self, err := os.Executable()
+		if err != nil {
+			return nil, fmt.Errorf("find this executable: %w", err)
+		}
+		r.o.CompileCommand = []string{self}
+	}
+	var err error
+	if r.cache, err = openCodeCache(r.o.CacheDir, r.o.CacheKey, r.o.CacheBytes); err != nil {
+		return nil, err
+	}
+	return wazero.NewCompilationCacheWithDir(r.o.CacheDir)
 }
 
 // offer makes an import module's functions importable.
@@ -108,56 +178,6 @@ func (r *Runtime) Close(ctx context.Context) error {
 	}
 	return r.rt.Close(ctx)
 }
-
-// CompileOptions say what a module may be.
-type CompileOptions struct {
-	// Grant says whether the module may import from the import module of this
-	// name. Nil grants the WASI stubs only.
-	Grant func(importModule string) bool
-}
-
-// Module is a compiled module, ready to be instantiated any number of times.
-type Module struct {
-	r        *Runtime
-	compiled wazero.CompiledModule
-	digest   [32]byte
-}
-
-// checkImports refuses imports that are not granted or do not exist.
-func (r *Runtime) checkImports(compiled wazero.CompiledModule, o CompileOptions) error {
-	for _, f := range compiled.ImportedFunctions() {
-		module, name, _ := f.Import()
-		known, offered := r.imports[module]
-		granted := module == WASIModule || o.Grant != nil && o.Grant(module)
-		if !granted {
-			return fmt.Errorf("%w: %s.%s; granted are %s", ErrImport, module, name, r.grantedNames(o))
-		}
-		if !offered {
-			return fmt.Errorf("%w: %s.%s: this host has no import module %s", ErrImport, module, name, module)
-		}
-		f2, ok := known[name]
-		if !ok {
-			return fmt.Errorf("%w: %s has no function %s", ErrImport, module, name)
-		}
-		if !sameTypes(f.ParamTypes(), f2.Params) || !sameTypes(f.ResultTypes(), f2.Results) {
-			return fmt.Errorf("%w: %s.%s is imported as %s; its type is %s", ErrImport, module, name,
-				signature(f.ParamTypes(), f.ResultTypes()), signature(f2.Params, f2.Results))
-		}
-	}
-	return nil
-}
-
-func (r *Runtime) grantedNames(o CompileOptions) string {
-	names := []string{WASIModule}
-	for _, m := range r.o.Imports {
-		if o.Grant != nil && o.Grant(m.Name) {
-			names = append(names, m.Name)
-		}
-	}
-	return strings.Join(names, ", ")
-}
-
-func sameTypes(a, b []ValueType) bool { return string(a) == string(b) }
 
 func signature(params, results []ValueType) string {
 	names := func(ts []ValueType) string {

@@ -20,7 +20,7 @@ const maxElements = 100_000
 func (m *Model) Decode(enc Encoding, body []byte, dst any) error {
 	v := reflect.ValueOf(dst).Elem()
 	d := decoder{r: newReader(enc, body), enc: enc}
-	_, vs := d.value(m.planOf(v.Type()), v)
+	present, vs := d.value(m.planOf(v.Type()), v)
 	if d.err == nil {
 		d.r.end()
 	}
@@ -29,6 +29,8 @@ func (m *Model) Decode(enc Encoding, body []byte, dst any) error {
 		return &Error{Kind: Serialization, Cause: d.r.fail()}
 	case d.err != nil:
 		return d.err
+	case !present:
+		return &Error{Kind: Serialization}
 	case len(vs) > 0:
 		return ValidationError(vs[:min(len(vs), maxViolations)]...)
 	}
@@ -145,7 +147,10 @@ func (d *decoder) list(p *plan, v reflect.Value) (vs []Violation) {
 		}
 		v.SetLen(i + 1)
 		present, inner := d.value(p.elem, v.Index(i))
-		if present && !p.elem.scalar() {
+		switch {
+		case !present:
+			inner = []Violation{{Value: Null, Constraint: MustNotBeNull}}
+		case !p.elem.scalar():
 			inner = p.elem.check(inner, indirect(v.Index(i)), "")
 		}
 		vs = under(vs, strconv.Itoa(i+1)+".member", inner)

@@ -222,7 +222,7 @@ func (s *Service) Refuse(_ context.Context, req api.Request, res api.Response, w
 	if op == nil {
 		return
 	}
-	if body := req.Body(); len(body) <= maxCheckedBytes && !wellFormed(enc, body) {
+	if body := req.Body(); why.Status <= 403 && len(body) <= maxCheckedBytes && !wellFormed(enc, body) {
 		s.writeError(res, enc, &Error{Kind: Serialization})
 		return
 	}
@@ -231,6 +231,16 @@ func (s *Service) Refuse(_ context.Context, req api.Request, res api.Response, w
 
 // maxCheckedBytes bounds the work that is done for somebody who isn't let in.
 const maxCheckedBytes = 64 << 10
+
+// Unrouted answers requests that are meant for a service that isn't here, as AWS does.
+func Unrouted() *Service {
+	return NewService(ServiceOptions{Target: "-", Name: "-", CBOR: true, Model: NewModel(nil)})
+}
+
+// IsCall tells whether a request is, by its content type, one for a service of this kind.
+func IsCall(req api.Request) bool {
+	return bytes.HasPrefix(req.Header("Content-Type"), []byte("application/x-amz-")) && req.Method() == "POST"
+}
 
 func refusalKind(why *api.Refusal) *ErrorKind {
 	for _, k := range ErrorTable() {

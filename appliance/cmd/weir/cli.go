@@ -23,6 +23,14 @@ const exitSignal = -1
 type commandLine struct {
 	Globals
 
+	Stream streamCmd `cmd:"" help:"Make, list, describe, reshard and delete streams." group:"data"`
+	Put    putCmd    `cmd:"" help:"Write records: arguments, files or lines of standard input." group:"data"`
+	Tail   tailCmd   `cmd:"" help:"Print records as they come." group:"data"`
+
+	Top topCmd `cmd:"" help:"Show the box as it works: streams, rates, lag, deliveries." group:"data"`
+
+	Trust      trustCmd      `cmd:"" help:"Print the box's authority and settings for clients." group:"about"`
+	Reload     reloadCmd     `cmd:"" help:"Have the running box read its configuration again." group:"about"`
 	Config     configCmd     `cmd:"" help:"What the settings are and where they come from." group:"about"`
 	Version    versionCmd    `cmd:"" help:"Print version, build and data format." group:"about"`
 	Completion completionCmd `cmd:"" help:"Print a completion script for bash, zsh or fish." group:"about"`
@@ -144,7 +152,7 @@ func usage(err error, args []string) error {
 	var p *kong.ParseError
 	if errors.As(err, &p) && p.Context != nil {
 		if n := p.Context.Selected(); n != nil {
-			try = "weir " + strings.TrimPrefix(n.FullPath(), "weir ") + " --help"
+			try = n.Path() + " --help"
 		}
 	}
 	return &fault.Error{Class: fault.Usage, Err: err, Try: try}

@@ -1,0 +1,40 @@
+# What a developer runs. `make test` is everything but the other platforms;
+# .ci/run is `make test` and those.
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: build test deps tools lint unit fuzz clients e2e fmt clean
+
+TOOLS := $(CURDIR)/.cache/tools
+export CGO_ENABLED ?= 0
+
+build: ## bin/weir for this machine, as it is released
+	go build -trimpath -ldflags "-s -w" -o bin/weir ./appliance/cmd/weir
+
+test: ## everything, on this machine
+	.ci/test
+
+deps: ## install what the tests need (Debian and npm packages)
+	.ci/deps
+
+tools: ## gofumpt, staticcheck and errcheck at their pinned versions
+	mkdir -p $(TOOLS)
+	go build -C .ci/tools -o $(TOOLS)/ mvdan.cc/gofumpt honnef.co/go/tools/cmd/staticcheck github.com/kisielk/errcheck
+
+lint: tools ## format, vet, staticcheck, errcheck and the rules of .ci/lint
+	.ci/lint/run $(TOOLS)
+
+unit: ## unit, property and crash tests with the race detector
+	CGO_ENABLED=1 go test -race -shuffle=on -timeout 30m ./...
+
+fuzz: ## each fuzz target for a few seconds
+	.ci/fuzz
+
+e2e: ## the real binary: started, killed, started again, read back
+	go test -count=1 -timeout 20m ./appliance/cmd/weir/e2e
+
+fmt: tools
+	$(TOOLS)/gofumpt -w $$(git ls-files '*.go')
+
+clean:
+	rm -rf bin dist .cache

@@ -1,0 +1,170 @@
+package plain
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/parquet-go/jsonlite"
+
+	"github.com/weirhq/weir/appliance/api"
+	"github.com/weirhq/weir/storage"
+	"github.com/weirhq/weir/storage/record"
+)
+
+const (
+	readLimit    = 10000
+	readDefault  = 100
+	readMaxBytes = 4 << 20
+)
+
+// positionOf reads where a query wants to begin.
+func positionOf(req api.Request, from string) (storage.Position, error) {
+	if after := queryValue(req, "after"); after != "" {
+		n, err := record.ParseSequenceNumber(after)
+		if err != nil {
+			return storage.Position{}, refuse(400, "BadPosition", err.Error())
+		}
+		return storage.Position{Kind: storage.AfterIndex, Index: n.Index()}, nil
+	}
+	if f := queryValue(req, "from"); f != "" {
+		from = f
+	}
+	switch from {
+	case "oldest":
+		return storage.Position{Kind: storage.TrimHorizon}, nil
+	case "latest":
+		return storage.Position{Kind: storage.Latest}, nil
+	}
+	if ms, err := strconv.ParseInt(from, 10, 64); err == nil {
+		return storage.Position{Kind: storage.AtTime, Time: time.UnixMilli(ms)}, nil
+	}
+	t, err := time.Parse(time.RFC3339, from)
+	if err != nil {
+		return storage.Position{}, refuse(400, "BadPosition", fmt.Sprintf("from %.60q: expecting oldest, latest, a time as in RFC 3339 or Unix milliseconds", from))
+	}
+	return storage.Position{Kind: storage.AtTime, Time: t}, nil
+}
+
+// read answers with the records of one shard from a position on.
+func (s *Service) read(req api.Request, res api.Response, name string) error {
+	st, err := s.stream(req, name, actionGet)
+	if err != nil {
+		return err
+	}
+	n, err := shardOf(req, st)
+	if err != nil {
+		return err
+	}
+	limit := readDefault
+	if text := queryValue(req, "limit"); text != "" {
+		if limit, err = strconv.Atoi(text); err != nil || limit < 1 || limit > readLimit {
+			return refuse(400, "BadLimit", fmt.Sprintf("limit %.20q: expecting 1 to %d", text, readLimit))
+		}
+	}
+	p, err := positionOf(req, "oldest")
+	if err != nil {
+		return err
+	}
+	info, err := st.Shard(n)
+	if err != nil {
+		return err
+	}
+	r, err := st.NewReader(n, p)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	return s.answerRead(req, res, st, &info, r, limit)
+}
+
+func (s *Service) answerRead(req api.Request, res api.Response, st *storage.Stream, info *storage.ShardInfo, r *storage.Reader, limit int) error {
+	lines := strings.Contains(string(req.Header("Accept")), typeNDJSON)
+	start := len(*res.Body())
+	b := *res.Body()
+	if !lines {
+		b = append(b, `{"records":[`...)
+	}
+	count := 0
+	_, err := r.Read(limit, readMaxBytes, func(rec *record.Record) bool {
+		if !lines && count > 0 {
+			b = append(b, ',')
+		}
+		b = appendRecord(b, st, info.Number, rec)
+		if lines {
+			b = append(b, '\n')
+		}
+		count++
+		return true
+	})
+	if err != nil && !errors.Is(err, io.EOF) {
+		*res.Body() = b[:start]
+		return err
+	}
+	ended := !info.Open() && r.Position() > info.Last
+	next := ""
+	if !ended {
+		next = st.Sequence(info.Number, max(r.Position(), 1)-1, s.o.Clock()).String()
+	}
+	_, _, age := r.Lag()
+	if lines {
+		res.SetHeader("Content-Type", typeNDJSON)
+		if !ended {
+			res.SetHeader(headerNext, next)
+		}
+		*res.Body() = b
+		return nil
+	}
+	res.SetHeader("Content-Type", "application/json")
+	b = append(b, ']')
+	if ended {
+		b = appendChildren(b, st, info.Number)
+	} else {
+		b = fmt.Appendf(b, `,"next":"%s"`, next)
+	}
+	*res.Body() = fmt.Appendf(b, ",\"millis_behind_latest\":%d}\n", age.Milliseconds())
+	return nil
+}
+
+// appendRecord appends a record's JSON.
+func appendRecord(b []byte, st *storage.Stream, n record.ShardNumber, r *record.Record) []byte {
+	b = append(b, `{"sequence_number":"`...)
+	b = st.Sequence(n, r.Index, r.Arrival).AppendTo(b)
+	b = append(b, `","shard":"`...)
+	b = append(b, n.String()...)
+	b = append(b, `","partition_key":`...)
+	b = jsonlite.AppendQuote(b, string(r.PartitionKey))
+	b = append(b, `,"arrival":"`...)
+	b = r.Arrival.UTC().AppendFormat(b, "2006-01-02T15:04:05.000Z07:00")
+	b = append(b, `","data":"`...)
+	b = base64.StdEncoding.AppendEncode(b, r.Data)
+	return append(b, `"}`...)
+}
+
+// appendChildren appends the shards that a closed shard was split or merged into.
+func appendChildren(b []byte, st *storage.Stream, n record.ShardNumber) []byte {
+	b = append(b, `,"children":[`...)
+	for i, c := range childrenOf(st, n) {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = append(b, '"')
+		b = append(b, c.String()...)
+		b = append(b, '"')
+	}
+	return append(b, ']')
+}
+
+func childrenOf(st *storage.Stream, n record.ShardNumber) []record.ShardNumber {
+	var out []record.ShardNumber
+	for _, info := range st.Shards() {
+		if info.HasParent && info.Parent == n || info.HasAdjacentParent && info.AdjacentParent == n {
+			out = append(out, info.Number)
+		}
+	}
+	return out
+}

@@ -1,0 +1,270 @@
+package plain
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/weirhq/weir/appliance/api"
+	"github.com/weirhq/weir/storage"
+	"github.com/weirhq/weir/storage/record"
+)
+
+const (
+	tailBatchRecords = 1000
+	tailBatchBytes   = 256 << 10
+	tailMaxShards    = 256
+)
+
+// follow is one tail: a reader for each shard it follows.
+type follow struct {
+	s       *Service
+	st      *storage.Stream
+	one     bool // only the shard that was asked for, not its children
+	readers []*shardReader
+	buf     []byte
+}
+
+type shardReader struct {
+	n record.ShardNumber
+	r *storage.Reader
+}
+
+// tail streams records as server-sent events until the client goes, the listener
+// stops, or every shard has ended.
+func (s *Service) tail(_ context.Context, req api.Request, res api.Response, name string) error {
+	st, err := s.stream(req, name, actionGet)
+	if err != nil {
+		return err
+	}
+	f := &follow{s: s, st: st, one: queryValue(req, "shard") != ""}
+	if err := f.open(req); err != nil {
+		f.close()
+		return err
+	}
+	if s.tails.Add(1) > int64(s.o.MaxTails) {
+		s.tails.Add(-1)
+		f.close()
+		return refuse(429, "TooManyTails", fmt.Sprintf("this server has %d open tails, which is the limit", s.o.MaxTails))
+	}
+	res.SetHeader("Content-Type", "text/event-stream")
+	res.SetHeader("Cache-Control", "no-store")
+	res.Stream(func(ctx context.Context, w api.StreamWriter) error {
+		defer s.tails.Add(-1)
+		defer f.close()
+		return f.run(ctx, w)
+	})
+	return nil
+}
+
+// open opens the readers a request asks for: those of Last-Event-ID where they
+// were, others where the query says.
+func (f *follow) open(req api.Request) error {
+	p, err := positionOf(req, "latest")
+	if err != nil {
+		return err
+	}
+	resume, err := parseEventID(string(req.Header("Last-Event-Id")))
+	if err != nil {
+		return refuse(400, "BadEventID", err.Error())
+	}
+	if f.one {
+		n, err := shardOf(req, f.st)
+		if err != nil {
+			return err
+		}
+		return f.add(n, at(resume, n, p))
+	}
+	for _, info := range f.st.Shards() {
+		_, known := resume[info.Number]
+		if known || info.Open() || p.Kind != storage.Latest && !info.HasParent && len(resume) == 0 {
+			if err := f.add(info.Number, at(resume, info.Number, p)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func at(resume map[record.ShardNumber]uint64, n record.ShardNumber, p storage.Position) storage.Position {
+	if index, ok := resume[n]; ok {
+		return storage.Position{Kind: storage.AtIndex, Index: index}
+	}
+	return p
+}
+
+func (f *follow) add(n record.ShardNumber, p storage.Position) error {
+	if len(f.readers) == tailMaxShards {
+		return refuse(400, "TooManyShards", fmt.Sprintf("a tail follows at most %d shards; expecting ?shard=", tailMaxShards))
+	}
+	for _, have := range f.readers {
+		if have.n == n {
+			return nil
+		}
+	}
+	r, err := f.st.NewReader(n, p)
+	if err != nil {
+		return err
+	}
+	f.readers = append(f.readers, &shardReader{n, r})
+	return nil
+}
+
+func (f *follow) close() {
+	for _, one := range f.readers {
+		one.r.Close()
+	}
+}
+
+// run sends what there is and waits for more.
+func (f *follow) run(ctx context.Context, w api.StreamWriter) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if _, err := w.Write([]byte(": stream " + f.st.Name() + "\n\n")); err != nil {
+		return err
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for {
+		sent, err := f.send(w)
+		if err != nil || len(f.readers) == 0 {
+			return err
+		}
+		select {
+		case <-api.Draining(ctx):
+			return nil
+		default:
+		}
+		if sent {
+			continue
+		}
+		woken, err := f.wait(ctx)
+		if err != nil {
+			return nil // the client or the stream is gone
+		}
+		if !woken {
+			if _, err := w.Write([]byte(": still here\n\n")); err != nil {
+				return err
+			}
+			if err := w.Flush(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// send writes one batch of each shard. The last event has the positions of all.
+func (f *follow) send(w api.StreamWriter) (bool, error) {
+	f.buf = f.buf[:0]
+	last := 0
+	for i := 0; i < len(f.readers); i++ {
+		one := f.readers[i]
+		n, err := one.r.Read(tailBatchRecords, tailBatchBytes, func(rec *record.Record) bool {
+			last = len(f.buf)
+			f.buf = append(f.buf, "data: "...)
+			f.buf = appendRecord(f.buf, f.st, one.n, rec)
+			f.buf = append(f.buf, "\n\n"...)
+			return true
+		})
+		switch {
+		case err != nil && !errors.Is(err, io.EOF):
+			return false, err
+		case err != nil && n == 0:
+			if err := f.ended(i); err != nil {
+				return false, err
+			}
+			i--
+		}
+	}
+	if len(f.buf) == 0 {
+		return false, nil
+	}
+	f.buf = slices.Insert(f.buf, last, f.eventID()...)
+	if _, err := w.Write(f.buf); err != nil {
+		return false, err
+	}
+	if cap(f.buf) > 2*tailBatchBytes {
+		f.buf = nil
+	}
+	return true, w.Flush()
+}
+
+// ended replaces the reader of a shard that was split or merged by those of its
+// children.
+func (f *follow) ended(i int) error {
+	n := f.readers[i].n
+	f.readers[i].r.Close()
+	f.readers = slices.Delete(f.readers, i, i+1)
+	if f.one {
+		return nil
+	}
+	for _, child := range childrenOf(f.st, n) {
+		if err := f.add(child, storage.Position{Kind: storage.TrimHorizon}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// wait returns true when a shard may have more, false after the heartbeat time.
+func (f *follow) wait(ctx context.Context) (bool, error) {
+	waiting, cancel := context.WithTimeout(ctx, f.s.o.Heartbeat)
+	defer cancel()
+	var all sync.WaitGroup
+	first := make(chan error, len(f.readers)+1)
+	for _, one := range f.readers {
+		all.Go(func() { first <- one.r.Wait(waiting) })
+	}
+	var err error
+	woken := false
+	select {
+	case err = <-first:
+		woken = err == nil
+	case <-api.Draining(ctx):
+		woken = true
+	}
+	cancel()
+	all.Wait()
+	switch {
+	case ctx.Err() != nil:
+		return false, ctx.Err()
+	case err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled):
+		return false, err
+	}
+	return woken, nil
+}
+
+// eventID is "id: " with the next index of every shard.
+func (f *follow) eventID() []byte {
+	b := []byte("id: ")
+	for i, one := range f.readers {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		b = fmt.Appendf(b, "%d:%d", uint32(one.n), one.r.Position())
+	}
+	return append(b, '\n')
+}
+
+func parseEventID(id string) (map[record.ShardNumber]uint64, error) {
+	out := make(map[record.ShardNumber]uint64)
+	if id == "" {
+		return out, nil
+	}
+	for _, part := range strings.Split(id, ",") {
+		number, index, ok := strings.Cut(part, ":")
+		n, err1 := strconv.ParseUint(number, 10, 31)
+		i, err2 := strconv.ParseUint(index, 10, 63)
+		if !ok || err1 != nil || err2 != nil || len(out) >= tailMaxShards {
+			return nil, fmt.Errorf("event id %.60q: expecting shard:index, comma separated, as the tail sent it", id)
+		}
+		out[record.ShardNumber(n)] = i
+	}
+	return out, nil
+}

@@ -1,0 +1,244 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/big"
+	"sync"
+	"time"
+	"unicode/utf8"
+
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/weirhq/weir/appliance/fault"
+)
+
+type tailCmd struct {
+	Stream string `arg:"" help:"Stream to read."`
+	From   string `default:"latest" help:"latest, trim-horizon, a time (2026-01-02T15:04:05Z, or 10m for ten minutes ago) or a sequence number."`
+	Shard  string `help:"Only this shard." placeholder:"SHARD"`
+	Limit  int    `help:"End after so many records." placeholder:"N"`
+	Follow bool   `default:"true" negatable:"" help:"Wait for more at the end."`
+	Raw    bool   `help:"Only the data of each record, a line each."`
+}
+
+// tailed is a record as tail prints it with --json, one object a line.
+type tailed struct {
+	Shard          string    `json:"shard"`
+	SequenceNumber string    `json:"sequence_number"`
+	PartitionKey   string    `json:"partition_key"`
+	Arrival        time.Time `json:"arrival"`
+	Text           *string   `json:"text,omitempty"` // the data, when it is UTF-8
+	Data           []byte    `json:"data,omitempty"` // the data in base64, when it is not
+}
+
+// tailPoll is how long tail waits at the end of a shard before it asks again.
+const tailPoll = 200 * time.Millisecond
+
+// tailer prints the records of all shards as they come.
+type tailer struct {
+	a      *app
+	cmd    *tailCmd
+	client *kinesis.Client
+	group  *errgroup.Group
+	mu     struct {
+		sync.Mutex
+		printed int
+		seen    map[string]bool // shards that are read: a merged shard is named by both its parents
+	}
+}
+
+// errEnough ends the tail at its limit.
+var errEnough = fmt.Errorf("limit reached")
+
+func (c *tailCmd) Run(a *app) error {
+	b, err := a.box()
+	if err != nil {
+		return err
+	}
+	start, err := c.start(time.Now())
+	if err != nil {
+		return err
+	}
+	t := &tailer{a: a, cmd: c, client: b.kinesis()}
+	t.mu.seen = map[string]bool{}
+	shards, err := t.shards()
+	if err != nil {
+		return b.explainSDK(err)
+	}
+	var ctx context.Context
+	t.group, ctx = errgroup.WithContext(a.ctx)
+	for _, id := range shards {
+		t.read(ctx, id, start)
+	}
+	if err := t.group.Wait(); err != nil && err != errEnough && a.ctx.Err() == nil {
+		return b.explainSDK(err)
+	}
+	return nil
+}
+
+// start reads --from.
+func (c *tailCmd) start(now time.Time) (kinesis.GetShardIteratorInput, error) {
+	in := kinesis.GetShardIteratorInput{StreamName: &c.Stream}
+	switch c.From {
+	case "latest":
+		in.ShardIteratorType = types.ShardIteratorTypeLatest
+		return in, nil
+	case "trim-horizon":
+		in.ShardIteratorType = types.ShardIteratorTypeTrimHorizon
+		return in, nil
+	}
+	if n, ok := new(big.Int).SetString(c.From, 10); ok && n.BitLen() > 64 {
+		if c.Shard == "" {
+			return in, &fault.Error{Class: fault.Usage, Subject: "--from", Value: c.From, Expect: "a sequence number belongs to one shard; expecting --shard too"}
+		}
+		in.ShardIteratorType, in.StartingSequenceNumber = types.ShardIteratorTypeAtSequenceNumber, &c.From
+		return in, nil
+	}
+	in.ShardIteratorType = types.ShardIteratorTypeAtTimestamp
+	if d, err := time.ParseDuration(c.From); err == nil && d >= 0 {
+		at := now.Add(-d)
+		in.Timestamp = &at
+		return in, nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, "2006-01-02T15:04:05", time.DateTime, time.DateOnly} {
+		if at, err := time.ParseInLocation(layout, c.From, time.Local); err == nil {
+			in.Timestamp = &at
+			return in, nil
+		}
+	}
+	return in, &fault.Error{Class: fault.Usage, Subject: "--from", Value: c.From, Expect: "expecting latest, trim-horizon, a time such as 2026-01-02T15:04:05Z or 10m, or a sequence number"}
+}
+
+func (t *tailer) shards() ([]string, error) {
+	if t.cmd.Shard != "" {
+		return []string{t.cmd.Shard}, nil
+	}
+	var ids []string
+	var next *string
+	for {
+		in := &kinesis.ListShardsInput{NextToken: next}
+		if next == nil {
+			in.StreamName = &t.cmd.Stream
+			if t.cmd.From == "latest" {
+				in.ShardFilter = &types.ShardFilter{Type: types.ShardFilterTypeAtLatest}
+			}
+		}
+		out, err := t.client.ListShards(t.a.ctx, in)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range out.Shards {
+			ids = append(ids, deref(s.ShardId))
+		}
+		if next = out.NextToken; next == nil {
+			return ids, nil
+		}
+	}
+}
+
+// read begins to read a shard, once.
+func (t *tailer) read(ctx context.Context, id string, start kinesis.GetShardIteratorInput) {
+	t.mu.Lock()
+	seen := t.mu.seen[id]
+	t.mu.seen[id] = true
+	t.mu.Unlock()
+	if seen {
+		return
+	}
+	start.ShardId = &id
+	t.group.Go(func() error { return t.shard(ctx, id, start) })
+}
+
+// shard reads one shard to its end, and then what became of it.
+func (t *tailer) shard(ctx context.Context, id string, start kinesis.GetShardIteratorInput) error {
+	it, err := t.client.GetShardIterator(ctx, &start)
+	if err != nil {
+		return err
+	}
+	for next := it.ShardIterator; next != nil; {
+		out, err := t.client.GetRecords(ctx, &kinesis.GetRecordsInput{ShardIterator: next})
+		if err != nil {
+			return err
+		}
+		for i := range out.Records {
+			if err := t.print(id, &out.Records[i]); err != nil {
+				return err
+			}
+		}
+		if next = out.NextShardIterator; next == nil {
+			for _, child := range out.ChildShards {
+				t.read(ctx, deref(child.ShardId), kinesis.GetShardIteratorInput{StreamName: start.StreamName, ShardIteratorType: types.ShardIteratorTypeTrimHorizon})
+			}
+			return nil
+		}
+		if len(out.Records) > 0 || (out.MillisBehindLatest != nil && *out.MillisBehindLatest > 0) {
+			continue
+		}
+		if !t.cmd.Follow {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(tailPoll):
+		}
+	}
+	return nil
+}
+
+func (t *tailer) print(shard string, r *types.Record) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.cmd.Limit > 0 && t.mu.printed == t.cmd.Limit {
+		return errEnough
+	}
+	if err := t.line(shard, r); err != nil {
+		return err
+	}
+	if t.mu.printed++; t.cmd.Limit > 0 && t.mu.printed == t.cmd.Limit {
+		return errEnough
+	}
+	return nil
+}
+
+func (t *tailer) line(shard string, r *types.Record) error {
+	if t.cmd.Raw {
+		_, err := t.a.out.Write(append(r.Data, '\n'))
+		return err
+	}
+	out := tailed{Shard: shard, SequenceNumber: deref(r.SequenceNumber), PartitionKey: deref(r.PartitionKey)}
+	if r.ApproximateArrivalTimestamp != nil {
+		out.Arrival = *r.ApproximateArrivalTimestamp
+	}
+	if text := string(r.Data); utf8.ValidString(text) {
+		out.Text = &text
+	} else {
+		out.Data = r.Data
+	}
+	if t.a.JSON {
+		return json.NewEncoder(t.a.out).Encode(out)
+	}
+	data := fmt.Sprintf("%d bytes, not text", len(r.Data))
+	if out.Text != nil {
+		data = *out.Text
+	}
+	_, err := io.WriteString(t.a.out, fmt.Sprintf("%s  %s  %s  %s\n", out.Arrival.Local().Format("15:04:05.000"), shardShort(shard), out.PartitionKey, data))
+	return err
+}
+
+// shardShort is the number of a shard without the zeros before it: "#12".
+func shardShort(id string) string {
+	n := len("shardId-")
+	for n < len(id)-1 && id[n] == '0' {
+		n++
+	}
+	if n >= len(id) {
+		return id
+	}
+	return "#" + id[n:]
+}

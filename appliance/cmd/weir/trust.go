@@ -1,0 +1,112 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/weirhq/weir/appliance"
+	"github.com/weirhq/weir/appliance/fault"
+	"github.com/weirhq/weir/appliance/trust"
+)
+
+type trustCmd struct {
+	For     string `arg:"" optional:"" enum:",aws,boto3,java,node,go,ca" default:"" help:"Only one: aws, boto3, java, node, go, or ca for the certificate alone."`
+	Secrets bool   `help:"Show the secret access key and the admin password."`
+}
+
+type trustInfo struct {
+	Endpoint        string `json:"endpoint"`
+	CAFile          string `json:"ca_file"`
+	CA              string `json:"ca"`
+	CredentialsFile string `json:"credentials_file"`
+	AccessKeyID     string `json:"access_key_id"`
+	SecretAccessKey string `json:"secret_access_key,omitempty"`
+	AdminPassword   string `json:"admin_password,omitempty"`
+}
+
+func (c *trustCmd) Run(a *app) error {
+	t, err := trust.Read(a.trustDir())
+	if errors.Is(err, fs.ErrNotExist) {
+		return &fault.Error{Class: fault.Environment, Subject: "data directory", Value: a.Dir, Expect: "no box was started on it yet", Try: "weir serve --dir " + a.Dir}
+	}
+	if err != nil {
+		return err
+	}
+	info := trustInfo{
+		Endpoint: "https://localhost:4567", CA: string(t.CA), AccessKeyID: t.AccessKeyID,
+		CAFile: filepath.Join(absolute(t.Dir), trust.CAFile), CredentialsFile: filepath.Join(absolute(t.Dir), trust.CredentialsFile),
+	}
+	if data, err := os.ReadFile(filepath.Join(a.Dir, appliance.EndpointFile)); err == nil {
+		info.Endpoint = strings.TrimSpace(string(data))
+	}
+	if c.Secrets {
+		info.SecretAccessKey, info.AdminPassword = t.SecretAccessKey, t.AdminPassword
+	}
+	return a.emit(info, func(w io.Writer) { c.print(w, &info) })
+}
+
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		return abs
+	}
+	return path
+}
+
+func (c *trustCmd) print(w io.Writer, info *trustInfo) {
+	if c.For == "ca" {
+		fmt.Fprint(w, info.CA)
+		return
+	}
+	if c.For == "" {
+		fmt.Fprintf(w, "%s\nEndpoint      %s\nAuthority     %s\nCredentials   %s\nAccess key    %s\n", info.CA, info.Endpoint, info.CAFile, info.CredentialsFile, info.AccessKeyID)
+		if info.SecretAccessKey != "" {
+			fmt.Fprintf(w, "Secret key    %s\nAdmin         user admin, password %s\n", info.SecretAccessKey, info.AdminPassword)
+		} else {
+			fmt.Fprintln(w, "Secrets       in the files; --secrets prints them")
+		}
+	}
+	fill := strings.NewReplacer("{endpoint}", info.Endpoint, "{ca}", info.CAFile, "{credentials}", info.CredentialsFile, "{region}", region)
+	for _, s := range clientSettings {
+		if c.For == "" {
+			fmt.Fprintf(w, "\n%s\n\n", s.title)
+		}
+		if c.For == "" || c.For == s.name {
+			for line := range strings.Lines(fill.Replace(s.text)) {
+				if c.For == "" {
+					line = "    " + line
+				}
+				fmt.Fprint(w, line)
+			}
+		}
+	}
+}
+
+// clientSettings is what to paste for each kind of client.
+var clientSettings = []struct{ name, title, text string }{
+	{"aws", "AWS CLI", `export AWS_SHARED_CREDENTIALS_FILE={credentials} AWS_DEFAULT_REGION={region} AWS_CA_BUNDLE={ca}
+aws --endpoint-url {endpoint} kinesis list-streams
+`},
+	{"boto3", "Python, boto3", `import os, boto3
+os.environ["AWS_SHARED_CREDENTIALS_FILE"] = "{credentials}"
+kinesis = boto3.client("kinesis", endpoint_url="{endpoint}", region_name="{region}", verify="{ca}")
+`},
+	{"java", "Java, AWS SDK v2", `// once: keytool -importcert -noprompt -alias weir -file {ca} -keystore weir.jks -storepass changeit
+// run with: -Djavax.net.ssl.trustStore=weir.jks -Djavax.net.ssl.trustStorePassword=changeit
+//           and AWS_SHARED_CREDENTIALS_FILE={credentials}
+KinesisAsyncClient kinesis = KinesisAsyncClient.builder()
+    .endpointOverride(URI.create("{endpoint}")).region(Region.of("{region}")).build();
+`},
+	{"node", "Node.js, AWS SDK v3", `// run with: NODE_EXTRA_CA_CERTS={ca} AWS_SHARED_CREDENTIALS_FILE={credentials}
+import { KinesisClient } from "@aws-sdk/client-kinesis";
+const kinesis = new KinesisClient({ endpoint: "{endpoint}", region: "{region}" });
+`},
+	{"go", "Go, AWS SDK v2", `// run with: AWS_SHARED_CREDENTIALS_FILE={credentials} AWS_CA_BUNDLE={ca}
+cfg, err := config.LoadDefaultConfig(ctx, config.WithRegion("{region}"), config.WithBaseEndpoint("{endpoint}"))
+client := kinesis.NewFromConfig(cfg)
+`},
+}

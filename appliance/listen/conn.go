@@ -1,0 +1,190 @@
+package listen
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// phase is where an HTTP/1.1 connection is between two requests. Only the
+// connection's goroutine moves it, but for the last step.
+type phase int32
+
+const (
+	phaseBusy   phase = iota // a request is served; its answer is written
+	phaseIdle                // waiting for the first byte of a request
+	phaseHeader              // reading a request's headers
+	phaseBody                // reading a request's body
+	phaseGone                // closed by drain while idle
+)
+
+// conn is a connection above TLS, with the deadlines that keep a slow client from
+// holding it for ever. fasthttp reads and writes through it. It is also what
+// makes an idle connection cheap: after parkAfter without a byte, Read tells
+// fasthttp that the connection is over, so that it gives back its buffers, and
+// Server waits for the next byte itself.
+type conn struct {
+	sniffed
+	s      *Server
+	remote netip.AddrPort
+	tls    *tls.Conn // nil in cleartext
+
+	phase      atomic.Int32
+	parked     bool // Read has given up waiting, and the connection is open
+	isWaiting  atomic.Bool
+	until      time.Time // end of the header or of the whole body
+	bodyFrom   time.Time
+	bodyBytes  int64
+	out        []byte // the answer's buffer, until it is written
+	stateOnce  sync.Once
+	stateOfTLS *tls.ConnectionState
+	closed     atomic.Bool
+}
+
+// parkAfter is how long an idle connection keeps its buffers.
+const parkAfter = time.Second
+
+// errSlow is what a read fails with when the client is below its rate.
+var errSlow = errors.New("client is too slow")
+
+func (c *conn) setPhase(p phase) { c.phase.Store(int32(p)) }
+
+func (c *conn) getPhase() phase { return phase(c.phase.Load()) }
+
+// connectionState returns the state of TLS, nil in cleartext.
+func (c *conn) connectionState() *tls.ConnectionState {
+	if c.tls != nil {
+		c.stateOnce.Do(func() {
+			st := c.tls.ConnectionState()
+			c.stateOfTLS = &st
+		})
+	}
+	return c.stateOfTLS
+}
+
+// Read is called by fasthttp.
+func (c *conn) Read(p []byte) (int, error) {
+	switch c.getPhase() {
+	case phaseIdle:
+		return c.readIdle(p)
+	case phaseBody:
+		return c.readBody(p)
+	case phaseGone:
+		return 0, io.EOF
+	}
+	n, err := c.sniffed.Read(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = errSlow
+	}
+	return n, err
+}
+
+// readIdle waits for a request's first bytes.
+func (c *conn) readIdle(p []byte) (int, error) {
+	if c.off == c.n {
+		if err := c.SetReadDeadline(time.Now().Add(parkAfter)); err != nil {
+			return 0, io.EOF
+		}
+	}
+	n, err := c.sniffed.Read(p)
+	if n == 0 {
+		c.parked = errors.Is(err, os.ErrDeadlineExceeded)
+		return 0, io.EOF
+	}
+	if !c.beginRequest() {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// beginRequest starts the time for a request's headers. It fails when drain has
+// closed the connection before the request began.
+func (c *conn) beginRequest() bool {
+	if !c.phase.CompareAndSwap(int32(phaseIdle), int32(phaseHeader)) {
+		return false
+	}
+	c.until = time.Now().Add(c.s.o.HeaderTimeout)
+	return c.SetReadDeadline(c.until) == nil
+}
+
+// wait parks the connection until the next request begins.
+func (c *conn) wait() bool {
+	c.parked = false
+	c.off, c.n = 0, 0
+	c.isWaiting.Store(true)
+	defer c.isWaiting.Store(false)
+	if c.SetReadDeadline(time.Now().Add(c.s.o.IdleTimeout)) != nil {
+		return false
+	}
+	return c.readAhead() == nil
+}
+
+// beginBody starts the time for a body.
+func (c *conn) beginBody() {
+	c.setPhase(phaseBody)
+	c.bodyFrom = time.Now()
+	c.until = c.bodyFrom.Add(c.s.o.BodyTimeout)
+	c.bodyBytes = 0
+}
+
+// extend returns until when the next byte of a body has to come.
+func (s *Server) extend(from time.Time, bytes int64) time.Time {
+	until := from.Add(s.o.Grace + time.Duration(bytes)*time.Second/time.Duration(s.o.MinRate))
+	if whole := from.Add(s.o.BodyTimeout); until.After(whole) {
+		return whole
+	}
+	return until
+}
+
+func (c *conn) readBody(p []byte) (int, error) {
+	if err := c.SetReadDeadline(c.s.extend(c.bodyFrom, c.bodyBytes)); err != nil {
+		return 0, err
+	}
+	n, err := c.sniffed.Read(p)
+	c.bodyBytes += int64(n)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		err = errSlow
+	}
+	return n, err
+}
+
+// Write gives the client Grace and what MinRate takes for p.
+func (c *conn) Write(p []byte) (int, error) {
+	if err := c.SetWriteDeadline(c.s.writeUntil(len(p))); err != nil {
+		return 0, err
+	}
+	return c.sniffed.Write(p)
+}
+
+func (s *Server) writeUntil(n int) time.Time {
+	return time.Now().Add(s.o.Grace + time.Duration(n)*time.Second/time.Duration(s.o.MinRate))
+}
+
+// Close is for fasthttp, which closes what it is done with: a parked connection
+// stays open.
+func (c *conn) Close() error {
+	if c.parked {
+		return nil
+	}
+	return c.shut()
+}
+
+// shut closes the connection, once.
+func (c *conn) shut() error {
+	if c.closed.Swap(true) {
+		return nil
+	}
+	return c.Conn.Close()
+}
+
+// shutIdle closes the connection if no request is under way.
+func (c *conn) shutIdle() {
+	if c.phase.CompareAndSwap(int32(phaseIdle), int32(phaseGone)) {
+		_ = c.shut()
+	}
+}

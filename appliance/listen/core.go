@@ -1,0 +1,220 @@
+package listen
+
+import (
+	"context"
+	"errors"
+	"io"
+	"runtime/debug"
+
+	"github.com/weirhq/weir/appliance/api"
+	"golang.org/x/sync/semaphore"
+)
+
+// Screener is implemented by a Handler that can turn a request away before its
+// body is read. It is asked when the body is large or of unknown length; Body is
+// empty then.
+type Screener interface {
+	Screen(req api.Request) *api.Refusal
+}
+
+// screenAbove is the body size from which on a request is screened first.
+const screenAbove = 64 << 10
+
+// firstRead is what a body of unknown length is given at first.
+const firstRead = 64 << 10
+
+// exchange is one request as both protocols present it to the core.
+type exchange interface {
+	api.Request
+	// length is the body's length, -1 if unknown.
+	length() int
+	// beginBody starts the body's time limit; readBody reads under it.
+	beginBody()
+	readBody(p []byte) (int, error)
+	// setBody makes Body return b.
+	setBody(b []byte)
+}
+
+// The answers to requests that are over a limit.
+var (
+	refuseBusy    = &api.Refusal{Status: 503, Code: "ServiceUnavailable", Message: "Too many requests are in flight. Try again."}
+	refuseMemory  = &api.Refusal{Status: 503, Code: "ServiceUnavailable", Message: "Too many bytes are in flight. Try again."}
+	refuseStreams = &api.Refusal{Status: 503, Code: "ServiceUnavailable", Message: "Too many streamed answers are in flight. Try again."}
+	refuseSize    = &api.Refusal{Status: 413, Code: "RequestEntityTooLargeException", Message: "The request body is larger than this server takes."}
+	refuseSlow    = &api.Refusal{Status: 408, Code: "RequestTimeout", Message: "The request body came too slowly."}
+	refuseCut     = &api.Refusal{Status: 400, Code: "IncompleteBody", Message: "The request body ended before its length."}
+)
+
+// handle serves one exchange. abort tells that the connection cannot be used any more.
+func (s *Server) handle(ctx context.Context, x exchange, res api.Response) (abort bool) {
+	s.stats.requests.Add(1)
+	if s.inFlight.Add(1) > int64(s.o.MaxRequests) {
+		s.inFlight.Add(-1)
+		s.refuse(ctx, x, res, refuseBusy)
+		return false
+	}
+	defer s.inFlight.Add(-1)
+	body, held, why := s.takeBody(ctx, x)
+	defer func() {
+		x.setBody(nil)
+		if body != nil {
+			putBuffer(body)
+		}
+		if held > 0 {
+			s.bodies.Release(int64(held))
+			s.bodyBytes.Add(-int64(held))
+		}
+	}()
+	if why != nil {
+		s.refuse(ctx, x, res, why)
+		return why == refuseSlow || why == refuseCut
+	}
+	x.setBody(body)
+	s.call(ctx, x, res)
+	return false
+}
+
+// call runs the handler; a panic is answered, logged and counted, because one
+// request that meets a bug must not end everybody else's.
+func (s *Server) call(ctx context.Context, x exchange, res api.Response) {
+	defer func() {
+		if v := recover(); v != nil {
+			s.stats.panics.Add(1)
+			s.o.Logger.Error("request handler panicked", "path", string(x.Path()), "target", string(x.Header("X-Amz-Target")),
+				"panic", v, "stack", string(debug.Stack()))
+			res.Stream(nil)
+			s.refuse(ctx, x, res, &api.Refusal{Status: 500, Code: "InternalFailure", Message: "Internal Service Failure"})
+		}
+	}()
+	s.o.Handler.Serve(ctx, x, res)
+}
+
+// refuse answers in the words of the protocol the request is for.
+func (s *Server) refuse(ctx context.Context, x exchange, res api.Response, why *api.Refusal) {
+	s.stats.refused.Add(1)
+	if why.Status == 503 {
+		res.SetHeader("Retry-After", "1")
+	}
+	if r, ok := s.o.Handler.(api.Refuser); ok {
+		r.Refuse(ctx, x, res, why)
+		return
+	}
+	api.WriteError(res, why)
+}
+
+// takeBody reads the body under its limits. held is what was taken from the body
+// memory, to be given back when the exchange is over.
+func (s *Server) takeBody(ctx context.Context, x exchange) (body []byte, held int, why *api.Refusal) {
+	n := x.length()
+	if n == 0 {
+		return nil, 0, nil
+	}
+	if n > s.o.MaxBodyBytes {
+		return nil, 0, refuseSize
+	}
+	if screener, ok := s.o.Handler.(Screener); ok && (n < 0 || n > screenAbove) {
+		if why := screener.Screen(x); why != nil {
+			return nil, 0, why
+		}
+	}
+	hold := func(n int) bool {
+		if !s.holdBody(ctx, n) {
+			return false
+		}
+		held += n
+		return true
+	}
+	if n > 0 {
+		if !hold(n) {
+			return nil, held, refuseMemory
+		}
+		body = getBuffer(n)[:n]
+		x.beginBody()
+		if err := readFull(x, body); err != nil {
+			return body, held, refusalOf(err)
+		}
+		return body, held, nil
+	}
+	body = getBuffer(firstRead)
+	x.beginBody()
+	for {
+		if len(body) == held && !hold(min(max(firstRead, held), s.o.MaxBodyBytes+1-held)) {
+			return body, held, refuseMemory
+		}
+		if held > cap(body) {
+			grown := append(getBuffer(held), body...)
+			putBuffer(body)
+			body = grown
+		}
+		n, err := x.readBody(body[len(body):held])
+		body = body[:len(body)+n]
+		switch {
+		case len(body) > s.o.MaxBodyBytes:
+			return body, held, refuseSize
+		case err == io.EOF:
+			return body, held, nil
+		case err != nil:
+			return body, held, refusalOf(err)
+		}
+	}
+}
+
+func readFull(x exchange, p []byte) error {
+	for len(p) > 0 {
+		n, err := x.readBody(p)
+		p = p[n:]
+		if err != nil && len(p) > 0 {
+			return err
+		}
+	}
+	return nil
+}
+
+func refusalOf(err error) *api.Refusal {
+	if errors.Is(err, errSlow) {
+		return refuseSlow
+	}
+	return refuseCut
+}
+
+// holdBody takes n bytes of the body memory, waiting for them in turn.
+func (s *Server) holdBody(ctx context.Context, n int) bool {
+	if !s.bodies.TryAcquire(int64(n)) {
+		ctx, cancel := context.WithTimeout(ctx, s.o.QueueTimeout)
+		defer cancel()
+		if s.bodies.Acquire(ctx, int64(n)) != nil {
+			return false
+		}
+	}
+	s.bodyBytes.Add(int64(n))
+	return true
+}
+
+// beginStream takes a place for a streamed answer.
+func (s *Server) beginStream() bool {
+	if s.streams.Add(1) > int64(s.o.MaxStreams) {
+		s.streams.Add(-1)
+		return false
+	}
+	return true
+}
+
+func newBodies(o *Options) *semaphore.Weighted { return semaphore.NewWeighted(int64(o.MaxBodyMemory)) }
+
+// runStream calls fn and turns its panic into an error.
+func (s *Server) runStream(ctx context.Context, fn func(context.Context, api.StreamWriter) error, w api.StreamWriter) (err error) {
+	defer s.streams.Add(-1)
+	defer func() {
+		if v := recover(); v != nil {
+			s.stats.panics.Add(1)
+			s.o.Logger.Error("streamed answer panicked", "panic", v, "stack", string(debug.Stack()))
+			err = errors.New("the streamed answer panicked")
+		}
+	}()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if err := fn(ctx, w); err != nil {
+		return err
+	}
+	return w.Flush()
+}

@@ -1,0 +1,296 @@
+package listen
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+
+	"github.com/valyala/fasthttp"
+	"github.com/weirhq/weir/appliance/api"
+)
+
+// newHTTP1 makes the HTTP/1.1 server. Its deadlines are those of conn; bodies are
+// read by the core.
+func (s *Server) newHTTP1() *fasthttp.Server {
+	return &fasthttp.Server{
+		Handler:                      s.serveHTTP1,
+		ErrorHandler:                 s.failHTTP1,
+		ConnState:                    s.stateHTTP1,
+		Concurrency:                  2*s.o.MaxConns + 1024, // the bound is the Server's own
+		ReadBufferSize:               s.o.MaxHeaderBytes,
+		WriteBufferSize:              4 << 10,
+		StreamRequestBody:            true,
+		MaxRequestBodySize:           s.o.MaxBodyBytes,
+		DisablePreParseMultipartForm: true,
+		NoDefaultServerHeader:        true,
+		NoDefaultContentType:         true,
+		LazyRequestTime:              true,
+		Logger:                       quiet{},
+	}
+}
+
+// quiet drops fasthttp's log: what it has to say is about clients' connections,
+// and they are counted.
+type quiet struct{}
+
+func (quiet) Printf(string, ...any) {}
+
+// stateHTTP1 is called between requests: the answer has been written.
+func (s *Server) stateHTTP1(nc net.Conn, state fasthttp.ConnState) {
+	if c, ok := nc.(*conn); ok && state == fasthttp.StateIdle {
+		c.releaseOut()
+		c.setPhase(phaseIdle)
+	}
+}
+
+func (c *conn) releaseOut() {
+	if c.out != nil {
+		putBuffer(c.out)
+		c.out = nil
+	}
+}
+
+// failHTTP1 answers a request that could not be read.
+func (s *Server) failHTTP1(ctx *fasthttp.RequestCtx, err error) {
+	s.stats.refused.Add(1)
+	why := &api.Refusal{Status: 400, Code: "BadRequest", Message: "The request is not HTTP/1.1."}
+	var small *fasthttp.ErrSmallBuffer
+	switch {
+	case errors.As(err, &small):
+		why = &api.Refusal{Status: 431, Code: "RequestHeaderFieldsTooLarge", Message: "Request line and headers are larger than " + strconv.Itoa(s.o.MaxHeaderBytes) + " bytes."}
+	case errors.Is(err, errSlow):
+		why = &api.Refusal{Status: 408, Code: "RequestTimeout", Message: "The request came too slowly."}
+	}
+	x := &http1{ctx: ctx}
+	if c, ok := ctx.Conn().(*conn); ok {
+		x.c = c
+	} else {
+		x.c = &conn{s: s}
+	}
+	api.WriteError((*response1)(x), why)
+	ctx.Response.SetBodyRaw(x.c.out)
+}
+
+// http1 is one exchange over HTTP/1.1.
+type http1 struct {
+	ctx      *fasthttp.RequestCtx
+	c        *conn
+	body     []byte
+	identity *api.Identity
+	stream   func(context.Context, api.StreamWriter) error
+}
+
+// response1 is http1 as a Response: the two share a method name.
+type response1 http1
+
+var exchanges1 = sync.Pool{New: func() any { return new(http1) }}
+
+func (s *Server) serveHTTP1(ctx *fasthttp.RequestCtx) {
+	c := ctx.Conn().(*conn)
+	c.setPhase(phaseBusy)
+	x := exchanges1.Get().(*http1)
+	*x = http1{ctx: ctx, c: c}
+	abort := s.handle(s.ctx, x, (*response1)(x))
+	stream := x.stream
+	*x = http1{}
+	exchanges1.Put(x)
+
+	if abort || s.isDraining() {
+		ctx.SetConnectionClose()
+	}
+	if c.getPhase() != phaseBody {
+		c.beginBody() // for what fasthttp reads of a body that nobody wanted
+	}
+	switch {
+	case stream == nil:
+		ctx.Response.SetBodyRaw(c.out)
+	case !ctx.Request.Header.IsHTTP11():
+		c.out = c.out[:0]
+		s.answer1(ctx, c, &api.Refusal{Status: 505, Code: "HTTPVersionNotSupported", Message: "A streamed answer needs HTTP/1.1 or HTTP/2."})
+	case !s.beginStream():
+		c.out = c.out[:0]
+		s.answer1(ctx, c, refuseStreams)
+	default:
+		ctx.Response.ImmediateHeaderFlush = true
+		ctx.Response.SetBodyStream(&stream1{c: c, fn: stream}, -1)
+	}
+}
+
+func (s *Server) answer1(ctx *fasthttp.RequestCtx, c *conn, why *api.Refusal) {
+	api.WriteError(&response1{ctx: ctx, c: c}, why)
+	ctx.Response.SetBodyRaw(c.out)
+}
+
+// Method returns constants for the usual methods.
+func (x *http1) Method() string {
+	switch m := x.ctx.Method(); string(m) {
+	case "POST":
+		return "POST"
+	case "GET":
+		return "GET"
+	case "PUT":
+		return "PUT"
+	case "DELETE":
+		return "DELETE"
+	case "HEAD":
+		return "HEAD"
+	case "OPTIONS":
+		return "OPTIONS"
+	default:
+		return string(m)
+	}
+}
+
+func (x *http1) Path() []byte { return x.ctx.Request.URI().PathOriginal() }
+
+func (x *http1) RawQuery() []byte { return x.ctx.Request.URI().QueryString() }
+
+func (x *http1) Host() []byte { return x.ctx.Request.Header.Host() }
+
+func (x *http1) Header(name string) []byte { return x.ctx.Request.Header.Peek(name) }
+
+func (x *http1) VisitHeaders(fn func(name, value []byte)) { x.ctx.Request.Header.VisitAll(fn) }
+
+func (x *http1) Body() []byte { return x.body }
+
+func (x *http1) RemoteAddr() netip.AddrPort { return x.c.remote }
+
+func (x *http1) TLS() *tls.ConnectionState { return x.c.connectionState() }
+
+func (x *http1) Identity() *api.Identity { return x.identity }
+
+func (x *http1) SetIdentity(id *api.Identity) { x.identity = id }
+
+func (x *http1) Proto() string {
+	if x.ctx.Request.Header.IsHTTP11() {
+		return "HTTP/1.1"
+	}
+	return "HTTP/1.0"
+}
+
+func (x *http1) length() int {
+	switch n := x.ctx.Request.Header.ContentLength(); n {
+	case -1: // chunked
+		return -1
+	case -2: // none
+		return 0
+	default:
+		return n
+	}
+}
+
+func (x *http1) beginBody() { x.c.beginBody() }
+
+func (x *http1) readBody(p []byte) (int, error) {
+	n, err := x.ctx.RequestBodyStream().Read(p)
+	if err == io.EOF && n == 0 && x.length() > 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+func (x *http1) setBody(b []byte) { x.body = b }
+
+func (x *response1) SetStatus(code int) { x.ctx.SetStatusCode(code) }
+
+func (x *response1) Status() int { return x.ctx.Response.StatusCode() }
+
+func (x *response1) SetHeader(name, value string) { x.ctx.Response.Header.Set(name, value) }
+
+func (x *response1) Body() *[]byte {
+	if x.c.out == nil {
+		x.c.out = getBuffer(0)
+	}
+	return &x.c.out
+}
+
+func (x *response1) Write(p []byte) (int, error) {
+	b := x.Body()
+	*b = append(*b, p...)
+	return len(p), nil
+}
+
+func (x *response1) Stream(fn func(context.Context, api.StreamWriter) error) { x.stream = fn }
+
+// stream1 is the body of a streamed answer. fasthttp calls WriteTo once the
+// header has been sent, and ends the body after it. The chunks are written to the
+// connection right here, one for each flush, because fasthttp flushes only bodies
+// it reads itself.
+type stream1 struct {
+	c   *conn
+	fn  func(context.Context, api.StreamWriter) error
+	err error
+}
+
+// SupportsBodyWriteTo makes fasthttp call WriteTo.
+func (b *stream1) SupportsBodyWriteTo() bool { return true }
+
+// Read is never called.
+func (b *stream1) Read([]byte) (int, error) {
+	return 0, errors.New("BUG: a stream is written, not read")
+}
+
+// WriteTo runs the stream.
+func (b *stream1) WriteTo(io.Writer) (int64, error) {
+	s := b.c.s
+	w := &chunks{c: b.c, buf: getBuffer(smallestBuffer)[:chunkHead]}
+	w.buf = append(w.buf, b.c.out...)
+	b.c.releaseOut()
+	err := s.runStream(s.ctx, b.fn, w)
+	putBuffer(w.buf)
+	if err != nil {
+		_ = b.c.shut() // so that the client does not take what it has for all
+	}
+	return 0, err
+}
+
+const (
+	// chunkHead is the room for a chunk's length in hexadecimal and a line end.
+	chunkHead = 10
+	// flushAt is how much is buffered before it is sent without being asked to.
+	flushAt = 32 << 10
+)
+
+// chunks writes chunked transfer coding to the connection.
+type chunks struct {
+	c   *conn
+	buf []byte // chunkHead bytes, then data
+	err error
+}
+
+// Write buffers p.
+func (w *chunks) Write(p []byte) (int, error) {
+	if w.err != nil {
+		return 0, w.err
+	}
+	w.buf = append(w.buf, p...)
+	if len(w.buf) > flushAt {
+		return len(p), w.Flush()
+	}
+	return len(p), nil
+}
+
+// Flush sends what is buffered as one chunk.
+func (w *chunks) Flush() error {
+	n := len(w.buf) - chunkHead
+	if w.err != nil || n == 0 {
+		return w.err
+	}
+	var head [chunkHead]byte
+	hex := strconv.AppendUint(head[:0], uint64(n), 16)
+	hex = append(hex, '\r', '\n')
+	start := chunkHead - len(hex)
+	copy(w.buf[start:], hex)
+	w.buf = append(w.buf, '\r', '\n')
+	_, w.err = w.c.Write(w.buf[start:])
+	if cap(w.buf) > 2*flushAt {
+		w.buf = getBuffer(smallestBuffer)
+	}
+	w.buf = w.buf[:chunkHead]
+	return w.err
+}

@@ -1,0 +1,235 @@
+package listen
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+	"unsafe"
+
+	"github.com/weirhq/weir/appliance/api"
+	"golang.org/x/net/http2"
+)
+
+// windowBytes is how much of bodies a client may send ahead of our reading, per
+// connection and per stream.
+const windowBytes = 256 << 10
+
+// newHTTP2 makes the HTTP/2 server and the base it is configured by, whose
+// Shutdown tells clients to open no more streams.
+func (s *Server) newHTTP2() (*http.Server, *http2.Server) {
+	base := &http.Server{Handler: http.HandlerFunc(s.serveHTTP2), MaxHeaderBytes: s.o.MaxHeaderBytes}
+	h2 := &http2.Server{
+		MaxConcurrentStreams:         uint32(s.o.MaxStreamsPerConn),
+		MaxReadFrameSize:             16 << 10, // a connection keeps a buffer of this size
+		IdleTimeout:                  s.o.IdleTimeout,
+		ReadIdleTimeout:              time.Minute,
+		PingTimeout:                  15 * time.Second,
+		WriteByteTimeout:             s.o.Grace,
+		MaxUploadBufferPerConnection: windowBytes,
+		MaxUploadBufferPerStream:     windowBytes,
+	}
+	if err := http2.ConfigureServer(base, h2); err != nil {
+		panic("BUG: " + err.Error()) // only a TLS configuration can be wrong, and there is none
+	}
+	return base, h2
+}
+
+type connKey struct{}
+
+// serveConn2 serves HTTP/2 until the connection ends.
+func (s *Server) serveConn2(c *conn) {
+	_ = c.SetDeadline(time.Time{})
+	c.setPhase(phaseBusy)
+	var nc net.Conn = (*conn2)(c)
+	if c.tls != nil {
+		nc = tlsConn2{(*conn2)(c)}
+	}
+	s.h2.ServeConn(nc, &http2.ServeConnOpts{
+		Context:    context.WithValue(s.ctx, connKey{}, c),
+		BaseConfig: s.base2,
+	})
+}
+
+// conn2 is a conn without the deadlines of HTTP/1.1. It shows the TLS state, for
+// which http2 checks that the cipher is good enough.
+type conn2 conn
+
+func (c *conn2) Read(p []byte) (int, error) { return c.sniffed.Read(p) }
+
+func (c *conn2) Close() error { return (*conn)(c).shut() }
+
+// tlsConn2 is conn2 over TLS.
+type tlsConn2 struct{ *conn2 }
+
+// ConnectionState returns the state of TLS.
+func (c tlsConn2) ConnectionState() tls.ConnectionState { return *(*conn)(c.conn2).connectionState() }
+
+// http2x is one exchange over HTTP/2.
+type http2x struct {
+	w        http.ResponseWriter
+	r        *http.Request
+	c        *conn
+	ctl      *http.ResponseController
+	path     string
+	query    string
+	body     []byte
+	out      []byte
+	status   int
+	from     time.Time
+	read     int64
+	identity *api.Identity
+	stream   func(context.Context, api.StreamWriter) error
+}
+
+type response2 http2x
+
+func (s *Server) serveHTTP2(w http.ResponseWriter, r *http.Request) {
+	x := &http2x{w: w, r: r, ctl: http.NewResponseController(w), status: 200}
+	x.c, _ = r.Context().Value(connKey{}).(*conn)
+	x.path, x.query, _ = strings.Cut(r.RequestURI, "?")
+	abort := s.handle(r.Context(), x, (*response2)(x))
+	if x.stream != nil && !abort {
+		if !s.beginStream() {
+			x.out = x.out[:0]
+			api.WriteError((*response2)(x), refuseStreams)
+		} else {
+			s.stream2(x)
+			return
+		}
+	}
+	w.Header().Set("Content-Length", strconv.Itoa(len(x.out)))
+	_ = x.ctl.SetWriteDeadline(s.writeUntil(len(x.out)))
+	w.WriteHeader(x.status)
+	if len(x.out) > 0 && r.Method != http.MethodHead {
+		_, _ = w.Write(x.out)
+	}
+	putBuffer(x.out)
+}
+
+// stream2 sends a streamed answer.
+func (s *Server) stream2(x *http2x) {
+	x.w.WriteHeader(x.status)
+	w := &stream2{s: s, x: x}
+	if len(x.out) > 0 {
+		_, _ = w.Write(x.out)
+	}
+	putBuffer(x.out)
+	x.out = nil
+	_ = w.Flush()
+	if err := s.runStream(x.r.Context(), x.stream, w); err != nil {
+		panic(http.ErrAbortHandler) // resets the stream
+	}
+}
+
+// view returns s as bytes that must not be written to.
+func view(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
+
+func (x *http2x) Method() string { return x.r.Method }
+
+func (x *http2x) Path() []byte { return view(x.path) }
+
+func (x *http2x) RawQuery() []byte { return view(x.query) }
+
+func (x *http2x) Host() []byte { return view(x.r.Host) }
+
+func (x *http2x) Header(name string) []byte {
+	if vs := x.r.Header[name]; len(vs) > 0 {
+		return view(vs[0])
+	}
+	if name == "Content-Length" && x.r.ContentLength >= 0 {
+		return strconv.AppendInt(nil, x.r.ContentLength, 10)
+	}
+	return nil
+}
+
+func (x *http2x) VisitHeaders(fn func(name, value []byte)) {
+	for k, vs := range x.r.Header {
+		for _, v := range vs {
+			fn(view(k), view(v))
+		}
+	}
+}
+
+func (x *http2x) Body() []byte { return x.body }
+
+func (x *http2x) RemoteAddr() netip.AddrPort { return x.c.remote }
+
+func (x *http2x) TLS() *tls.ConnectionState { return x.c.connectionState() }
+
+func (x *http2x) Identity() *api.Identity { return x.identity }
+
+func (x *http2x) SetIdentity(id *api.Identity) { x.identity = id }
+
+func (x *http2x) Proto() string { return "HTTP/2.0" }
+
+func (x *http2x) length() int { return int(x.r.ContentLength) }
+
+func (x *http2x) beginBody() { x.from = time.Now() }
+
+func (x *http2x) readBody(p []byte) (int, error) {
+	if err := x.ctl.SetReadDeadline(x.c.s.extend(x.from, x.read)); err != nil {
+		return 0, err
+	}
+	n, err := x.r.Body.Read(p)
+	x.read += int64(n)
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = errSlow
+	case err == io.EOF && n == 0 && x.r.ContentLength > x.read:
+		err = io.ErrUnexpectedEOF
+	}
+	return n, err
+}
+
+func (x *http2x) setBody(b []byte) { x.body = b }
+
+func (x *response2) SetStatus(code int) { x.status = code }
+
+func (x *response2) Status() int { return x.status }
+
+func (x *response2) SetHeader(name, value string) { x.w.Header().Set(name, value) }
+
+func (x *response2) Body() *[]byte {
+	if x.out == nil {
+		x.out = getBuffer(0)
+	}
+	return &x.out
+}
+
+func (x *response2) Write(p []byte) (int, error) {
+	b := x.Body()
+	*b = append(*b, p...)
+	return len(p), nil
+}
+
+func (x *response2) Stream(fn func(context.Context, api.StreamWriter) error) { x.stream = fn }
+
+// stream2 is the body of a streamed answer.
+type stream2 struct {
+	s *Server
+	x *http2x
+}
+
+// Write buffers p, or sends it when there is much.
+func (w *stream2) Write(p []byte) (int, error) {
+	if err := w.x.ctl.SetWriteDeadline(w.s.writeUntil(len(p))); err != nil {
+		return 0, err
+	}
+	return w.x.w.Write(p)
+}
+
+// Flush sends what is buffered.
+func (w *stream2) Flush() error {
+	if err := w.x.ctl.SetWriteDeadline(w.s.writeUntil(0)); err != nil {
+		return err
+	}
+	return w.x.ctl.Flush()
+}

@@ -1,0 +1,378 @@
+package listen
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/valyala/fasthttp"
+	"github.com/weirhq/weir/appliance/api"
+	"golang.org/x/net/http2"
+	"golang.org/x/sync/semaphore"
+)
+
+// Server serves the one port. Make it with New, run it with Serve, end it with
+// Shutdown.
+type Server struct {
+	o     Options
+	tls   *tls.Config
+	h1    *fasthttp.Server
+	h2    *http2.Server
+	base2 *http.Server
+
+	ctx      context.Context // of every request; ends when the server stops at once
+	stopNow  context.CancelFunc
+	draining chan struct{}
+
+	bodies    *semaphore.Weighted
+	bodyBytes atomic.Int64
+	inFlight  atomic.Int64
+	streams   atomic.Int64
+	turnAway  atomic.Int64
+	stats     counters
+
+	mu struct {
+		sync.Mutex
+		drained   bool
+		listeners map[net.Listener]struct{}
+		conns     map[*conn]struct{}
+		byAddr    map[netip.Prefix]int
+	}
+	wg sync.WaitGroup // connections
+}
+
+type counters struct {
+	accepted, turnedAway, handshakes, requests, refused, panics atomic.Int64
+}
+
+// Stats is what a Server has seen and holds.
+type Stats struct {
+	Conns         int   // open connections
+	Parked        int   // of these, HTTP/1.1 connections that have been idle and hold no buffers
+	Requests      int64 // in flight
+	Streams       int64 // streamed answers in flight
+	BodyBytes     int64 // bytes of request bodies in flight
+	Accepted      int64 // connections since the start
+	TurnedAway    int64 // connections over a limit, or in cleartext where it is not allowed
+	BadHandshakes int64 // TLS handshakes that failed
+	TotalRequests int64 // requests since the start
+	Refused       int64 // requests over a limit or unreadable
+	Panics        int64 // requests that ended in a panic
+}
+
+// ErrClosed is what Serve returns after Shutdown.
+var ErrClosed = errors.New("listen: server closed")
+
+// New returns a Server that listens to nothing yet.
+func New(o Options) *Server {
+	if o.Handler == nil {
+		panic("BUG: a server needs a handler")
+	}
+	s := &Server{o: o.withDefaults(), draining: make(chan struct{})}
+	s.ctx, s.stopNow = context.WithCancel(api.WithDraining(context.Background(), s.draining))
+	s.bodies = newBodies(&s.o)
+	s.mu.listeners = map[net.Listener]struct{}{}
+	s.mu.conns = map[*conn]struct{}{}
+	s.mu.byAddr = map[netip.Prefix]int{}
+	s.h1 = s.newHTTP1()
+	s.base2, s.h2 = s.newHTTP2()
+	if o.Certificate != nil {
+		s.tls = s.tlsConfig()
+	}
+	return s
+}
+
+func (s *Server) tlsConfig() *tls.Config {
+	c := &tls.Config{
+		MinVersion:     tls.VersionTLS12,
+		NextProtos:     []string{"h2", "http/1.1"},
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.o.Certificate() },
+	}
+	if s.o.ClientCAs != nil {
+		c.ClientCAs, c.ClientAuth = s.o.ClientCAs, tls.VerifyClientCertIfGiven
+	}
+	return c
+}
+
+// Stats returns the present figures.
+func (s *Server) Stats() Stats {
+	s.mu.Lock()
+	conns, parked := len(s.mu.conns), 0
+	for c := range s.mu.conns {
+		if c.isWaiting.Load() {
+			parked++
+		}
+	}
+	s.mu.Unlock()
+	return Stats{
+		Conns: conns, Parked: parked, Requests: s.inFlight.Load(), Streams: s.streams.Load(), BodyBytes: s.bodyBytes.Load(),
+		Accepted: s.stats.accepted.Load(), TurnedAway: s.stats.turnedAway.Load(), BadHandshakes: s.stats.handshakes.Load(),
+		TotalRequests: s.stats.requests.Load(), Refused: s.stats.refused.Load(), Panics: s.stats.panics.Load(),
+	}
+}
+
+// Serve accepts connections from ln, which it closes in the end, until Shutdown
+// (then it returns ErrClosed) or until ln fails for good. It may be called for
+// several listeners.
+func (s *Server) Serve(ln net.Listener) error {
+	s.mu.Lock()
+	if s.mu.drained {
+		s.mu.Unlock()
+		_ = ln.Close()
+		return ErrClosed
+	}
+	s.mu.listeners[ln] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.mu.listeners, ln)
+		s.mu.Unlock()
+		_ = ln.Close()
+	}()
+	var pause time.Duration
+	for {
+		nc, err := ln.Accept()
+		switch {
+		case err == nil:
+			pause = 0
+			s.accept(nc)
+		case s.isDraining():
+			return ErrClosed
+		case errors.Is(err, net.ErrClosed):
+			return err
+		default: // out of file descriptors, mostly: it passes
+			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
+			s.o.Logger.Warn("accept", "error", err, "retry in", pause)
+			select {
+			case <-time.After(pause):
+			case <-s.draining:
+			}
+		}
+	}
+}
+
+func (s *Server) isDraining() bool {
+	select {
+	case <-s.draining:
+		return true
+	default:
+		return false
+	}
+}
+
+// accept takes the connection into account and starts serving it.
+func (s *Server) accept(nc net.Conn) {
+	s.stats.accepted.Add(1)
+	c := &conn{s: s}
+	c.Conn = nc
+	c.setPhase(phaseIdle)
+	if addr, ok := nc.RemoteAddr().(*net.TCPAddr); ok {
+		ap := addr.AddrPort()
+		c.remote = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	network := networkOf(c.remote.Addr())
+	s.mu.Lock()
+	over := s.mu.drained || len(s.mu.conns) >= s.o.MaxConns ||
+		!c.remote.Addr().IsLoopback() && s.mu.byAddr[network] >= s.o.MaxConnsPerAddress
+	if !over {
+		s.mu.conns[c] = struct{}{}
+		s.mu.byAddr[network]++
+		s.wg.Add(1)
+	}
+	s.mu.Unlock()
+	if over {
+		s.stats.turnedAway.Add(1)
+		s.turnAwayConn(nc)
+		return
+	}
+	go func() {
+		defer s.wg.Done()
+		defer s.forget(c, network)
+		s.serveConn(c)
+	}()
+}
+
+// networkOf is what counts as one address: a single IPv4 address, an IPv6 /64.
+func networkOf(a netip.Addr) netip.Prefix {
+	bits := 32
+	if a.Is6() {
+		bits = 64
+	}
+	p, _ := a.Prefix(bits)
+	return p
+}
+
+func (s *Server) forget(c *conn, network netip.Prefix) {
+	_ = c.shut()
+	c.releaseOut()
+	s.mu.Lock()
+	delete(s.mu.conns, c)
+	if s.mu.byAddr[network]--; s.mu.byAddr[network] <= 0 {
+		delete(s.mu.byAddr, network)
+	}
+	s.mu.Unlock()
+}
+
+// maxTurnedAway bounds how many connections are told that there is no room; more
+// are closed without a word.
+const maxTurnedAway = 64
+
+var (
+	noRoom   = lastAnswer("503 Service Unavailable", "ServiceUnavailable", "Too many connections are open. Try again soon.")
+	needsTLS = lastAnswer("403 Forbidden", "AccessDeniedException", "This server wants TLS: use https.")
+)
+
+// lastAnswer is what a connection gets that is not served.
+func lastAnswer(status, code, message string) string {
+	body := `{"__type":"` + code + `","message":"` + message + `"}` + "\n"
+	return "HTTP/1.1 " + status + "\r\nContent-Type: application/json\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: " +
+		strconv.Itoa(len(body)) + "\r\n\r\n" + body
+}
+
+// turnAwayConn tells a client in cleartext that there is no room. One that speaks
+// TLS finds the connection closed.
+func (s *Server) turnAwayConn(nc net.Conn) {
+	if s.turnAway.Add(1) > maxTurnedAway {
+		s.turnAway.Add(-1)
+		_ = nc.Close()
+		return
+	}
+	s.wg.Add(1)
+	go func() {
+		defer s.wg.Done()
+		defer s.turnAway.Add(-1)
+		defer func() { _ = nc.Close() }()
+		_ = nc.SetDeadline(time.Now().Add(time.Second))
+		c := &sniffed{Conn: nc}
+		if first, err := c.firstByte(); err == nil && first != recordHandshake {
+			finish(nc, noRoom)
+		}
+	}()
+}
+
+// finish writes a last answer to a connection whose input nobody reads, in such a
+// way that the answer arrives: closing with unread input would reset it.
+func finish(nc net.Conn, answer string) {
+	_, _ = nc.Write([]byte(answer))
+	if half, ok := nc.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+	}
+	var sink [1024]byte
+	for total := 0; total < 256<<10; {
+		n, err := nc.Read(sink[:])
+		if total += n; err != nil {
+			return
+		}
+	}
+}
+
+// serveConn finds out what the client speaks and serves it to the end.
+func (s *Server) serveConn(c *conn) {
+	_ = c.SetDeadline(time.Now().Add(s.o.HandshakeTimeout))
+	first, err := c.firstByte()
+	if err != nil {
+		return
+	}
+	switch {
+	case first == recordHandshake && s.tls != nil:
+		if !s.handshake(c) {
+			s.stats.handshakes.Add(1)
+			return
+		}
+	case !s.mayCleartext(c.remote.Addr()):
+		s.stats.turnedAway.Add(1)
+		_ = c.SetDeadline(time.Now().Add(time.Second))
+		finish(c.Conn, needsTLS)
+		return
+	}
+	h2 := c.tls != nil && c.tls.ConnectionState().NegotiatedProtocol == http2.NextProtoTLS
+	if !h2 {
+		if h2, err = c.hasPreface(); err != nil {
+			return
+		}
+	}
+	if h2 {
+		s.serveConn2(c)
+		return
+	}
+	s.serveConn1(c)
+}
+
+func (s *Server) mayCleartext(a netip.Addr) bool {
+	return s.o.Cleartext == AnyPeer || s.o.Cleartext == LoopbackPeer && a.IsLoopback()
+}
+
+// handshake puts TLS on the connection.
+func (s *Server) handshake(c *conn) bool {
+	under := &sniffed{Conn: c.Conn, ahead: c.ahead, n: c.n}
+	c.tls = tls.Server(under, s.tls)
+	if c.tls.HandshakeContext(s.ctx) != nil {
+		return false
+	}
+	c.Conn, c.off, c.n = c.tls, 0, 0
+	return true
+}
+
+// serveConn1 serves HTTP/1.1. The connection is lent to fasthttp while requests
+// come, and kept here, without buffers, while none do.
+func (s *Server) serveConn1(c *conn) {
+	for {
+		c.setPhase(phaseIdle)
+		if s.isDraining() && c.n == 0 {
+			return
+		}
+		err := s.h1.ServeConn(c)
+		c.releaseOut()
+		if err != nil || !c.parked || !c.wait() {
+			return
+		}
+	}
+}
+
+// Shutdown stops in good order: no new connections, idle ones closed, streams told
+// to end (api.Draining), requests in flight finished. What is left when ctx or the
+// drain time ends is cut off, and ctx's error or DeadlineExceeded returned.
+func (s *Server) Shutdown(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.o.DrainTimeout)
+	defer cancel()
+	s.mu.Lock()
+	if !s.mu.drained {
+		s.mu.drained = true
+		close(s.draining)
+	}
+	for ln := range s.mu.listeners {
+		_ = ln.Close()
+	}
+	for c := range s.mu.conns {
+		c.shutIdle()
+	}
+	s.mu.Unlock()
+	_ = s.base2.Shutdown(ctx) // has no connections of its own: sends GOAWAY on all of HTTP/2
+
+	done := make(chan struct{})
+	go func() {
+		s.wg.Wait()
+		close(done)
+	}()
+	var err error
+	select {
+	case <-done:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	s.stopNow()
+	s.mu.Lock()
+	for c := range s.mu.conns {
+		_ = c.shut()
+	}
+	s.mu.Unlock()
+	<-done
+	return err
+}

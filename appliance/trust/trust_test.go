@@ -1,0 +1,168 @@
+package trust
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/weirhq/weir/appliance/fault"
+)
+
+var now = time.Date(2027, 3, 1, 0, 0, 0, 0, time.UTC)
+
+func open(t *testing.T, dir string, hosts []string, at time.Time) *Trust {
+	t.Helper()
+	tr, err := Open(dir, hosts, at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tr
+}
+
+// verifies says whether a client that trusts the box's authority accepts it
+// under the name at the time.
+func verifies(t *testing.T, tr *Trust, host string, at time.Time) error {
+	t.Helper()
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(tr.CA) {
+		t.Fatal("the authority is not PEM")
+	}
+	leaf, err := x509.ParseCertificate(tr.Server.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = leaf.Verify(x509.VerifyOptions{Roots: roots, DNSName: host, CurrentTime: at})
+	return err
+}
+
+func TestFirstStartMakesEverythingOnce(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data", "trust")
+	first := open(t, dir, []string{"box", "192.0.2.7"}, now)
+	if !first.Created || len(first.AccessKeyID) != 20 || len(first.SecretAccessKey) != 40 || len(first.AdminPassword) != 24 {
+		t.Errorf("made %d %d %d, created %v", len(first.AccessKeyID), len(first.SecretAccessKey), len(first.AdminPassword), first.Created)
+	}
+	for _, host := range []string{"box", "192.0.2.7"} {
+		if err := verifies(t, first, host, now); err != nil {
+			t.Error(err)
+		}
+	}
+	second := open(t, dir, []string{"box"}, now)
+	if second.Created || second.SecretAccessKey != first.SecretAccessKey || second.AdminPassword != first.AdminPassword ||
+		!bytes.Equal(second.CA, first.CA) || !bytes.Equal(second.Server.Certificate[0], first.Server.Certificate[0]) {
+		t.Error("the second start made something again")
+	}
+	for _, name := range []string{caKeyFile, serverFile, CredentialsFile, AdminPasswordFile} {
+		info, err := os.Stat(filepath.Join(dir, name))
+		if err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: mode %v, %v", name, info.Mode(), err)
+		}
+	}
+}
+
+func TestFirstStartThatWasCutOffBeginsAgain(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "trust")
+	if err := os.MkdirAll(dir+".new", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir+".new", CAFile), []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if tr := open(t, dir, []string{"box"}, now); !tr.Created {
+		t.Error("not made")
+	}
+}
+
+func TestCertificateIsIssuedAgainForANewNameOrNearItsEnd(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "trust")
+	open(t, dir, []string{"box"}, now)
+	renamed := open(t, dir, []string{"box", "newname", "198.51.100.3"}, now)
+	for _, host := range []string{"box", "newname", "198.51.100.3"} {
+		if err := verifies(t, renamed, host, now); err != nil {
+			t.Error(err)
+		}
+	}
+	later := now.Add(serverLife - renewBefore + time.Hour)
+	renewed := open(t, dir, []string{"box"}, later)
+	if err := verifies(t, renewed, "newname", later.Add(renewBefore)); err != nil {
+		t.Errorf("renewed: %v", err)
+	}
+	if renewed.AdminPassword != renamed.AdminPassword {
+		t.Error("renewal changed the password")
+	}
+}
+
+func TestClockIn1970MakesACertificateThatHoldsLater(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "trust")
+	tr := open(t, dir, []string{"box"}, time.Unix(60, 0))
+	for _, at := range []time.Time{clockFloor, clockFloor.AddDate(2, 0, 0)} {
+		if err := verifies(t, tr, "box", at); err != nil {
+			t.Errorf("at %v: %v", at, err)
+		}
+	}
+}
+
+func TestUnreadablePartsAreNamedAndKept(t *testing.T) {
+	for _, name := range []string{CAFile, serverFile, CredentialsFile, AdminPasswordFile} {
+		dir := filepath.Join(t.TempDir(), "trust")
+		open(t, dir, []string{"box"}, now)
+		path := filepath.Join(dir, name)
+		if name == AdminPasswordFile || name == CAFile {
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+		} else if err := os.WriteFile(path, []byte("damaged"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Open(dir, []string{"box"}, now)
+		var f *fault.Error
+		if !errors.As(err, &f) || f.Class != fault.Environment || f.Subject != path {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := Read(filepath.Join(t.TempDir(), "none")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a directory that is not there: %v", err)
+	}
+}
+
+func TestHandshakeWithTheBoxsOwnAuthority(t *testing.T) {
+	tr := open(t, filepath.Join(t.TempDir(), "trust"), Hosts(), time.Now())
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{Certificates: []tls.Certificate{tr.Server}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		if c, err := l.Accept(); err == nil {
+			_ = c.(*tls.Conn).Handshake()
+			c.Close()
+		}
+	}()
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(tr.CA)
+	raw, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	if err := tls.Client(raw, &tls.Config{RootCAs: roots, ServerName: "localhost"}).Handshake(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCredentialsWithoutAKeySaySo(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "credentials")
+	if err := os.WriteFile(path, []byte("[default]\naws_access_key_id = X\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := ReadCredentials(path)
+	if fault.ClassOf(err) != fault.Environment {
+		t.Errorf("%v", err)
+	}
+}

@@ -1,0 +1,245 @@
+package meter
+
+func (e *emitter) codeSection(bodies []body) []byte {
+	total := 0
+	for i := range bodies {
+		total += bodies[i].code.end - bodies[i].code.pos
+	}
+	out := appendU32(make([]byte, 0, total+total/4+64), uint32(len(bodies))+2)
+	for i := range bodies {
+		e.body(&bodies[i])
+		out = appendBytes(out, e.code)
+	}
+	return appendBytes(appendBytes(out, e.refillBody()), e.enterBody())
+}
+
+// refillBody: fuel = tick(fuel).
+func (e *emitter) refillBody() []byte {
+	e.code = append(e.code[:0], 0)
+	e.op(opGlobalGet, e.fuel())
+	e.op(opCall, e.tick())
+	e.op(opGlobalSet, e.fuel())
+	return append(e.code, opEnd)
+}
+
+// enterBody is what an entry comes to when depth or fuel is used up: a trap,
+// or a refill. The host tells the trap by the depth global.
+func (e *emitter) enterBody() []byte {
+	e.code = append(e.code[:0], 0)
+	e.op(opGlobalGet, e.depth())
+	e.isNegative()
+	e.code = append(e.code, opIf, 0x40, opUnreachable, opEnd)
+	e.op(opCall, e.refill())
+	return append(e.code, opEnd)
+}
+
+// op appends an operator with an index.
+func (e *emitter) op(op byte, index uint32) { e.code = appendU32(append(e.code, op), index) }
+
+func (e *emitter) constant(v int32) { e.code = appendS32(append(e.code, opI32Const), v) }
+
+func (e *emitter) isNegative() { e.code = append(e.code, opI32Const, 0, opI32LtS) }
+
+// body writes one function's body to e.code.
+func (e *emitter) body(b *body) {
+	e.b = b
+	e.locals()
+	if b.charged {
+		e.entry()
+	}
+	if b.counted {
+		e.code = e.appendBlockType(append(e.code, opBlock), b.typ.out)
+	}
+	src, pos := b.code.b, b.start
+	for _, p := range b.points {
+		e.code = append(e.code, src[pos:p.offset]...)
+		pos = e.point(p, src)
+	}
+	e.code = append(e.code, src[pos:b.code.end]...)
+	if b.counted {
+		// The function's own end now ends the block around its body, which
+		// every way out of the function but a trap leads to.
+		e.op(opGlobalGet, e.depth())
+		e.constant(e.b.weight())
+		e.code = append(e.code, opI32Add)
+		e.op(opGlobalSet, e.depth())
+		e.code = append(e.code, opEnd)
+	}
+}
+
+// weight is how much depth a call of the function takes.
+func (b *body) weight() int32 { return int32(1 + b.slots/slotsPerDepth) }
+
+func (e *emitter) appendBlockType(b []byte, out string) []byte {
+	switch len(out) {
+	case 0:
+		return append(b, 0x40)
+	case 1:
+		return append(b, out[0])
+	}
+	// A type index is signed with 33 bits; ours are small.
+	return appendS32(b, int32(e.typeIndex("", out)))
+}
+
+// locals writes the local declarations and adds the scratch locals that the body's points need.
+func (e *emitter) locals() {
+	b := e.b
+	count := map[valueType]uint32{}
+	for _, p := range b.points {
+		switch p.kind {
+		case atBulk:
+			count[i32] = max(count[i32], 1)
+		case atRemainder:
+			if p.arg == opI32RemS || p.arg == opI32RemU {
+				count[i32] = 2
+			} else {
+				count[i64] = 2
+			}
+		case atSelect:
+			count[valueType(p.arg)] = 1
+		}
+	}
+	e.scratch = map[valueType]uint32{}
+	next, groups := b.locals, b.declared
+	var added []byte
+	for _, t := range []valueType{i32, i64, f32, f64, v128} {
+		if n := count[t]; n > 0 {
+			e.scratch[t] = next
+			next += n
+			groups++
+			added = append(appendU32(added, n), t)
+		}
+	}
+	e.code = appendU32(e.code[:0], uint32(groups))
+	e.code = append(e.code, b.code.b[b.groups:b.start]...)
+	e.code = append(e.code, added...)
+}
+
+// spend takes cost from the fuel.
+func (e *emitter) spend(cost uint32) {
+	e.op(opGlobalGet, e.fuel())
+	e.constant(int32(cost))
+	e.code = append(e.code, opI32Sub)
+	e.op(opGlobalSet, e.fuel())
+}
+
+// check refills the fuel when it is used up.
+func (e *emitter) check() {
+	e.op(opGlobalGet, e.fuel())
+	e.isNegative()
+	e.code = append(e.code, opIf, 0x40)
+	e.op(opCall, e.refill())
+	e.code = append(e.code, opEnd)
+}
+
+// entry charges the function's entry and, when it counts, takes its depth.
+func (e *emitter) entry() {
+	b := e.b
+	if b.first == 0 {
+		e.spend(b.cost)
+	}
+	if !b.counted {
+		if b.first == 0 {
+			e.check()
+		}
+		return
+	}
+	e.op(opGlobalGet, e.depth())
+	e.constant(b.weight())
+	e.code = append(e.code, opI32Sub)
+	e.op(opGlobalSet, e.depth())
+	e.op(opGlobalGet, e.depth())
+	if b.first == 0 {
+		e.op(opGlobalGet, e.fuel())
+		e.code = append(e.code, opI32Or)
+	}
+	e.isNegative()
+	e.code = append(e.code, opIf, 0x40)
+	e.op(opCall, e.enter())
+	e.code = append(e.code, opEnd)
+}
+
+// point writes what a point calls for and returns where the original goes on.
+func (e *emitter) point(p point, src []byte) int {
+	switch p.kind {
+	case atLoop:
+		e.spend(e.b.regions[p.arg].cost)
+		e.check()
+	case atFunction:
+		e.op(src[p.offset], e.shift(p.arg))
+	case atReturn:
+		if !e.b.counted {
+			return p.offset
+		}
+		e.op(opBr, p.arg)
+	case atBulk:
+		e.bulk(p.arg)
+		return p.offset
+	case atRemainder:
+		e.remainder(byte(p.arg))
+	case atSelect:
+		e.selectFloat(valueType(p.arg))
+	}
+	return p.offset + p.size
+}
+
+// bulk charges by the length that lies on top of the stack and stays there:
+// a unit for 8 bytes or 4 elements, and 8,192 for a page to grow by. The
+// shifts keep it in 31 bits, so that no length can turn the account around.
+func (e *emitter) bulk(how uint32) {
+	length := e.scratch[i32]
+	e.op(opLocalTee, length)
+	e.op(opGlobalGet, e.fuel())
+	e.op(opLocalGet, length)
+	switch how {
+	case bulkMemory:
+		e.code = append(e.code, opI32Const, 3, opI32ShrU)
+	case bulkTable:
+		e.code = append(e.code, opI32Const, 2, opI32ShrU)
+	case bulkPages:
+		e.constant(0xffff)
+		e.code = append(e.code, opI32And, opI32Const, 13, opI32Shl)
+	}
+	e.code = append(e.code, opI32Sub)
+	e.op(opGlobalSet, e.fuel())
+	e.check()
+}
+
+// remainder writes a-(a/b)*b in place of a remainder. The remainder by -1 is
+// always 0, as by 1, but the quotient may overflow: so -1 becomes 1.
+func (e *emitter) remainder(op byte) {
+	t, number, divide, subtract, multiply, equal := i32, byte(opI32Const), byte(opI32DivS), byte(opI32Sub), byte(opI32Mul), byte(opI32Eq)
+	if op == opI64RemS || op == opI64RemU {
+		t, number, divide, subtract, multiply, equal = i64, opI64Const, opI64DivS, opI64Sub, opI64Mul, opI64Eq
+	}
+	a, b := e.scratch[t], e.scratch[t]+1
+	e.op(opLocalSet, b)
+	e.op(opLocalSet, a)
+	if op == opI32RemS || op == opI64RemS {
+		e.code = append(e.code, number, 1)
+		e.op(opLocalGet, b)
+		e.op(opLocalGet, b)
+		e.code = append(e.code, number, 0x7f, equal, opSelect)
+		e.op(opLocalSet, b)
+	} else {
+		divide++ // the unsigned division follows the signed one
+	}
+	e.op(opLocalGet, a)
+	e.op(opLocalGet, a)
+	e.op(opLocalGet, b)
+	e.code = append(e.code, divide)
+	e.op(opLocalGet, b)
+	e.code = append(e.code, multiply, subtract)
+}
+
+// selectFloat writes an if in place of a select: either way one of the two
+// operands below the condition stays.
+func (e *emitter) selectFloat(t valueType) {
+	one := string([]byte{t})
+	e.code = appendS32(append(e.code, opIf), int32(e.typeIndex(one+one, one)))
+	e.code = append(e.code, opDrop, opElse)
+	e.op(opLocalSet, e.scratch[t])
+	e.code = append(e.code, opDrop)
+	e.op(opLocalGet, e.scratch[t])
+	e.code = append(e.code, opEnd)
+}
