@@ -499,7 +499,7 @@ func (e *Engine) buffer(ctx context.Context, d *definition) (made bool, err erro
 	if !d.Config.Source.DirectPut {
 		return false, nil
 	}
-	d.Buffer = "weir.delivery." + d.Config.Name
+	d.Buffer = "delivery/" + d.Config.Name
 	_, err = e.store.CreateStream(ctx, storage.StreamConfig{
 		Name: d.Buffer, Shards: 1, Mode: storage.OnDemand, Retention: time.Duration(d.Config.Source.Retention),
 		MaxRecordBytes: MaxRecordBytes, System: true,

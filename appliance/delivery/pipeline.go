@@ -96,6 +96,9 @@ func (p *pipeline) chain(ctx context.Context, r *Recipe, last stage) (first stag
 	return last, done
 }
 
+// readStep is how much is read at a time; the log is held open meanwhile.
+const readStep = 256 << 10
+
 // readRange pushes the records of one range.
 func (p *pipeline) readRange(ctx context.Context, g Range, first stage) (read uint64, err error) {
 	reader, err := p.stream.NewReader(g.Shard, storage.Position{Kind: storage.AtIndex, Index: g.First})
@@ -110,7 +113,7 @@ func (p *pipeline) readRange(ctx context.Context, g Range, first stage) (read ui
 		}
 		var pushErr error
 		end := false
-		n, err := reader.Read(1<<20, 1<<20, func(rec *record.Record) bool {
+		n, err := reader.Read(1<<20, readStep, func(rec *record.Record) bool {
 			if rec.Index > g.Last {
 				end = true
 				return false

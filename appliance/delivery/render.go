@@ -128,7 +128,7 @@ func (f *forward) rangeFrames(ctx context.Context, w io.Writer, g Range, loose *
 			}
 			took = true
 			if fr.Codec != storage.FrameZstd || fr.Partial || fr.Last > g.Last {
-				stop = f.decode(ctx, Range{Shard: g.Shard, First: max(fr.First, g.First), Last: min(fr.Last, g.Last)}, loose, n)
+				stop = decode(&fr, g, loose, n)
 				return stop == nil
 			}
 			if stop = loose.end(); stop == nil {
@@ -153,14 +153,18 @@ func (f *forward) rangeFrames(ctx context.Context, w io.Writer, g Range, loose *
 
 // decode puts the records of a block that can't be forwarded into the loose
 // frame.
-func (f *forward) decode(ctx context.Context, g Range, loose *looseFrame, n *counts) error {
-	p := pipeline{stream: f.stream, config: &Config{}}
-	_, err := p.readRange(ctx, g, stageFunc(func(it *item) error {
+func decode(f *storage.Frame, g Range, loose *looseFrame, n *counts) error {
+	var stop error
+	err := f.Records(func(r *record.Record) bool {
+		if r.Index < g.First || r.Index > g.Last {
+			return true
+		}
 		n.records++
-		n.bytes += int64(len(it.data))
-		return loose.write(it.data)
-	}))
-	return err
+		n.bytes += int64(len(r.Data))
+		stop = loose.write(r.Data)
+		return stop == nil
+	})
+	return errors.Join(err, stop)
 }
 
 // looseFrame compresses what can't be forwarded, one zstd frame for each run

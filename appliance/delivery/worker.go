@@ -231,12 +231,8 @@ func (w *worker) saveCursor(ctx context.Context, def *definition, old, next *cur
 
 // commit commits and gives the transaction back.
 func commit(ctx context.Context, txn *storage.Txn) error {
-	if err := txn.Commit(ctx); err != nil {
-		txn.Rollback()
-		return err
-	}
-	txn.Release()
-	return nil
+	defer txn.Release()
+	return txn.Commit(ctx)
 }
 
 // seal makes the gathered batch of a lane durable: recipe and cursor in one
@@ -305,7 +301,7 @@ func (w *worker) finish(ctx context.Context, j *job) error {
 		txn.Put(storage.TableManifest, rangeKey(def.ID, g.Shard, g.Last), fmt.Appendf(nil, "%d", j.recipe.Number))
 	}
 	if err := w.engine.trimManifest(txn, def.ID, j.recipe.Number); err != nil {
-		txn.Rollback()
+		txn.Release()
 		return err
 	}
 	if def.Config.Uplink.MonthlyBytes > 0 {
