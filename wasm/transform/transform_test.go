@@ -67,25 +67,38 @@ func run(tr *transform.Transform, recs []transform.Record) (string, error) {
 	return b.String(), err
 }
 
-// TestOutcomes drives the moods guest: each input line is a record.
+// TestOutcomes drives the moods guest: each input line is a record. The
+// interpreter answers as the compiler does.
 func TestOutcomes(t *testing.T) {
 	for _, interpreter := range []bool{false, true} {
 		rt := wasmtest.Runtime(t, host.Options{Interpreter: interpreter})
-		datadriven.RunTest(t, "testdata/outcomes", func(t *testing.T, d *datadriven.TestData) string {
-			var lines []string
-			for _, a := range d.CmdArgs {
-				lines = append(lines, a.Key+": "+strings.Join(a.Vals, ", "))
-			}
-			var report transform.Report
-			m := wasmtest.Manifest(t, "moods", append(lines, "limits: {cpu: 5ms, memory: 8MiB, log_lines: 3}")...)
-			tr := open(t, rt, "moods", m, &report)
-			out, err := run(tr, wasmtest.Records(strings.Split(strings.TrimSpace(d.Input), "\n")...))
-			if err != nil {
-				out += "error: " + err.Error() + "\n"
-			}
-			return out + fmt.Sprintf("records=%d outputs=%d replaced=%d dropped=%d failed=%d aborts=%d retries=%d\n",
-				report.Records, report.Outputs, report.Replaced, report.Dropped, report.Failed, report.Aborts, report.Retries)
-		})
+		datadriven.RunTest(t, "testdata/outcomes", outcomes(rt))
+	}
+}
+
+// TestLimits has guests that spin, recurse and grow among records that don't.
+func TestLimits(t *testing.T) {
+	for _, interpreter := range []bool{false, true} {
+		rt := wasmtest.Runtime(t, host.Options{Interpreter: interpreter})
+		datadriven.RunTest(t, "testdata/limits", outcomes(rt))
+	}
+}
+
+func outcomes(rt *host.Runtime) func(t *testing.T, d *datadriven.TestData) string {
+	return func(t *testing.T, d *datadriven.TestData) string {
+		var lines []string
+		for _, a := range d.CmdArgs {
+			lines = append(lines, a.Key+": "+strings.Join(a.Vals, ", "))
+		}
+		var report transform.Report
+		m := wasmtest.Manifest(t, "moods", append(lines, "limits: {cpu: 5ms, wall: 1m, memory: 8MiB, log_lines: 3}")...)
+		tr := open(t, rt, "moods", m, &report)
+		out, err := run(tr, wasmtest.Records(strings.Split(strings.TrimSpace(d.Input), "\n")...))
+		if err != nil {
+			out += "error: " + err.Error() + "\n"
+		}
+		return out + fmt.Sprintf("records=%d outputs=%d replaced=%d dropped=%d failed=%d aborts=%d retries=%d\n",
+			report.Records, report.Outputs, report.Replaced, report.Dropped, report.Failed, report.Aborts, report.Retries)
 	}
 }
 
