@@ -247,6 +247,9 @@ func (r *Result) checkEntry(i int, e Entry, outputs int, l Limits) error {
 		if e.Flags&EntryReason != 0 && uint64(e.Aux) >= uint64(outputs) {
 			return invalid("record", "%d: reason in output %d of %d", i, e.Aux, outputs)
 		}
+		if e.Flags&EntryReason != 0 {
+			return r.checkSource(i, int(e.Aux))
+		}
 		return nil
 	}
 	if e.Status != StatusReplaced {
@@ -262,10 +265,16 @@ func (r *Result) checkEntry(i int, e Entry, outputs int, l Limits) error {
 		return invalid("record", "%d: outputs %d to %d of %d", i, e.Aux, uint64(e.Aux)+uint64(e.Count)-1, outputs)
 	}
 	for k := int(e.Aux); k < int(e.Aux)+int(e.Count); k++ {
-		src := binary.LittleEndian.Uint32(r.outs[k*OutputEntryLen:])
-		if src != uint32(i) {
-			return invalid("record", "%d: output %d names record %d as its source", i, k, src)
+		if err := r.checkSource(i, k); err != nil {
+			return err
 		}
+	}
+	return nil
+}
+
+func (r *Result) checkSource(record, output int) error {
+	if src := binary.LittleEndian.Uint32(r.outs[output*OutputEntryLen:]); src != uint32(record) {
+		return invalid("record", "%d: output %d names record %d as its source", record, output, src)
 	}
 	return nil
 }
@@ -302,4 +311,15 @@ func (r *Result) Reason(e Entry) (text []byte, code uint32) {
 		return nil, 0
 	}
 	return o.Value[:min(len(o.Value), MaxReason)], uint32(o.TimestampMS)
+}
+
+// IsReason reports whether output k is the reason of a failed record rather
+// than an output.
+func (r *Result) IsReason(k int) bool {
+	var o Output
+	if r.table == nil || r.Output(k, &o) != nil || o.Source == None {
+		return false
+	}
+	e := r.Entry(int(o.Source))
+	return e.Status == StatusFailed && e.Flags&EntryReason != 0 && int(e.Aux) == k
 }

@@ -217,15 +217,15 @@ func wasiStandard(_ *Call, p []uint64) uint64 {
 	return wasiOK
 }
 
-// wasiFdstat describes a standard descriptor: a character device where it
-// leads to the log, so that the C library flushes at line ends, else unknown.
+// wasiFdstat describes a standard descriptor: the outputs as character
+// devices, so that the C library flushes at line ends, the input as unknown.
 func wasiFdstat(c *Call, p []uint64) uint64 {
 	fd := uint32(p[0])
 	if fd > 2 {
 		return wasiEBADF
 	}
 	var b [24]byte
-	if fd == 2 || fd == 1 && c.inst.o.Stdout == nil {
+	if fd != 0 {
 		b[0] = 2
 	}
 	binary.LittleEndian.PutUint64(b[8:], 1<<1|1<<6) // rights: read, write
@@ -292,9 +292,11 @@ func wasiRead(c *Call, p []uint64) uint64 {
 		if c.inst.o.Stdin == nil || len(b) == 0 {
 			return 0, true
 		}
+		// One Read for each call: whoever feeds the guest line by line knows
+		// when it comes for the next.
 		took, err := c.inst.o.Stdin.Read(b)
 		failed = err != nil && !errors.Is(err, io.EOF)
-		return took, err == nil && took == len(b)
+		return took, false
 	})
 	return wasiDone(c, uint32(p[3]), n, e, failed)
 }

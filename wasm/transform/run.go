@@ -70,6 +70,7 @@ func (r *run) span(lo, hi, attempt int) error {
 		}
 		return r.span(mid, hi, attempt)
 	}
+	r.report.Poisoned++
 	r.report.Poison = poison(err)
 	return r.fail(lo, code, err.Error())
 }

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weirhq/weir/wasm/abi"
@@ -79,6 +80,7 @@ const (
 	CodeRefused  uint32 = 0xFFFF0004
 	CodeRetry    uint32 = 0xFFFF0005
 	CodeTooLarge uint32 = 0xFFFF0006
+	CodeUnfit    uint32 = 0xFFFF0007
 )
 
 // ErrClosed means that the version was removed.
@@ -138,6 +140,7 @@ type Report struct {
 	Records, Outputs, Replaced, Dropped, Failed int
 	OutputBytes                                 int64 // of replaced data
 	Aborts                                      int   // instances lost to traps, limits and invalid answers
+	Poisoned                                    int   // failed records that broke the module, as opposed to those it failed
 	Retries                                     int
 	Fuel                                        uint64
 	MemoryBytes                                 int64 // largest instance
@@ -148,8 +151,9 @@ type Report struct {
 
 // Transform is one version of a module at work. Safe for concurrent use.
 type Transform struct {
-	o    Options
-	size sizer
+	o      Options
+	size   sizer
+	shadow atomic.Pointer[Shadow]
 
 	mu struct {
 		sync.Mutex
@@ -244,6 +248,22 @@ func (t *Transform) Close() {
 	t.unloadLocked()
 }
 
+// Warm loads the module and makes an instance, so that the first batch doesn't
+// have to.
+func (t *Transform) Warm(ctx context.Context) error {
+	engines, err := t.acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer t.release()
+	e, err := engines.Get(ctx)
+	if err != nil {
+		return fmt.Errorf("start module %s %s: %w", t.Name(), t.Version(), err)
+	}
+	engines.Put(e)
+	return nil
+}
+
 // Process runs the module over b and calls emit for what becomes of each
 // record, in source order: at least one Output for every record. An error of
 // emit ends it. After an error nothing of what was emitted may be used, and the
@@ -259,6 +279,16 @@ func (t *Transform) Process(ctx context.Context, b *Batch, emit func(*Output) er
 		return err
 	}
 	defer t.release()
+	if s := t.shadow.Load(); s != nil {
+		if job := s.begin(b); job != nil {
+			whole := emit
+			emit = func(o *Output) error {
+				job.saw(o)
+				return whole(o)
+			}
+			defer func() { s.end(job, err) }()
+		}
+	}
 	r := &run{t: t, ctx: ctx, engines: engines, whole: b, emit: emit}
 	defer func() {
 		r.putBack()
