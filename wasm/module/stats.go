@@ -1,0 +1,103 @@
+package module
+
+import (
+	"sync"
+	"time"
+
+	"github.com/weirhq/weir/wasm/egress"
+	"github.com/weirhq/weir/wasm/guest"
+	"github.com/weirhq/weir/wasm/host"
+	"github.com/weirhq/weir/wasm/transform"
+)
+
+// Stats are a version's counters since the process began.
+type Stats struct {
+	Batches     uint64                  `json:"batches"`
+	Records     uint64                  `json:"records"`
+	Outputs     uint64                  `json:"outputs"`
+	Dropped     uint64                  `json:"dropped"`
+	Failed      uint64                  `json:"failed"`
+	Aborts      uint64                  `json:"aborts"` // instances lost to traps, limits and invalid answers
+	Retries     uint64                  `json:"retries"`
+	Errors      uint64                  `json:"errors"` // batches that could not be run at all
+	Fuel        uint64                  `json:"fuel"`
+	WallSeconds float64                 `json:"wall_seconds"`
+	MemoryBytes int64                   `json:"memory_bytes"` // largest instance seen
+	LastError   string                  `json:"last_error,omitempty"`
+	Metrics     []guest.Metric          `json:"metrics,omitempty"`
+	HTTP        *egress.Stats           `json:"http,omitempty"`
+	Shadow      *transform.ShadowReport `json:"shadow,omitempty"`
+}
+
+type counters struct {
+	mu sync.Mutex
+	s  Stats
+}
+
+func (c *counters) add(r *transform.Report) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := &c.s
+	s.Batches++
+	s.Records += uint64(r.Records)
+	s.Outputs += uint64(r.Outputs)
+	s.Dropped += uint64(r.Dropped)
+	s.Failed += uint64(r.Failed)
+	s.Aborts += uint64(r.Aborts)
+	s.Retries += uint64(r.Retries)
+	s.Fuel += r.Fuel
+	s.WallSeconds += r.Wall.Seconds()
+	s.MemoryBytes = max(s.MemoryBytes, r.MemoryBytes)
+	if r.Err != nil {
+		s.Errors++
+		s.LastError = r.Err.Error()
+	} else if r.Poison != "" {
+		s.LastError = r.Poison
+	}
+}
+
+func (c *counters) snapshot() Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.s
+}
+
+// logLines is how many log lines are kept for each version; a line is at most
+// 1 KiB, so a log takes at most half a megabyte.
+const logLines = 500
+
+// Log keeps the last lines of a version. The zero value is empty and ready;
+// it is safe for concurrent use.
+type Log struct {
+	mu    sync.Mutex
+	lines []LogLine // ring
+	next  int
+}
+
+// LogLine is one line of a module's log.
+type LogLine struct {
+	Time  time.Time `json:"time"`
+	Level string    `json:"level"`
+	Text  string    `json:"text"`
+}
+
+var levels = map[host.Level]string{host.LevelDebug: "debug", host.LevelInfo: "info", host.LevelWarn: "warn", host.LevelError: "error"}
+
+func (l *Log) add(at time.Time, level host.Level, text []byte) {
+	line := LogLine{Time: at, Level: levels[level], Text: string(text)}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.lines) < logLines {
+		l.lines = append(l.lines, line)
+		return
+	}
+	l.lines[l.next] = line
+	l.next = (l.next + 1) % logLines
+}
+
+// Lines returns a copy of the lines kept, oldest first.
+func (l *Log) Lines() []LogLine {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return append(append([]LogLine{}, l.lines[l.next:]...), l.lines[:l.next]...)
+}
