@@ -132,11 +132,15 @@ func (e *epochState) rowsWritten(d *epoch.Directory) {
 // an epoch in two tables is no harm, but is compacted once.
 func (c *Committer) makeRoom(g *group) {
 	e := &c.epoch
-	if e.bytes == 0 {
+	// Below half of it Pebble would make the next one no larger.
+	if 2*e.bytes <= e.arena {
 		return
 	}
-	estimate := int64(float64(g.bytes) * c.stats.ratio())
-	if e.bytes+estimate > e.arena*95/100 {
+	raw := 0
+	for _, p := range g.touched.pending {
+		raw += p.bytes
+	}
+	if e.bytes+int64(float64(raw)*c.stats.ratio()) > e.arena*95/100 {
 		c.closeEpoch()
 	}
 }
