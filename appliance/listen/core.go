@@ -33,6 +33,8 @@ type exchange interface {
 	readBody(p []byte) (int, error)
 	// setBody makes Body return b.
 	setBody(b []byte)
+	// streaming tells whether the answer is to be a stream.
+	streaming() bool
 }
 
 // The answers to requests that are over a limit.
@@ -42,6 +44,7 @@ var (
 	refuseStreams = &api.Refusal{Status: 503, Code: "ServiceUnavailable", Message: "Too many streamed answers are in flight. Try again."}
 	refuseSize    = &api.Refusal{Status: 413, Code: "RequestEntityTooLargeException", Message: "The request body is larger than this server takes."}
 	refuseSlow    = &api.Refusal{Status: 408, Code: "RequestTimeout", Message: "The request body came too slowly."}
+	refuseVersion = &api.Refusal{Status: 505, Code: "HTTPVersionNotSupported", Message: "A streamed answer needs HTTP/1.1 or HTTP/2."}
 	refuseCut     = &api.Refusal{Status: 400, Code: "IncompleteBody", Message: "The request body ended before its length."}
 )
 
@@ -71,8 +74,29 @@ func (s *Server) handle(ctx context.Context, x exchange, res api.Response) (abor
 	}
 	x.setBody(body)
 	s.call(ctx, x, res)
+	if x.streaming() {
+		s.admitStream(ctx, x, res)
+	}
 	return false
 }
+
+// admitStream lets a streamed answer begin, or refuses it. What begins has to end
+// with endStream.
+func (s *Server) admitStream(ctx context.Context, x exchange, res api.Response) {
+	why := refuseVersion
+	if x.Proto() != "HTTP/1.0" {
+		if s.streams.Add(1) <= int64(s.o.MaxStreams) {
+			return
+		}
+		s.endStream()
+		why = refuseStreams
+	}
+	res.Stream(nil)
+	*res.Body() = (*res.Body())[:0]
+	s.refuse(ctx, x, res, why)
+}
+
+func (s *Server) endStream() { s.streams.Add(-1) }
 
 // call runs the handler; a panic is answered, logged and counted, because one
 // request that meets a bug must not end everybody else's.
@@ -190,20 +214,11 @@ func (s *Server) holdBody(ctx context.Context, n int) bool {
 	return true
 }
 
-// beginStream takes a place for a streamed answer.
-func (s *Server) beginStream() bool {
-	if s.streams.Add(1) > int64(s.o.MaxStreams) {
-		s.streams.Add(-1)
-		return false
-	}
-	return true
-}
-
 func newBodies(o *Options) *semaphore.Weighted { return semaphore.NewWeighted(int64(o.MaxBodyMemory)) }
 
 // runStream calls fn and turns its panic into an error.
 func (s *Server) runStream(ctx context.Context, fn func(context.Context, api.StreamWriter) error, w api.StreamWriter) (err error) {
-	defer s.streams.Add(-1)
+	defer s.endStream()
 	defer func() {
 		if v := recover(); v != nil {
 			s.stats.panics.Add(1)

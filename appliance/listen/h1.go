@@ -45,6 +45,9 @@ func (s *Server) stateHTTP1(nc net.Conn, state fasthttp.ConnState) {
 	if c, ok := nc.(*conn); ok && state == fasthttp.StateIdle {
 		c.releaseOut()
 		c.setPhase(phaseIdle)
+		if s.isDraining() { // drain may have looked before
+			c.shutIdle()
+		}
 	}
 }
 
@@ -106,24 +109,12 @@ func (s *Server) serveHTTP1(ctx *fasthttp.RequestCtx) {
 	if c.getPhase() != phaseBody {
 		c.beginBody() // for what fasthttp reads of a body that nobody wanted
 	}
-	switch {
-	case stream == nil:
+	if stream == nil {
 		ctx.Response.SetBodyRaw(c.out)
-	case !ctx.Request.Header.IsHTTP11():
-		c.out = c.out[:0]
-		s.answer1(ctx, c, &api.Refusal{Status: 505, Code: "HTTPVersionNotSupported", Message: "A streamed answer needs HTTP/1.1 or HTTP/2."})
-	case !s.beginStream():
-		c.out = c.out[:0]
-		s.answer1(ctx, c, refuseStreams)
-	default:
-		ctx.Response.ImmediateHeaderFlush = true
-		ctx.Response.SetBodyStream(&stream1{c: c, fn: stream}, -1)
+		return
 	}
-}
-
-func (s *Server) answer1(ctx *fasthttp.RequestCtx, c *conn, why *api.Refusal) {
-	api.WriteError(&response1{ctx: ctx, c: c}, why)
-	ctx.Response.SetBodyRaw(c.out)
+	ctx.Response.ImmediateHeaderFlush = true
+	ctx.Response.SetBodyStream(&stream1{c: c, fn: stream}, -1)
 }
 
 // Method returns constants for the usual methods.
@@ -196,6 +187,8 @@ func (x *http1) readBody(p []byte) (int, error) {
 
 func (x *http1) setBody(b []byte) { x.body = b }
 
+func (x *http1) streaming() bool { return x.stream != nil }
+
 func (x *response1) SetStatus(code int) { x.ctx.SetStatusCode(code) }
 
 func (x *response1) Status() int { return x.ctx.Response.StatusCode() }
@@ -224,7 +217,16 @@ func (x *response1) Stream(fn func(context.Context, api.StreamWriter) error) { x
 type stream1 struct {
 	c   *conn
 	fn  func(context.Context, api.StreamWriter) error
-	err error
+	ran bool
+}
+
+// Close is called in the end, also when the header could not be sent.
+func (b *stream1) Close() error {
+	if !b.ran {
+		b.ran = true
+		b.c.s.endStream()
+	}
+	return nil
 }
 
 // SupportsBodyWriteTo makes fasthttp call WriteTo.
@@ -238,6 +240,7 @@ func (b *stream1) Read([]byte) (int, error) {
 // WriteTo runs the stream.
 func (b *stream1) WriteTo(io.Writer) (int64, error) {
 	s := b.c.s
+	b.ran = true
 	w := &chunks{c: b.c, buf: getBuffer(smallestBuffer)[:chunkHead]}
 	w.buf = append(w.buf, b.c.out...)
 	b.c.releaseOut()

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/netip"
@@ -25,7 +26,7 @@ const windowBytes = 256 << 10
 // newHTTP2 makes the HTTP/2 server and the base it is configured by, whose
 // Shutdown tells clients to open no more streams.
 func (s *Server) newHTTP2() (*http.Server, *http2.Server) {
-	base := &http.Server{Handler: http.HandlerFunc(s.serveHTTP2), MaxHeaderBytes: s.o.MaxHeaderBytes}
+	base := &http.Server{Handler: http.HandlerFunc(s.serveHTTP2), MaxHeaderBytes: s.o.MaxHeaderBytes, ErrorLog: log.New(io.Discard, "", 0)}
 	h2 := &http2.Server{
 		MaxConcurrentStreams:         uint32(s.o.MaxStreamsPerConn),
 		MaxReadFrameSize:             16 << 10, // a connection keeps a buffer of this size
@@ -97,13 +98,8 @@ func (s *Server) serveHTTP2(w http.ResponseWriter, r *http.Request) {
 	x.path, x.query, _ = strings.Cut(r.RequestURI, "?")
 	abort := s.handle(r.Context(), x, (*response2)(x))
 	if x.stream != nil && !abort {
-		if !s.beginStream() {
-			x.out = x.out[:0]
-			api.WriteError((*response2)(x), refuseStreams)
-		} else {
-			s.stream2(x)
-			return
-		}
+		s.stream2(x)
+		return
 	}
 	w.Header().Set("Content-Length", strconv.Itoa(len(x.out)))
 	_ = x.ctl.SetWriteDeadline(s.writeUntil(len(x.out)))
@@ -190,6 +186,8 @@ func (x *http2x) readBody(p []byte) (int, error) {
 }
 
 func (x *http2x) setBody(b []byte) { x.body = b }
+
+func (x *http2x) streaming() bool { return x.stream != nil }
 
 func (x *response2) SetStatus(code int) { x.status = code }
 

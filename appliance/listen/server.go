@@ -41,7 +41,7 @@ type Server struct {
 	mu struct {
 		sync.Mutex
 		drained   bool
-		listeners map[net.Listener]struct{}
+		listeners map[*net.Listener]struct{}
 		conns     map[*conn]struct{}
 		byAddr    map[netip.Prefix]int
 	}
@@ -78,7 +78,7 @@ func New(o Options) *Server {
 	s := &Server{o: o.withDefaults(), draining: make(chan struct{})}
 	s.ctx, s.stopNow = context.WithCancel(api.WithDraining(context.Background(), s.draining))
 	s.bodies = newBodies(&s.o)
-	s.mu.listeners = map[net.Listener]struct{}{}
+	s.mu.listeners = map[*net.Listener]struct{}{}
 	s.mu.conns = map[*conn]struct{}{}
 	s.mu.byAddr = map[netip.Prefix]int{}
 	s.h1 = s.newHTTP1()
@@ -128,11 +128,11 @@ func (s *Server) Serve(ln net.Listener) error {
 		_ = ln.Close()
 		return ErrClosed
 	}
-	s.mu.listeners[ln] = struct{}{}
+	s.mu.listeners[&ln] = struct{}{}
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
-		delete(s.mu.listeners, ln)
+		delete(s.mu.listeners, &ln)
 		s.mu.Unlock()
 		_ = ln.Close()
 	}()
@@ -348,7 +348,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		close(s.draining)
 	}
 	for ln := range s.mu.listeners {
-		_ = ln.Close()
+		_ = (*ln).Close()
 	}
 	for c := range s.mu.conns {
 		c.shutIdle()

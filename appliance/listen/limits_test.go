@@ -1,0 +1,447 @@
+package listen
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/weirhq/weir/appliance/api"
+	"golang.org/x/net/http2"
+)
+
+// refuser is a handler that words refusals itself, as the AWS services do.
+type refuser struct{ api.Handler }
+
+func (refuser) Refuse(_ context.Context, _ api.Request, res api.Response, why *api.Refusal) {
+	res.SetStatus(why.Status)
+	_, _ = res.Write([]byte("refused: " + why.Code))
+}
+
+func TestBodyLimit(t *testing.T) {
+	eachClient(t, Options{Handler: refuser{echo}, MaxBodyBytes: 200 << 10, MaxBodyMemory: 1}, func(t *testing.T, s *Server, c *http.Client, url, _ string) {
+		for _, known := range []bool{true, false} {
+			for size, want := range map[int]int{200 << 10: 200, 200<<10 + 1: 413, 1 << 20: 413} {
+				var r io.Reader = strings.NewReader(strings.Repeat("x", size))
+				if !known {
+					r = io.MultiReader(r)
+				}
+				req, _ := http.NewRequestWithContext(t.Context(), "POST", url, r)
+				res, err := c.Do(req)
+				if err != nil {
+					if want == 413 { // the connection may be cut while the client still sends
+						continue
+					}
+					t.Fatal(err)
+				}
+				b, _ := io.ReadAll(res.Body)
+				_ = res.Body.Close()
+				if res.StatusCode != want || want == 413 && string(b) != "refused: RequestEntityTooLargeException" {
+					t.Errorf("%d bytes, length known %v: %d %.50s", size, known, res.StatusCode, b)
+				}
+			}
+		}
+		until(t, "all body memory is free", func() bool { return s.Stats().BodyBytes == 0 && s.Stats().Requests == 0 })
+	})
+}
+
+func TestBodyThatIsTooLargeIsRefusedBeforeItIsSent(t *testing.T) {
+	_, addr := start(t, Options{Handler: echo, MaxBodyBytes: 1000})
+	c := dial(t, addr)
+	c.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000\r\n\r\n")
+	c.send(strings.Repeat("x", 8<<10)) // fasthttp asks for the first bytes
+	if res, _ := c.answer(); res.StatusCode != 413 || !res.Close {
+		t.Errorf("%d, close %v", res.StatusCode, res.Close)
+	}
+	c.closed()
+}
+
+func TestHeaderLimit(t *testing.T) {
+	eachClient(t, Options{Handler: echo, MaxHeaderBytes: 8 << 10}, func(t *testing.T, _ *Server, c *http.Client, url, _ string) {
+		for size, want := range map[int]int{4 << 10: 200, 100 << 10: 431} {
+			req, _ := http.NewRequestWithContext(t.Context(), "GET", url, nil)
+			req.Header.Set("X-Large", strings.Repeat("x", size))
+			res, err := c.Do(req)
+			if err != nil {
+				if want == 200 {
+					t.Fatal(err)
+				}
+				continue // HTTP/2 may reset instead
+			}
+			_ = res.Body.Close()
+			if res.StatusCode != want {
+				t.Errorf("%d bytes: %d", size, res.StatusCode)
+			}
+		}
+	})
+}
+
+func TestRequestsThatAreNotHTTP(t *testing.T) {
+	_, addr := start(t, Options{Handler: echo})
+	for _, in := range []string{"nonsense\r\n\r\n", "GET / HTTP/1.1\r\nHost : x\r\nA\r\n\r\n", "\x00\x01\x02\r\n\r\n", "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n"} {
+		c := dial(t, addr)
+		c.send(in)
+		if b, err := io.ReadAll(c.in); err == nil && !strings.HasPrefix(string(b), "HTTP/1.1 400") {
+			t.Errorf("%q: %q", in, b)
+		}
+	}
+	c := dial(t, addr)
+	c.send("\x16\x03\x01\x00\x05nonsense")
+	_, _ = io.ReadAll(c.in)
+}
+
+func TestSlowClientsAreCutOffAndOthersServed(t *testing.T) {
+	s, addr := start(t, Options{
+		Handler: refuser{echo}, HandshakeTimeout: 200 * time.Millisecond, HeaderTimeout: 200 * time.Millisecond,
+		Grace: 200 * time.Millisecond, MinRate: 1 << 20, BodyTimeout: 2 * time.Second, IdleTimeout: 1300 * time.Millisecond,
+	})
+	cases := []struct{ what, send, want string }{
+		{"sends nothing", "", ""},
+		{"sends half of TLS", "\x16\x03\x01", ""},
+		{"sends half of the preface", preface[:10], ""},
+		{"sends half a header", "POST / HTTP/1.1\r\nHost:", "HTTP/1.1 408 "},
+		{"sends half a small body", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 10\r\n\r\nhalf", "HTTP/1.1 408 "},
+		{"sends half a large body", "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("x", 50000), "HTTP/1.1 408 "},
+		{"sends half a chunk", "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabc", "HTTP/1.1 408 "},
+		{"is idle after a request", "GET / HTTP/1.1\r\nHost: h\r\n\r\n", "HTTP/1.1 200 OK"},
+		{"speaks HTTP/2 and says nothing", preface, ""},
+	}
+	done := make(chan string, len(cases))
+	for _, tc := range cases {
+		c := dial(t, addr)
+		c.send(tc.send)
+		go func() {
+			got, err := io.ReadAll(c.in)
+			var timeout net.Error
+			if errors.As(err, &timeout) && timeout.Timeout() || !strings.HasPrefix(string(got), tc.want) {
+				done <- fmt.Sprintf("a client that %s gets %q, %v", tc.what, got, err)
+				return
+			}
+			done <- ""
+		}()
+	}
+	for range cases {
+		if status, _, _ := post(t, &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, "http://"+addr, strings.NewReader("quick")); status != 200 {
+			t.Errorf("a quick client gets %d", status)
+		}
+		if problem := <-done; problem != "" {
+			t.Error(problem)
+		}
+	}
+	until(t, "nobody is left", func() bool { return s.Stats().Conns == 0 })
+}
+
+func TestSlowHTTP2Body(t *testing.T) {
+	_, addr := start(t, Options{Handler: refuser{echo}, Grace: 200 * time.Millisecond, BodyTimeout: time.Second})
+	for _, known := range []bool{true, false} {
+		tr := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, addr)
+		}}
+		r, w := io.Pipe()
+		req, _ := http.NewRequestWithContext(t.Context(), "POST", "http://"+addr, r)
+		if known {
+			req.ContentLength = 100
+		}
+		go func() { _, _ = w.Write([]byte("half")) }()
+		res, err := tr.RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, _ := io.ReadAll(res.Body)
+		if res.StatusCode != 408 || string(b) != "refused: RequestTimeout" {
+			t.Errorf("%d %s", res.StatusCode, b)
+		}
+		_ = w.Close()
+		tr.CloseIdleConnections()
+	}
+}
+
+// gateKeeper is a handler whose requests wait until they are let go.
+func gateKeeper() (h api.Handler, entered, leave chan struct{}) {
+	entered, leave = make(chan struct{}, 100), make(chan struct{})
+	return refuser{api.HandlerFunc(func(ctx context.Context, req api.Request, res api.Response) {
+		if string(req.Path()) == "/stream" {
+			res.Stream(func(ctx context.Context, w api.StreamWriter) error {
+				entered <- struct{}{}
+				select {
+				case <-leave:
+					_, err := w.Write([]byte("left"))
+					return err
+				case <-api.Draining(ctx):
+					_, err := w.Write([]byte("drained"))
+					return err
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			})
+			return
+		}
+		entered <- struct{}{}
+		select {
+		case <-leave:
+		case <-ctx.Done():
+		}
+		_, _ = res.Write([]byte("served"))
+	})}, entered, leave
+}
+
+func TestRequestsInFlightAreLimited(t *testing.T) {
+	for _, what := range []string{"requests", "body memory", "streams"} {
+		h, entered, leave := gateKeeper()
+		o := Options{Handler: h, QueueTimeout: 20 * time.Millisecond}
+		path := "/"
+		switch what {
+		case "requests":
+			o.MaxRequests = 2
+		case "body memory":
+			o.MaxBodyBytes, o.MaxBodyMemory = 1000, 2000
+		case "streams":
+			o.MaxStreams, path = 2, "/stream"
+		}
+		t.Run(what, func(t *testing.T) {
+			eachClient(t, o, func(t *testing.T, s *Server, c *http.Client, url, _ string) {
+				results := make(chan string, 2)
+				body := strings.Repeat("x", 900)
+				for range 2 {
+					go func() {
+						res, err := c.Post(url+path, "", strings.NewReader(body))
+						if err != nil {
+							results <- err.Error()
+							return
+						}
+						b, _ := io.ReadAll(res.Body)
+						results <- fmt.Sprint(res.StatusCode, " ", string(b))
+					}()
+				}
+				<-entered
+				<-entered
+				status, header, got := post(t, c, url+path, strings.NewReader(body))
+				if status != 503 || !strings.Contains(got, "ServiceUnavailable") || header.Get("Retry-After") == "" {
+					t.Errorf("%d %s %v", status, got, header)
+				}
+				for range 2 {
+					leave <- struct{}{}
+				}
+				for range 2 {
+					if got := <-results; got != "200 served" && got != "200 left" {
+						t.Error(got)
+					}
+				}
+				until(t, "nothing is held", func() bool { st := s.Stats(); return st.Requests == 0 && st.Streams == 0 && st.BodyBytes == 0 })
+			})
+		})
+	}
+}
+
+func TestConnectionsAreLimited(t *testing.T) {
+	s, addr := start(t, Options{Handler: echo, MaxConns: 3})
+	var held []*raw
+	for range 3 {
+		c := dial(t, addr)
+		c.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+		c.answer()
+		held = append(held, c)
+	}
+	c := dial(t, addr)
+	c.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+	if res, got := c.answer(); res.StatusCode != 503 || !strings.Contains(got, "ServiceUnavailable") || res.Header.Get("Retry-After") == "" {
+		t.Errorf("%d %s", res.StatusCode, got)
+	}
+	c.closed()
+	if _, err := tls.Dial("tcp", addr, clientTLS()); err == nil {
+		t.Error("a TLS client found room")
+	}
+	held[0].send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+	if res, _ := held[0].answer(); res.StatusCode != 200 {
+		t.Errorf("an old client gets %d", res.StatusCode)
+	}
+	_ = held[1].Close()
+	until(t, "there is room again", func() bool { return s.Stats().Conns == 2 })
+	c = dial(t, addr)
+	c.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+	if res, _ := c.answer(); res.StatusCode != 200 {
+		t.Errorf("%d after one has left", res.StatusCode)
+	}
+	if got := s.Stats().TurnedAway; got != 2 {
+		t.Errorf("%d turned away", got)
+	}
+}
+
+// farAway is a listener whose connections come from addresses of the test's choice.
+type farAway struct {
+	net.Listener
+	addr func() net.Addr
+}
+
+type farConn struct {
+	net.Conn
+	addr net.Addr
+}
+
+func (l farAway) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return farConn{c, l.addr()}, nil
+}
+
+func (c farConn) RemoteAddr() net.Addr { return c.addr }
+
+func startFar(t *testing.T, o Options, addr func() net.Addr) (s *Server, near string) {
+	s, _ = start(t, o)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { _ = s.Serve(farAway{ln, addr}) }()
+	return s, ln.Addr().String()
+}
+
+func TestConnectionsPerAddressAreLimited(t *testing.T) {
+	from := make(chan string, 1)
+	s, addr := startFar(t, Options{Handler: echo, MaxConnsPerAddress: 2}, func() net.Addr {
+		return &net.TCPAddr{IP: net.ParseIP(<-from), Port: 9}
+	})
+	for _, tc := range []struct {
+		ip   string
+		want int
+	}{
+		{"192.0.2.1", 200}, {"192.0.2.1", 200}, {"192.0.2.1", 503}, {"192.0.2.2", 200},
+		{"2001:db8::1", 200}, {"2001:db8::2", 200}, {"2001:db8::3", 503}, {"2001:db8:0:1::1", 200},
+	} {
+		from <- tc.ip
+		c := dial(t, addr)
+		c.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+		if res, _ := c.answer(); res.StatusCode != tc.want {
+			t.Errorf("%s: %d, want %d", tc.ip, res.StatusCode, tc.want)
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.mu.byAddr) != 4 {
+		t.Errorf("%d addresses", len(s.mu.byAddr))
+	}
+}
+
+func TestCleartextMayBeRefused(t *testing.T) {
+	_, addr := startFar(t, Options{Handler: echo, Cleartext: LoopbackPeer}, func() net.Addr {
+		return &net.TCPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 9}
+	})
+	c := dial(t, addr)
+	c.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello")
+	if res, got := c.answer(); res.StatusCode != 403 || !strings.Contains(got, "use https") {
+		t.Errorf("%d %s", res.StatusCode, got)
+	}
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: clientTLS()}}
+	defer client.CloseIdleConnections()
+	if status, _, _ := post(t, client, "https://"+addr, nil); status != 200 {
+		t.Errorf("TLS: %d", status)
+	}
+	_, near := start(t, Options{Handler: echo, Cleartext: LoopbackPeer})
+	if status, _, _ := post(t, &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}, "http://"+near, nil); status != 200 {
+		t.Errorf("loopback: %d", status)
+	}
+}
+
+func TestDrainFinishesRequestsAndEndsStreams(t *testing.T) {
+	for name, dialer := range clients() {
+		t.Run(name, func(t *testing.T) {
+			h, entered, leave := gateKeeper()
+			s, addr := start(t, Options{Handler: h})
+			c, url := dialer(addr)
+			idle := dial(t, addr)
+			idle.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+			<-entered
+			leave <- struct{}{}
+			idle.answer()
+			results := make(chan string, 2)
+			for _, path := range []string{"/", "/stream"} {
+				go func() {
+					res, err := c.Get(url + path)
+					if err != nil {
+						results <- err.Error()
+						return
+					}
+					b, err := io.ReadAll(res.Body)
+					results <- fmt.Sprint(string(b), err)
+				}()
+				<-entered
+			}
+			done := make(chan error, 1)
+			go func() { done <- s.Shutdown(t.Context()) }()
+			idle.closed()
+			if got := <-results; got != "drained<nil>" {
+				t.Errorf("stream: %s", got)
+			}
+			until(t, "no new connection is accepted", func() bool {
+				c, err := net.Dial("tcp", addr)
+				if err == nil {
+					_ = c.Close()
+				}
+				return err != nil
+			})
+			leave <- struct{}{}
+			if got := <-results; got != "served<nil>" {
+				t.Errorf("request: %s", got)
+			}
+			if err := <-done; err != nil {
+				t.Errorf("Shutdown: %v", err)
+			}
+			if got := s.Stats(); got.Conns != 0 || got.Requests != 0 || got.Streams != 0 {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+}
+
+func TestDrainHasATimeLimit(t *testing.T) {
+	h, entered, _ := gateKeeper()
+	s, addr := start(t, Options{Handler: h, DrainTimeout: 50 * time.Millisecond})
+	for _, dialer := range clients() {
+		c, url := dialer(addr)
+		go func() {
+			res, err := c.Get(url + "/")
+			if err == nil {
+				_ = res.Body.Close()
+			}
+		}()
+		<-entered
+	}
+	if err := s.Shutdown(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("Shutdown: %v", err)
+	}
+	if got := s.Stats(); got.Conns != 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestCertificateIsReloaded(t *testing.T) {
+	current := make(chan *tls.Certificate, 1)
+	current <- testServer()
+	_, addr := start(t, Options{Handler: echo, Certificate: func() (*tls.Certificate, error) {
+		c := <-current
+		current <- c
+		return c, nil
+	}})
+	serial := func() string {
+		c, err := tls.Dial("tcp", addr, clientTLS())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = c.Close() }()
+		return c.ConnectionState().PeerCertificates[0].SerialNumber.String()
+	}
+	first := serial()
+	<-current
+	current <- testAuthority().issue("localhost")
+	if second := serial(); second == first {
+		t.Error("the old certificate is still served")
+	}
+}
