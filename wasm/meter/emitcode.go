@@ -163,8 +163,17 @@ func (e *emitter) entry() {
 func (e *emitter) point(p point, src []byte) int {
 	switch p.kind {
 	case atLoop:
-		e.spend(e.b.regions[p.arg].cost)
-		e.check()
+		e.loop(p, src)
+	case atLoopEnd:
+		e.loopEnd(p.arg)
+	case atBranch:
+		e.op(src[p.offset], p.arg)
+	case atTable:
+		depths := e.b.depths[p.arg:]
+		e.op(opBrTable, depths[0])
+		for _, d := range depths[1 : depths[0]+2] {
+			e.code = appendU32(e.code, d)
+		}
 	case atFunction:
 		e.op(src[p.offset], e.shift(p.arg))
 	case atReturn:
@@ -181,6 +190,57 @@ func (e *emitter) point(p point, src []byte) int {
 		e.selectFloat(valueType(p.arg))
 	}
 	return p.offset + p.size
+}
+
+// loop writes a loop's beginning. The refill stands outside of the loop:
+//
+//	block $exit
+//	  loop $again
+//	    block $empty
+//	      loop            ;; the original
+//	        fuel -= cost
+//	        br_if $empty (fuel < 0)
+//	        …
+//	      end
+//	      br $exit
+//	    end
+//	    refill
+//	    fuel += cost        ;; to be taken again
+//	    br $again
+//	  end
+//	end
+//
+// because wazero allocates registers without regard to how often a block runs: a
+// call inside the loop, though it almost never happens, would have the loop
+// keep its values in memory (measured: 1.4 times plain instead of 1.1 for Go guests).
+func (e *emitter) loop(p point, src []byte) {
+	kind := src[p.offset+1 : p.offset+p.size]
+	e.code = append(append(e.code, opBlock), kind...)
+	e.code = append(append(e.code, opLoop), kind...)
+	e.code = append(e.code, opBlock)
+	if in := e.b.regions[p.arg].in; in == "" {
+		e.code = append(e.code, 0x40)
+	} else {
+		e.code = appendS32(e.code, int32(e.typeIndex(in, in)))
+	}
+	e.code = append(append(e.code, opLoop), kind...)
+	e.spend(e.b.regions[p.arg].cost)
+	e.op(opGlobalGet, e.fuel())
+	e.isNegative()
+	e.op(opBrIf, 1)
+}
+
+// loopEnd writes what follows a loop.
+func (e *emitter) loopEnd(reg uint32) {
+	e.op(opBr, 2)
+	e.code = append(e.code, opEnd)
+	e.op(opCall, e.refill())
+	e.op(opGlobalGet, e.fuel())
+	e.constant(int32(e.b.regions[reg].cost))
+	e.code = append(e.code, opI32Add)
+	e.op(opGlobalSet, e.fuel())
+	e.op(opBr, 0)
+	e.code = append(e.code, opEnd, opEnd)
 }
 
 // bulk charges by the length that lies on top of the stack and stays there:

@@ -9,10 +9,11 @@ import "strings"
 type region struct {
 	cost   uint32
 	callee []uint32 // direct calls to functions of the module; their cost is added when they don't charge themselves
+	in     string   // parameters of the loop
 }
 
-// A point is a place in a body where the rewriter inserts or replaces. offset
-// is where the operator begins (for a loop, where its content begins).
+// A point is a place in a body where the rewriter inserts or replaces. It
+// covers the operator, or is empty and lies after a loop's end.
 type point struct {
 	offset, size int
 	kind         pointKind
@@ -23,8 +24,11 @@ type pointKind uint8
 
 const (
 	atLoop      pointKind = iota // arg is the loop's region
+	atLoopEnd                    // after it; arg is the loop's region
+	atBranch                     // br or br_if out of a loop; arg is its depth in the rewritten function
+	atTable                      // br_table out of a loop; arg is where its depths begin in body.depths
 	atFunction                   // call or ref.func; arg is the function
-	atReturn                     // arg is the number of enclosing blocks
+	atReturn                     // arg is the depth in the rewritten function of the block around the body
 	atBulk                       // arg is how the length on top of the stack is charged: bulkMemory…
 	atRemainder                  // arg is the operator
 	atSelect                     // arg is the value type
@@ -47,7 +51,8 @@ type body struct {
 	start    int    // offset of the first operator
 	regions  []region
 	points   []point
-	indirect bool // has call_indirect
+	depths   []uint32 // of branch tables: how many, then each, the default last
+	indirect bool     // has call_indirect
 	// first is the region of a loop that is always entered, before anything
 	// can branch, or 0: the entry's cost is charged with it.
 	first uint32
@@ -66,7 +71,11 @@ type frame struct {
 	height      int
 	unreachable bool
 	region      uint32
+	loops       uint32 // how many loops are open, this frame included
 }
+
+// loopBlocks is how many blocks the rewriter puts around each loop.
+const loopBlocks = 3
 
 // validator checks one function at a time; it is reused for all of them.
 type validator struct {
@@ -138,7 +147,14 @@ func (v *validator) push(op byte, in, out string, reg uint32) {
 	if len(v.frames) > v.m.caps.Nesting {
 		v.r.fail(ErrLimit, "blocks nested %d deep; the limit is %d", len(v.frames), v.m.caps.Nesting)
 	}
-	v.frames = append(v.frames, frame{op: op, in: in, out: out, height: len(v.stack), region: reg})
+	f := frame{op: op, in: in, out: out, height: len(v.stack), region: reg}
+	if len(v.frames) > 0 {
+		f.loops = v.top().loops
+	}
+	if op == opLoop {
+		f.loops++
+	}
+	v.frames = append(v.frames, f)
 	v.give(in)
 }
 
@@ -206,6 +222,11 @@ func (v *validator) label(depth uint32) string {
 	return f.out
 }
 
+// rewritten gives the depth that a branch will have with the blocks added around the loops it leaves.
+func (v *validator) rewritten(depth uint32) uint32 {
+	return depth + loopBlocks*(v.top().loops-v.frames[len(v.frames)-1-int(depth)].loops)
+}
+
 func (v *validator) countBlocks(n int) {
 	if v.blocks += n; v.blocks > v.m.caps.Blocks {
 		v.r.fail(ErrLimit, "%d blocks and branch table targets; the limit is %d", v.blocks, v.m.caps.Blocks)
@@ -248,7 +269,7 @@ func (v *validator) operator() {
 		v.unreachable()
 	case 0x01: // nop
 	case opBlock, opLoop, opIf:
-		v.block(op)
+		v.block(op, start)
 	case opElse, opEnd:
 		v.end(op)
 	case opBr, opBrIf, opBrTable, opReturn:
@@ -332,7 +353,7 @@ func (v *validator) fixed(o *operator) {
 	v.give(o.out)
 }
 
-func (v *validator) block(op byte) {
+func (v *validator) block(op byte, start int) {
 	t := v.blockType()
 	v.countBlocks(1)
 	if op == opIf {
@@ -342,9 +363,9 @@ func (v *validator) block(op byte) {
 	v.take(t.in)
 	reg := v.top().region
 	if op == opLoop {
-		reg = uint32(len(v.b.regions))
-		v.b.regions = append(v.b.regions, region{})
-		v.mark(v.r.pos, atLoop, reg)
+		v.b.regions = append(v.b.regions, region{in: t.in})
+		reg = uint32(len(v.b.regions) - 1)
+		v.mark(start, atLoop, reg)
 		if !v.branched && v.b.first == 0 {
 			v.b.first = reg
 		}
@@ -371,6 +392,9 @@ func (v *validator) end(op byte) {
 		v.r.fail(ErrMalformed, "if without else must leave what it takes")
 	}
 	v.frames = v.frames[:len(v.frames)-1]
+	if f.op == opLoop {
+		v.mark(v.r.pos, atLoopEnd, f.region)
+	}
 	if len(v.frames) > 0 {
 		v.give(f.out)
 	}
@@ -380,37 +404,56 @@ func (v *validator) branch(op byte, start int) {
 	v.branched = true
 	switch op {
 	case opReturn:
-		v.mark(start, atReturn, uint32(len(v.frames)-1))
+		v.mark(start, atReturn, v.rewritten(uint32(len(v.frames)-1)))
 		v.take(v.frames[0].out)
 		v.unreachable()
 	case opBr:
-		v.take(v.label(v.r.u32()))
+		v.take(v.target(start))
 		v.unreachable()
 	case opBrIf:
-		t := v.label(v.r.u32())
+		t := v.target(start)
 		v.takeOne(i32)
 		v.take(t)
 		v.give(t)
 	case opBrTable:
-		v.branchTable()
+		v.branchTable(start)
 	}
 }
 
-func (v *validator) branchTable() {
+// target reads the depth of a branch and returns the types it takes.
+func (v *validator) target(start int) string {
+	depth := v.r.u32()
+	t := v.label(depth)
+	if d := v.rewritten(depth); d != depth {
+		v.mark(start, atBranch, d)
+	}
+	return t
+}
+
+func (v *validator) branchTable(start int) {
 	n := v.r.count("branch table targets", v.m.caps.Blocks)
 	v.countBlocks(n + 1)
 	targets := v.r.pos
 	for range n {
 		v.r.u32()
 	}
-	def := v.label(v.r.u32())
+	depth := v.r.u32()
+	def := v.label(depth)
 	v.takeOne(i32)
+	if v.top().loops > 0 {
+		v.mark(start, atTable, uint32(len(v.b.depths)))
+		v.b.depths = append(v.b.depths, uint32(n))
+	}
 	r := *v.r
 	v.r.pos = targets
 	// Each target takes the same operands; those that are unknown fit any type.
 	saved := strings.Clone(string(v.stack[v.top().height:]))
 	for range n {
-		t := v.label(v.r.u32())
+		depth := v.r.u32()
+		t := v.label(depth)
+		if v.top().loops > 0 {
+			v.b.depths = append(v.b.depths, v.rewritten(depth))
+		}
 		if len(t) != len(def) {
 			v.r.fail(ErrMalformed, "branch table targets take %d and %d operands", len(t), len(def))
 		}
@@ -420,6 +463,9 @@ func (v *validator) branchTable() {
 		}
 	}
 	*v.r = r
+	if v.top().loops > 0 {
+		v.b.depths = append(v.b.depths, v.rewritten(depth))
+	}
 	v.take(def)
 	v.unreachable()
 }
