@@ -10,9 +10,11 @@ type Metrics struct {
 	Flushes, Moves, Compactions int64
 	// BytesWAL, BytesFlushed and BytesCompacted were handed to the device.
 	BytesWAL, BytesFlushed, BytesCompacted uint64
-	// Tables and DiskBytes are what the store has on disk, log included.
-	Tables    int64
-	DiskBytes uint64
+	// Tables and TableBytes are what there is of tables, those that wait to be
+	// removed included; DiskBytes adds log and manifest.
+	Tables     int64
+	TableBytes uint64
+	DiskBytes  uint64
 	// MemTableBytes and CacheBytes are in memory now.
 	MemTableBytes uint64
 	CacheBytes    int64
@@ -32,6 +34,7 @@ func (s *Store) Metrics() Metrics {
 		out.BytesCompacted += m.Levels[i].TableBytesCompacted
 		out.Tables += m.Levels[i].TablesCount
 	}
+	out.TableBytes = m.Table.Local.LiveSize + m.Table.ObsoleteSize + m.Table.ZombieSize
 	out.Flushes, out.Moves, out.Compactions = m.Flush.Count, m.Compact.MoveCount, m.Compact.DefaultCount
 	out.BytesWAL, out.DiskBytes = m.WAL.BytesWritten, m.DiskSpaceUsage()
 	out.MemTableBytes, out.CacheBytes = m.MemTable.Size, m.BlockCache.Size

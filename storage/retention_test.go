@@ -1,0 +1,271 @@
+package storage
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/weirhq/weir/storage/record"
+)
+
+// noise is data that does not compress, so that epochs fill.
+func noise(rng *rand.Rand, n int) string {
+	b := make([]byte, n)
+	for i := range b {
+		b[i] = byte(rng.Uint32())
+	}
+	return string(b)
+}
+
+// fill appends about so many MiB to one shard or more.
+func fill(t testing.TB, s *Store, st *Stream, mib int) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(5, 5))
+	for i := range mib * 16 {
+		put(t, s, st, 64, func(j int) (string, string) { return fmt.Sprint(i, j), noise(rng, 1000) })
+	}
+}
+
+func TestRetentionByTimeTakesWholeEpochs(t *testing.T) {
+	clock := newTestClock()
+	s := mustOpen(t, small(vfs.NewMem(), clock))
+	defer s.Close()
+	st := mustCreate(t, s, StreamConfig{Name: "a", Shards: 2, Retention: time.Hour})
+	keep := mustCreate(t, s, StreamConfig{Name: "b", Retention: 48 * time.Hour})
+	fill(t, s, st, 3)
+	put(t, s, keep, 10, func(i int) (string, string) { return "k", "kept" })
+	r, err := st.NewReader(0, Position{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	clock.pass(30 * time.Minute)
+	fill(t, s, st, 1)
+	waitFor(t, func() bool { return s.Metrics().TableBytes > 3<<20 })
+	before := s.Metrics().TableBytes
+	clock.pass(31 * time.Minute)
+	if err := s.Retain(ctx); err != nil {
+		t.Fatal(err)
+	}
+	info, _ := st.Shard(0)
+	if info.First == 1 || info.First > info.Last || info.Bytes > 1<<20 {
+		t.Fatalf("shard %+v", info)
+	}
+	if n := count(readAll(t, keep)); n != 10 {
+		t.Fatalf("the other stream has %d records", n)
+	}
+	waitFor(t, func() bool { return s.Metrics().TableBytes < before-2<<20 })
+	// A reader that stood at the beginning is told what it missed.
+	if _, err := r.Read(1, 1, func(rec *record.Record) bool {
+		if rec.Index != info.First {
+			t.Fatalf("read %d, kept from %d", rec.Index, info.First)
+		}
+		return true
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if g := r.Skipped(); len(g) != 1 || g[0].Reason != GapRetention || g[0].First != 1 || g[0].Last != info.First-1 || g[0].Records != info.First-1 {
+		t.Fatalf("gaps %+v", g)
+	}
+}
+
+// waitFor polls until cond holds.
+func waitFor(t testing.TB, cond func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); <-tick.C {
+		if cond() {
+			return
+		}
+	}
+	t.Fatal("the condition did not come true within 10 s")
+}
+
+func TestRetentionByBytes(t *testing.T) {
+	fs := vfs.NewMem()
+	s := mustOpen(t, small(fs, nil))
+	st := mustCreate(t, s, StreamConfig{Name: "a", Shards: 2, RetentionBytes: 2 << 20})
+	fill(t, s, st, 6)
+	if err := s.Retain(ctx); err != nil {
+		t.Fatal(err)
+	}
+	first, stored := uint64(0), int64(0)
+	for _, i := range st.Shards() {
+		first, stored = max(first, i.First), stored+i.Bytes
+	}
+	if stored > 2<<20 || stored < 1<<20 || first < 100 {
+		t.Fatalf("%d bytes stored, first %d", stored, first)
+	}
+	shards := fmt.Sprint(st.Shards())
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = mustOpen(t, small(fs, nil))
+	defer s.Close()
+	st, _ = s.Stream("a")
+	if got := fmt.Sprint(st.Shards()); got != shards {
+		t.Fatalf("after reopen\n%s\nbefore\n%s", got, shards)
+	}
+	if d := s.Recovery().Damaged; len(d) != 0 {
+		t.Fatalf("retention looks like damage: %+v", d)
+	}
+}
+
+func TestPoliciesUnderTheLimitOfTheBox(t *testing.T) {
+	for _, c := range []struct {
+		policy Policy
+		reason GapReason
+	}{{DropOldest, GapDropped}, {ThinOut, GapThinned}, {Reject, 0}} {
+		t.Run(fmt.Sprint(c.policy), func(t *testing.T) {
+			o := small(vfs.NewMem(), nil)
+			o.TotalBytes = 3 << 20
+			s := mustOpen(t, o)
+			defer s.Close()
+			st := mustCreate(t, s, StreamConfig{Name: "a", WhenFull: c.policy})
+			fill(t, s, st, 5)
+			if err := s.Retain(ctx); err != nil {
+				t.Fatal(err)
+			}
+			state := s.State()
+			if c.policy == Reject {
+				tx, _ := s.Begin(ctx, 1)
+				defer tx.Release()
+				if err := tx.Append(st, nil, nil, nil); state.Writable || !state.DiskLow || err == nil {
+					t.Fatalf("%+v, append: %v", state, err)
+				}
+				return
+			}
+			if !state.Writable || state.BytesStored > 3<<20 || state.BytesStored < 1<<20 {
+				t.Fatalf("%+v", state)
+			}
+			checkLosses(t, st, c.reason)
+		})
+	}
+}
+
+// checkLosses compares what a reader misses with what is reported.
+func checkLosses(t *testing.T, st *Stream, reason GapReason) {
+	t.Helper()
+	r, err := st.NewReader(0, Position{Kind: AtIndex, Index: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	next := uint64(1)
+	var missed, skipped, lost uint64
+	for {
+		n, err := r.Read(100, 1<<20, func(rec *record.Record) bool {
+			missed += rec.Index - next
+			next = rec.Index + 1
+			return true
+		})
+		if err != nil && err != io.EOF {
+			t.Fatal(err)
+		}
+		if n == 0 {
+			break
+		}
+	}
+	for _, g := range r.Skipped() {
+		if g.Reason != reason {
+			t.Fatalf("gap %+v, want %s", g, reason)
+		}
+		skipped += g.Records
+	}
+	losses, err := st.Losses(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range losses {
+		lost += l.Records
+	}
+	if missed == 0 || missed != skipped || missed != lost {
+		t.Fatalf("missed %d, told of %d, reported %d", missed, skipped, lost)
+	}
+}
+
+func TestThinnedEpochsSurviveReopen(t *testing.T) {
+	fs := vfs.NewMem()
+	o := small(fs, nil)
+	o.TotalBytes = 3 << 20
+	s := mustOpen(t, o)
+	st := mustCreate(t, s, StreamConfig{Name: "a", WhenFull: ThinOut})
+	fill(t, s, st, 5)
+	if err := s.Retain(ctx); err != nil {
+		t.Fatal(err)
+	}
+	n := count(readAll(t, st))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = mustOpen(t, o)
+	defer s.Close()
+	st, _ = s.Stream("a")
+	if got := count(readAll(t, st)); got != n {
+		t.Fatalf("%d records, before reopen %d", got, n)
+	}
+	checkLosses(t, st, GapThinned)
+}
+
+func TestDeletedStreamGivesSpaceBack(t *testing.T) {
+	s := mustOpen(t, small(vfs.NewMem(), nil))
+	defer s.Close()
+	st := mustCreate(t, s, StreamConfig{Name: "a", Shards: 2})
+	other := mustCreate(t, s, StreamConfig{Name: "b", Shards: 2})
+	fill(t, s, st, 3)
+	put(t, s, other, 100, func(i int) (string, string) { return fmt.Sprint(i), "kept" })
+	fill(t, s, st, 1)
+	before := s.Metrics().TableBytes
+	if err := s.DeleteStream(ctx, "a"); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() bool { return s.Metrics().TableBytes < before-2<<20 })
+	if n := count(readAll(t, other)); n != 100 {
+		t.Fatalf("the other stream has %d records", n)
+	}
+	if st, err := s.CreateStream(ctx, StreamConfig{Name: "a"}); err != nil || count(readAll(t, st)) != 0 {
+		t.Fatal(err)
+	}
+}
+
+func TestReadFromTime(t *testing.T) {
+	clock := newTestClock()
+	s := mustOpen(t, small(vfs.NewMem(), clock))
+	defer s.Close()
+	st := mustCreate(t, s, StreamConfig{Name: "a"})
+	rng := rand.New(rand.NewPCG(1, 1))
+	var at []time.Time
+	for i := range 300 {
+		at = append(at, clock.now())
+		put(t, s, st, 10, func(int) (string, string) { return "k", fmt.Sprint(i, noise(rng, 1000)) })
+		clock.pass(time.Second)
+		if i%50 == 0 {
+			clock.step(clock.now().Add(-5 * time.Second)) // a correction backwards
+		}
+	}
+	for i := 0; i < 300; i += 7 {
+		r, err := st.NewReader(0, Position{Kind: AtTime, Time: at[i]})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The first record that arrived then or later.
+		want := 0
+		for at[want].Before(at[i]) {
+			want++
+		}
+		if pos := r.Position(); pos != uint64(want*10+1) {
+			t.Fatalf("time of batch %d: position %d, want %d", i, pos, want*10+1)
+		}
+		r.Close()
+	}
+	r, err := st.NewReader(0, Position{Kind: AtTime, Time: clock.now().Add(time.Hour)})
+	if err != nil || r.Position() != 3001 {
+		t.Fatalf("%v %d", err, r.Position())
+	}
+	r.Close()
+}
