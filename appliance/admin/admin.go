@@ -36,6 +36,7 @@ type Options struct {
 	Store   *storage.Store
 	Version string
 	Started time.Time // when the process began
+	Manager string    // the service manager that watches the process, empty for none
 	// Reload reads the configuration again and applies what it can.
 	Reload func(ctx context.Context) (*Reloaded, error)
 }

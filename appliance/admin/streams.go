@@ -204,7 +204,10 @@ func split(ctx context.Context, st *storage.Stream, id, at string) error {
 	if err != nil {
 		return err
 	}
-	start := middle(info.Hash)
+	start, ok := info.Hash.Mid()
+	if at == "" && !ok {
+		return &Error{Status: 400, Code: "InvalidArgument", Message: id + " has one hash key only and can't be split"}
+	}
 	if at != "" {
 		if start, err = record.ParseHashKey(at); err != nil {
 			return &Error{Status: 400, Code: "InvalidArgument", Message: fmt.Sprintf("%q is not a hash key; expecting a decimal number below 2^128", at)}
@@ -252,22 +255,6 @@ func shardOf(sh storage.ShardInfo) Shard {
 		out.AdjacentParent = sh.AdjacentParent.String()
 	}
 	return out
-}
-
-// middle returns the first key of the upper half of the range.
-func middle(r record.HashRange) record.HashKey {
-	var sum [17]byte // First + Last + 1
-	carry := uint16(1)
-	for i := 15; i >= 0; i-- {
-		n := uint16(r.First[i]) + uint16(r.Last[i]) + carry
-		sum[i+1], carry = byte(n), n>>8
-	}
-	sum[0] = byte(carry)
-	var half record.HashKey
-	for i := range half {
-		half[i] = sum[i]<<7 | sum[i+1]>>1
-	}
-	return half
 }
 
 // The names of storage's choices, in the order of its constants, as the

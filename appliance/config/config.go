@@ -12,6 +12,7 @@ type Config struct {
 
 	Listen    Listen    `yaml:"listen"`
 	Auth      Auth      `yaml:"auth"`
+	Kinesis   Kinesis   `yaml:"kinesis"`
 	Storage   Storage   `yaml:"storage"`
 	Streams   []Stream  `yaml:"streams"`
 	Wasm      Wasm      `yaml:"wasm"`
@@ -28,40 +29,70 @@ type Listen struct {
 	TLSKey         string        `yaml:"tls_key" live:"true" doc:"PEM file with the key of tls_cert"`
 	ClientCA       string        `yaml:"client_ca" doc:"PEM file with the authorities whose client certificates are accepted as identities; empty asks for none"`
 	Cleartext      string        `yaml:"cleartext" oneof:"loopback,always,never" doc:"who may connect without TLS"`
-	MaxConnections int           `yaml:"max_connections" min:"1" max:"1000000" doc:"open connections; one more is closed at once"`
+	MaxConnections int           `yaml:"max_connections" min:"1" max:"1000000" doc:"open connections; one more is turned away"`
+	PerAddress     int           `yaml:"max_connections_per_address" min:"1" max:"1000000" doc:"open connections of one IPv4 address or IPv6 /64 network; loopback is not bounded by it"`
+	MaxRequests    int           `yaml:"max_requests" min:"1" max:"100000" doc:"requests in flight; more are answered with 503"`
+	MaxHeaderBytes Bytes         `yaml:"max_header_bytes" min:"4KiB" max:"1MiB" doc:"size of a request's line and headers; larger ones are answered with 431"`
 	MaxBodyBytes   Bytes         `yaml:"max_body_bytes" min:"1MiB" max:"256MiB" doc:"size of one request body; a larger one is answered with 413"`
-	BodyMemory     Bytes         `yaml:"body_memory" min:"1MiB" max:"16GiB" doc:"memory of all request bodies in flight; past it requests are answered with 503 and a retry hint"`
+	BodyMemory     Bytes         `yaml:"body_memory" min:"1MiB" max:"1GiB" doc:"memory of all request bodies in flight; a request waits for its share, and is then answered with 503"`
 	HeaderTimeout  time.Duration `yaml:"header_timeout" min:"1s" max:"10m" doc:"time a client has to send its request line and headers"`
 	BodyTimeout    time.Duration `yaml:"body_timeout" min:"1s" max:"1h" doc:"time a client has to send its request body"`
 	IdleTimeout    time.Duration `yaml:"idle_timeout" min:"1s" max:"24h" doc:"time a connection may be idle between requests"`
+	MinRate        Bytes         `yaml:"min_rate" min:"1B" max:"1GiB" doc:"bytes per second that a client sends or takes at least; a slower one is cut off"`
 }
 
 // Auth is who may do what.
 type Auth struct {
-	Anonymous      string        `yaml:"anonymous" oneof:"never,loopback,always" doc:"who may call without a signature; health checks always may"`
+	Anonymous      string        `yaml:"anonymous" oneof:"never,loopback,always" doc:"who may do everything without proof of identity; health checks need none"`
 	ClockTolerance time.Duration `yaml:"clock_tolerance" min:"1s" max:"8760h" doc:"how far a signature's time may be from this box's clock"`
 	Keys           []Key         `yaml:"keys" live:"true" doc:"access keys besides the one made at first start"`
+	Tokens         []Token       `yaml:"tokens" live:"true" doc:"bearer tokens, for devices without an AWS client"`
+	Certificates   []Certificate `yaml:"certificates" live:"true" doc:"client certificates by their common name; listen.client_ca says who may sign them"`
 }
+
+// Grant is what someone may do.
+type Grant struct {
+	Actions []string `yaml:"actions" live:"true" doc:"actions allowed, * matches any characters: kinesis:PutRecords, kinesis:Get*, admin:*"`
+	Streams []string `yaml:"streams" live:"true" doc:"stream names the actions are allowed on, * matches any characters"`
+}
+
+func (g *Grant) setDefaults() { *g = Grant{[]string{"*"}, []string{"*"}} }
 
 // Key is one access key with what it may do.
 type Key struct {
-	Name            string   `yaml:"name" live:"true" doc:"name shown in logs"`
-	AccessKeyID     string   `yaml:"access_key_id" live:"true" doc:"16 to 128 letters and digits"`
-	SecretAccessKey Secret   `yaml:"secret_access_key" live:"true" doc:"at least 16 characters"`
-	Actions         []string `yaml:"actions" live:"true" doc:"actions allowed, * matches any characters: kinesis:PutRecords, kinesis:Get*, admin:*"`
-	Streams         []string `yaml:"streams" live:"true" doc:"stream names the actions are allowed on, * matches any characters"`
+	Name            string `yaml:"name" live:"true" doc:"name shown in logs"`
+	AccessKeyID     string `yaml:"access_key_id" live:"true" doc:"16 to 128 letters and digits"`
+	SecretAccessKey Secret `yaml:"secret_access_key" live:"true" doc:"at least 16 characters"`
+	Grant           `yaml:",inline"`
 }
 
-func (k *Key) setDefaults() {
-	k.Actions, k.Streams = []string{"*"}, []string{"*"}
+// Token is one bearer token with what it may do.
+type Token struct {
+	Name  string `yaml:"name" live:"true" doc:"name shown in logs"`
+	Token Secret `yaml:"token" live:"true" doc:"at least 16 characters"`
+	Grant `yaml:",inline"`
+}
+
+// Certificate is the owner of client certificates with what it may do.
+type Certificate struct {
+	CommonName string `yaml:"common_name" live:"true" doc:"common name of the certificate's subject"`
+	Grant      `yaml:",inline"`
+}
+
+// Kinesis is how the Kinesis service answers.
+type Kinesis struct {
+	Account string `yaml:"account" doc:"12-digit account of the ARNs"`
+	Region  string `yaml:"region" doc:"region of the ARNs; requests may name any"`
+	Quotas  bool   `yaml:"quotas" doc:"enforce the per-shard quotas of AWS: 1,000 records and 1 MiB a second in, 5 reads and 2 MiB a second out"`
 }
 
 // Storage is the shard log.
 type Storage struct {
-	MemTableBytes  Bytes `yaml:"mem_table_bytes" min:"1MiB" max:"1GiB" doc:"memory of one memtable; a flush writes one table of this size"`
+	MemTableBytes  Bytes `yaml:"mem_table_bytes" min:"1MiB" max:"256MiB" doc:"memory of one memtable, which is the size of a table on disk; two to four are in memory"`
 	CacheBytes     Bytes `yaml:"cache_bytes" min:"1MiB" max:"64GiB" doc:"memory of the block cache"`
-	AdmissionBytes Bytes `yaml:"admission_bytes" min:"1MiB" max:"4GiB" doc:"record bytes in flight to the log; more writers wait their turn"`
-	RetentionBytes Bytes `yaml:"retention_bytes" doc:"bytes stored of all streams together; 0 is bounded by the disk alone"`
+	AdmissionBytes Bytes `yaml:"admission_bytes" min:"1MiB" max:"1GiB" doc:"record bytes in flight to the log; more writers wait their turn"`
+	TotalBytes     Bytes `yaml:"total_bytes" doc:"bytes stored of all streams together, past which the streams' when_full decides; 0 is bounded by the disk alone"`
+	EnduranceBytes Bytes `yaml:"endurance_bytes" doc:"what the flash may be written in its life (its TBW), for the forecast of wear; 0 when not known"`
 }
 
 // Stream is a stream that is made at start when it is missing. A stream that
@@ -83,17 +114,15 @@ func (s *Stream) setDefaults() {
 
 // Wasm is the limits of modules.
 type Wasm struct {
-	Memory      Bytes    `yaml:"memory" min:"1MiB" max:"64GiB" doc:"linear memory of all instances together"`
+	Memory      Bytes    `yaml:"memory" min:"1MiB" max:"2GiB" doc:"linear memory of all instances together"`
 	Signatures  string   `yaml:"signatures" oneof:"off,warn,require" doc:"what happens to a module without a signature by a trusted key"`
 	TrustedKeys []string `yaml:"trusted_keys" doc:"files with Ed25519 public keys whose signatures count"`
 }
 
 // Delivery is the limits of all delivery streams together.
 type Delivery struct {
-	Memory     Bytes `yaml:"memory" min:"4MiB" max:"16GiB" doc:"memory of all uploads in flight"`
-	Uploads    int   `yaml:"uploads" min:"1" max:"256" doc:"uploads in flight"`
-	BitRate    Bytes `yaml:"bytes_per_second" live:"true" doc:"cap on the bytes sent per second by all sinks; 0 sets none"`
-	MonthlyCap Bytes `yaml:"bytes_per_month" live:"true" doc:"budget of bytes sent per calendar month; 0 sets none"`
+	Memory         Bytes `yaml:"memory" min:"4MiB" max:"2GiB" doc:"memory of all objects in the making"`
+	BytesPerSecond Bytes `yaml:"bytes_per_second" doc:"cap on the bytes sent per second by all metered sinks; 0 sets none"`
 }
 
 // Telemetry is what the box tells about itself.
@@ -116,16 +145,21 @@ func Default() *Config {
 			Address:        ":4567",
 			Cleartext:      "loopback",
 			MaxConnections: 4096,
+			PerAddress:     1024,
+			MaxRequests:    1024,
+			MaxHeaderBytes: 16 << 10,
 			MaxBodyBytes:   16 << 20,
 			BodyMemory:     32 << 20,
 			HeaderTimeout:  10 * time.Second,
 			BodyTimeout:    time.Minute,
 			IdleTimeout:    5 * time.Minute,
+			MinRate:        4 << 10,
 		},
 		Auth:      Auth{Anonymous: "never", ClockTolerance: 15 * time.Minute},
-		Storage:   Storage{MemTableBytes: 8 << 20, CacheBytes: 8 << 20, AdmissionBytes: 8 << 20},
+		Kinesis:   Kinesis{Account: "000000000000", Region: "us-east-1"},
+		Storage:   Storage{MemTableBytes: 4 << 20, CacheBytes: 8 << 20, AdmissionBytes: 4 << 20},
 		Wasm:      Wasm{Memory: 64 << 20, Signatures: "warn"},
-		Delivery:  Delivery{Memory: 32 << 20, Uploads: 4},
+		Delivery:  Delivery{Memory: 32 << 20},
 		Telemetry: Telemetry{LogLevel: "info", LogFormat: "text"},
 		Shutdown:  Shutdown{Drain: 20 * time.Second},
 	}

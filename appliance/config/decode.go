@@ -113,11 +113,9 @@ func (d *decoder) mapping(v reflect.Value, path string, n ast.Node) {
 	}
 	var known []string
 	fields := map[string]reflect.Value{}
-	for i := range v.NumField() {
-		if key := keyOf(v.Type().Field(i)); key != "" {
-			known = append(known, key)
-			fields[key] = v.Field(i)
-		}
+	for _, f := range fieldsOf(v.Type()) {
+		known = append(known, keyOf(f))
+		fields[keyOf(f)] = v.FieldByIndex(f.Index)
 	}
 	for _, pair := range m.Values {
 		key, ok := pair.Key.(*ast.StringNode)

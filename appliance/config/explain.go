@@ -51,18 +51,15 @@ func (c *Config) NeedRestart(next *Config) []string {
 }
 
 func compare(a, b reflect.Value, path string, paths *[]string) {
-	for i := range a.NumField() {
-		field := a.Type().Field(i)
-		key := keyOf(field)
-		if key == "" || field.Tag.Get("live") == "true" {
+	for _, field := range fieldsOf(a.Type()) {
+		if field.Tag.Get("live") == "true" {
 			continue
 		}
+		av, bv, at := a.FieldByIndex(field.Index), b.FieldByIndex(field.Index), join(path, keyOf(field))
 		if field.Type.Kind() == reflect.Struct {
-			compare(a.Field(i), b.Field(i), join(path, key), paths)
-			continue
-		}
-		if !reflect.DeepEqual(a.Field(i).Interface(), b.Field(i).Interface()) {
-			*paths = append(*paths, join(path, key))
+			compare(av, bv, at, paths)
+		} else if !reflect.DeepEqual(av.Interface(), bv.Interface()) {
+			*paths = append(*paths, at)
 		}
 	}
 }

@@ -24,12 +24,21 @@ func leaf(t reflect.Type) bool {
 	return false
 }
 
-// keyOf returns the field's key in the file, and "" for a field that is none.
+// fieldsOf returns the fields of a struct type that are keys of the file, those
+// of embedded structs among them.
+func fieldsOf(t reflect.Type) []reflect.StructField {
+	var out []reflect.StructField
+	for _, f := range reflect.VisibleFields(t) {
+		if key := keyOf(f); key != "" && key != "-" {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
+// keyOf returns the field's key in the file.
 func keyOf(f reflect.StructField) string {
 	key, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
-	if key == "-" {
-		return ""
-	}
 	return key
 }
 
@@ -43,13 +52,8 @@ func join(path, key string) string {
 
 // walk calls fn for each leaf under v, in the order of the tree.
 func walk(v reflect.Value, path string, fn func(path string, field reflect.StructField, v reflect.Value)) {
-	for i := range v.NumField() {
-		field := v.Type().Field(i)
-		key := keyOf(field)
-		if key == "" {
-			continue
-		}
-		fv, fp := v.Field(i), join(path, key)
+	for _, field := range fieldsOf(v.Type()) {
+		fv, fp := v.FieldByIndex(field.Index), join(path, keyOf(field))
 		switch {
 		case leaf(fv.Type()):
 			fn(fp, field, fv)

@@ -70,6 +70,22 @@ func (c *Config) validateKeys(v *validator) {
 			v.add(at+"secret_access_key", fmt.Sprintf("%d characters; expecting at least 16", len(k.SecretAccessKey)))
 		}
 	}
+	for i, k := range c.Auth.Tokens {
+		if len(k.Token) < 16 {
+			v.add(fmt.Sprintf("auth.tokens[%d].token", i), fmt.Sprintf("%d characters; expecting at least 16", len(k.Token)))
+		}
+		if k.Name == "" {
+			v.add(fmt.Sprintf("auth.tokens[%d].name", i), "empty; expecting a name for the logs")
+		}
+	}
+	for i, k := range c.Auth.Certificates {
+		if k.CommonName == "" {
+			v.add(fmt.Sprintf("auth.certificates[%d].common_name", i), "empty; expecting the common name of the certificates")
+		}
+	}
+	if len(c.Auth.Certificates) > 0 && c.Listen.ClientCA == "" {
+		v.add("listen.client_ca", "empty; expecting the authority of the certificates in auth.certificates")
+	}
 }
 
 func (c *Config) validateStreams(v *validator) {

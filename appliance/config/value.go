@@ -71,6 +71,13 @@ func (b Bytes) String() string {
 // MarshalText is String, for JSON.
 func (b Bytes) MarshalText() ([]byte, error) { return []byte(b.String()), nil }
 
+// UnmarshalText is ParseBytes, for JSON.
+func (b *Bytes) UnmarshalText(text []byte) error {
+	n, err := ParseBytes(string(text))
+	*b = n
+	return err
+}
+
 // Secret is a value that prints as *** wherever it is printed, marshalled or
 // logged. Reveal is the only way to it.
 type Secret string

@@ -196,10 +196,12 @@ func (r reading) appendJSON(dst []byte, seq uint64, at time.Time) []byte {
 // between 0 and 100, each at its own pace, so that a threshold keeps some.
 type fleet struct{ n int }
 
+func (f fleet) name(i int) string { return fmt.Sprintf("pump-%04d", i) }
+
 func (f fleet) read(i int, seq uint64) reading {
 	phase := float64((seq*uint64(3+i%7) + uint64(i)*37) % 200)
 	if phase > 100 {
 		phase = 200 - phase
 	}
-	return reading{fmt.Sprintf("pump-%04d", i), "bar", phase}
+	return reading{f.name(i), "bar", phase}
 }

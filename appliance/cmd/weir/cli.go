@@ -23,6 +23,9 @@ const exitSignal = -1
 type commandLine struct {
 	Globals
 
+	Serve  serveCmd  `cmd:"" help:"Run the box: one port for everything." group:"run"`
+	Doctor doctorCmd `cmd:"" help:"Look at the machine, the configuration and the box, and say what is wrong." group:"run"`
+
 	Stream streamCmd `cmd:"" help:"Make, list, describe, reshard and delete streams." group:"data"`
 	Put    putCmd    `cmd:"" help:"Write records: arguments, files or lines of standard input." group:"data"`
 	Tail   tailCmd   `cmd:"" help:"Print records as they come." group:"data"`

@@ -56,7 +56,7 @@ func printTop(w io.Writer, before, now *admin.Status) {
 		state = "READ-ONLY: " + now.Storage.Reason
 	}
 	fmt.Fprintf(w, "weir %s  up %s  %s  disk %s free of %s  memory %s\n\n", now.Version, span(now.Now.Sub(now.Started)), state,
-		size(now.Storage.BytesFree), size(now.Storage.BytesTotal), size(int64(now.Memory.FromSystem)))
+		size(now.Storage.FreeBytes), size(now.Storage.TotalBytes), size(int64(now.Memory.FromSystem)))
 	if len(now.Streams) == 0 {
 		fmt.Fprintln(w, "No streams. Try: weir stream create NAME")
 		return

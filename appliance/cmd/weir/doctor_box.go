@@ -1,0 +1,83 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// noBox is what the checks of a running box say when there is none.
+func noBox() []finding { return []finding{ok("no box runs on this directory")} }
+
+func checkBox(_ context.Context, p *patient) []finding {
+	if p.status == nil {
+		return noBox()
+	}
+	s := p.status
+	text := fmt.Sprintf("version %s, up %s", s.Version, span(s.Now.Sub(s.Started)))
+	if skew := time.Since(s.Now).Abs(); skew > time.Minute {
+		return []finding{warn("set the clocks", "%s; its clock is %s from this one's", text, span(skew))}
+	}
+	return []finding{ok("%s", text)}
+}
+
+func checkLog(_ context.Context, p *patient) []finding {
+	if p.status == nil {
+		return noBox()
+	}
+	var out []finding
+	if st := p.status.Storage; !st.Writable {
+		out = append(out, bad("weir doctor --only space; after a failed sync, a restart", "takes no writes: %s", st.Reason))
+	}
+	r := p.status.Recovery
+	for _, d := range r.Damaged {
+		out = append(out, bad("weir verify, then weir repair, on the stopped box", "damaged: %s", d))
+	}
+	for _, f := range r.SetAside {
+		out = append(out, warn("keep the file if you want it looked at", "set aside: %s", f))
+	}
+	if out != nil {
+		return out
+	}
+	if !r.Clean {
+		return []finding{ok("takes writes; the last process was cut off, nothing acknowledged was lost")}
+	}
+	return []finding{ok("takes writes; closed well before")}
+}
+
+func checkWear(_ context.Context, p *patient) []finding {
+	if p.status == nil {
+		return noBox()
+	}
+	w := p.status.Wear
+	if w.IngestedBytes == 0 {
+		return []finding{ok("nothing was taken in yet")}
+	}
+	text := fmt.Sprintf("%.2f bytes written per byte taken in, %s a day", w.Ratio, size(int64(w.PerDayBytes)))
+	switch {
+	case w.DaysLeft >= 0 && w.DaysLeft < 365:
+		return []finding{warn("larger batches, a better codec or less retention", "%s: the flash is worn in %d days", text, w.DaysLeft)}
+	case w.DaysLeft >= 0:
+		return []finding{ok("%s, about %d years left", text, w.DaysLeft/365)}
+	}
+	return []finding{ok("%s; storage.endurance_bytes gives a forecast", text)}
+}
+
+func checkStreams(_ context.Context, p *patient) []finding {
+	if p.status == nil {
+		return noBox()
+	}
+	if len(p.status.Streams) == 0 {
+		return []finding{warn("weir stream create NAME", "there are none")}
+	}
+	var out []finding
+	for _, s := range p.status.Streams {
+		if s.RetentionBytes > 0 && s.StoredBytes > int64(s.RetentionBytes) && s.WhenFull == "reject" {
+			out = append(out, bad("weir stream retention "+s.Name+" --bytes SIZE, or --when-full drop-oldest", "%s is full: %s of %s, and rejects records", s.Name, size(s.StoredBytes), s.RetentionBytes))
+		}
+	}
+	if out == nil {
+		out = append(out, ok("%s", plural(len(p.status.Streams), "stream")))
+	}
+	return out
+}

@@ -1,0 +1,46 @@
+package e2e
+
+import (
+	"bufio"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// readObjects returns the records in the objects below dir, by shard and in the
+// order of the objects' keys.
+func readObjects(t *testing.T, dir string) map[string][]line {
+	t.Helper()
+	var keys []string
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			keys = append(keys, path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(keys)
+	all := map[string][]line{}
+	for _, key := range keys {
+		f, err := os.Open(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dec, err := zstd.NewReader(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for s := bufio.NewScanner(dec); s.Scan(); {
+			all[shardOf(key)] = append(all[shardOf(key)], parse[line](t, s.Text()))
+		}
+		dec.Close()
+		f.Close()
+	}
+	return all
+}

@@ -1,0 +1,183 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/weirhq/weir/appliance/admin"
+	"github.com/weirhq/weir/appliance/api/kinesis"
+	"github.com/weirhq/weir/appliance/config"
+	"github.com/weirhq/weir/appliance/fault"
+	"github.com/weirhq/weir/appliance/listen"
+	"github.com/weirhq/weir/appliance/trust"
+	"github.com/weirhq/weir/storage"
+)
+
+// parts is what a box is made of, in the order of opening.
+type parts struct {
+	dir      string
+	store    *storage.Store
+	trust    *trust.Trust
+	access   access
+	cert     certificate
+	kinesis  *kinesis.Service
+	server   *listen.Server
+	listener net.Listener
+	endpoint string
+}
+
+func (b *box) openDirectory(_ context.Context, c *config.Loaded) error {
+	b.dir = c.Dir
+	err := os.MkdirAll(b.dir, 0o700)
+	if err == nil {
+		err = os.Remove(b.endpointFile()) // of a box that was killed
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+	}
+	if err != nil {
+		return directoryFault(b.dir, err)
+	}
+	return nil
+}
+
+func (b *box) endpointFile() string { return filepath.Join(b.dir, EndpointFile) }
+
+// directoryFault says what keeps the data directory from being used.
+func directoryFault(dir string, err error) error {
+	f := &fault.Error{Class: fault.Environment, Subject: "data directory", Value: dir, Err: err, Try: "weir doctor --dir " + dir}
+	switch {
+	case errors.Is(err, storage.ErrNewerFormat):
+		f.Expect, f.Try = "written by a newer version of weir; nothing in it was changed", "the newer weir; the way back is weir export there and weir import here"
+	case errors.Is(err, storage.ErrLocked):
+		f.Expect, f.Try = "in use by another process", "weir stream list --dir "+dir+", which talks to the box that runs; or another --dir"
+	case errors.Is(err, syscall.ENOSPC):
+		f.Expect = "the disk is full"
+	case errors.Is(err, syscall.EROFS):
+		f.Expect = "the disk is read-only"
+	case errors.Is(err, fs.ErrPermission):
+		f.Expect = "not allowed for this user"
+	default:
+		f.Expect = "can't be used"
+	}
+	return f
+}
+
+func (b *box) openStore(ctx context.Context, c *config.Loaded) error {
+	store, err := storage.Open(ctx, StorePath(b.dir), storage.Options{
+		MemTableBytes: int64(c.Storage.MemTableBytes), CacheBytes: int64(c.Storage.CacheBytes), AdmissionBytes: int64(c.Storage.AdmissionBytes),
+		TotalBytes: int64(c.Storage.TotalBytes), EnduranceBytes: int64(c.Storage.EnduranceBytes), Logger: b.log,
+	})
+	if err != nil {
+		return directoryFault(b.dir, err)
+	}
+	b.store, b.health.store = store, store
+	if now := time.Now(); now.Before(clockFloor) {
+		b.log.Warn("the clock is not set", "now", now, "effect", "arrival times are wrong until it is; order and identity of records do not depend on it")
+	}
+	return nil
+}
+
+// clockFloor is a time that is surely past.
+var clockFloor = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func (b *box) openTrust(_ context.Context, c *config.Loaded) error {
+	t, err := trust.Open(filepath.Join(b.dir, TrustDir), append(trust.Hosts(), c.Listen.Names...), time.Now())
+	if err != nil {
+		return err
+	}
+	b.trust = t
+	b.access.fill(t, &c.Auth)
+	return b.cert.load(&c.Listen, t)
+}
+
+// openStreams makes the streams of the configuration that are missing.
+func (b *box) openStreams(ctx context.Context, c *config.Loaded) error {
+	for i := range c.Streams {
+		cfg, err := admin.StorageStream(&c.Streams[i])
+		if err != nil {
+			return err
+		}
+		if _, err := b.store.CreateStream(ctx, cfg); err != nil && !errors.Is(err, storage.ErrStreamExists) {
+			return fmt.Errorf("streams[%d]: create %s: %w", i, cfg.Name, err)
+		}
+	}
+	return nil
+}
+
+func (b *box) openPort(ctx context.Context, c *config.Loaded) error {
+	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen.Address)
+	if err != nil {
+		f := &fault.Error{Class: fault.Environment, Subject: "listen.address", Value: c.Listen.Address, Expect: "can't listen", Err: err, Try: "WEIR_LISTEN_ADDRESS=:PORT with a free port"}
+		var op *net.OpError
+		if errors.As(err, &op) {
+			f.Err = op.Err
+		}
+		var sys *os.SyscallError
+		if errors.As(err, &sys) {
+			f.Err = sys.Err
+		}
+		return f
+	}
+	b.listener = l
+	b.endpoint = endpointOf(l.Addr().(*net.TCPAddr))
+	return nil
+}
+
+// endpointOf is the URL for clients on this machine.
+func endpointOf(a *net.TCPAddr) string {
+	host := a.IP.String()
+	if a.IP.IsUnspecified() {
+		host = "localhost"
+	}
+	u := url.URL{Scheme: "https", Host: net.JoinHostPort(host, fmt.Sprint(a.Port))}
+	return u.String()
+}
+
+// announce says that the box serves: to clients on this machine, to the service
+// manager, and to whoever started it.
+func (b *box) announce() error {
+	if err := os.WriteFile(b.endpointFile()+".new", []byte(b.endpoint+"\n"), 0o644); err != nil {
+		return directoryFault(b.dir, err)
+	}
+	if err := os.Rename(b.endpointFile()+".new", b.endpointFile()); err != nil {
+		return directoryFault(b.dir, err)
+	}
+	if err := b.Manager.Ready(); err != nil {
+		b.log.Warn("ready", "error", err)
+	}
+	b.log.Info("serving", "endpoint", b.endpoint, "directory", b.dir, "seconds", time.Since(b.started).Seconds())
+	if b.Ready != nil {
+		b.Ready(b.endpoint, b.trust)
+	}
+	return nil
+}
+
+// close closes what was opened, the last first.
+func (b *box) close() error {
+	var errs []error
+	if b.listener != nil {
+		errs = append(errs, ignoreClosed(b.listener.Close()), os.Remove(b.endpointFile()))
+	}
+	if b.store != nil {
+		if err := b.store.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("close %s: %w", b.dir, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return err
+}

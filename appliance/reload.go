@@ -1,0 +1,67 @@
+package appliance
+
+import (
+	"context"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/weirhq/weir/appliance/admin"
+	"github.com/weirhq/weir/appliance/telemetry"
+)
+
+// reload reads the configuration again and applies what can be applied while
+// the box runs: keys, tokens, certificate, log level, and streams that are new.
+// A configuration that is wrong changes nothing.
+func (b *box) reload(ctx context.Context) (*admin.Reloaded, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	next := b.mu.config
+	if b.Reload != nil {
+		var err error
+		if next, err = b.Reload(); err != nil {
+			return nil, err
+		}
+	}
+	if err := b.cert.load(&next.Listen, b.trust); err != nil {
+		return nil, err
+	}
+	if err := b.openStreams(ctx, next); err != nil {
+		return nil, err
+	}
+	b.access.fill(b.trust, &next.Auth)
+	b.level.Set(telemetry.Level(next.Telemetry.LogLevel))
+	waiting := b.begun.NeedRestart(next.Config)
+	b.mu.config = next
+	b.log.Info("configuration read again", "file", next.File, "waits for a restart", waiting)
+	return &admin.Reloaded{File: next.File, NeedRestart: append([]string{}, waiting...)}, nil
+}
+
+// reloads reads the configuration again at each hang-up, until ctx ends.
+func (b *box) reloads(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-b.Hangup:
+		}
+		if err := b.Manager.Reloading(monotonic()); err != nil {
+			b.log.Warn("reloading", "error", err)
+		}
+		if _, err := b.reload(ctx); err != nil {
+			b.log.Error("the configuration is refused; the one before stays", "error", err)
+		}
+		if err := b.Manager.Ready(); err != nil {
+			b.log.Warn("reloaded", "error", err)
+		}
+	}
+}
+
+// monotonic is the time since boot as the service manager counts it.
+func monotonic() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
+		return 0
+	}
+	return time.Duration(t.Nano())
+}

@@ -1,0 +1,119 @@
+package appliance
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/weirhq/weir/appliance/config"
+	"github.com/weirhq/weir/appliance/telemetry"
+	"github.com/weirhq/weir/appliance/trust"
+)
+
+// Options is what a box gets besides its configuration. The zero value runs.
+type Options struct {
+	// Reload reads the configuration again; nil keeps the one given.
+	Reload func() (*config.Loaded, error)
+	// Hangup asks for a reload; what is sent does not matter.
+	Hangup <-chan os.Signal
+	// Log is where log lines go; nil for nowhere.
+	Log io.Writer
+	// Manager is the service manager to tell.
+	Manager telemetry.Manager
+	// Version is what the box calls itself.
+	Version string
+	// Ready is called once, when the box serves.
+	Ready func(endpoint string, t *trust.Trust)
+}
+
+// box is one running appliance.
+type box struct {
+	Options
+	parts
+	started time.Time
+	begun   *config.Loaded // the configuration of the start
+	log     *slog.Logger
+	level   slog.LevelVar
+	health  health
+	mu      struct {
+		sync.Mutex
+		config *config.Loaded // as it applies
+	}
+}
+
+// Run runs a box until ctx ends, then stops it in order: no new connections,
+// answers to what is in flight, deliveries and consumers with their checkpoints,
+// the log. It takes shutdown.drain at most; what is not done by then is taken up
+// at the next start. It returns nil after an orderly stop, a fault of class
+// Environment when the machine does not let it start, and else what went wrong.
+func Run(ctx context.Context, c *config.Loaded, o Options) (err error) {
+	if o.Log == nil {
+		o.Log = io.Discard
+	}
+	b := &box{Options: o, started: time.Now(), begun: c}
+	b.mu.config = c
+	b.level.Set(telemetry.Level(c.Telemetry.LogLevel))
+	b.log = telemetry.Logger(o.Log, c.Telemetry.LogFormat, &b.level)
+
+	// Each part is opened before what needs it, and closed after.
+	for _, open := range []func(context.Context, *config.Loaded) error{
+		b.openDirectory, b.openStore, b.openTrust, b.openStreams, b.openServices, b.openPort,
+	} {
+		if err := open(ctx, c); err != nil {
+			return errors.Join(err, b.close())
+		}
+	}
+	return errors.Join(b.serve(ctx), b.close())
+}
+
+// serve runs the parts until ctx ends or one of them fails, and drains.
+func (b *box) serve(ctx context.Context) error {
+	running, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	var wg sync.WaitGroup
+	for _, run := range []func(context.Context) error{b.accept, b.reloads, b.watchdog, b.kinesis.Run} {
+		wg.Go(func() {
+			if err := run(running); err != nil && running.Err() == nil {
+				fail(err)
+			}
+		})
+	}
+	if err := b.announce(); err != nil {
+		fail(err)
+	}
+	<-running.Done()
+	b.drain()
+	wg.Wait()
+	if err := context.Cause(running); !errors.Is(err, context.Canceled) || ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// watchdog tells the service manager that the box is well.
+func (b *box) watchdog(ctx context.Context) error {
+	b.Manager.Watch(ctx, b.health.alive)
+	return nil
+}
+
+// drain stops taking requests and lets those in flight end, within the time.
+func (b *box) drain() {
+	begin := time.Now()
+	b.health.stopping.Store(true)
+	if err := b.Manager.Stopping(); err != nil {
+		b.log.Warn("stopping", "error", err)
+	}
+	b.mu.Lock()
+	limit := b.mu.config.Shutdown.Drain
+	b.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	if err := b.server.Shutdown(ctx); err != nil {
+		b.log.Warn("requests were cut off", "error", err, "limit", limit)
+	}
+	b.log.Info("drained", "seconds", time.Since(begin).Seconds())
+}
