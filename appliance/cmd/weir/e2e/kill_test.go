@@ -156,7 +156,13 @@ func TestKilledAtRandomMomentsLosesAndRepeatsNothing(t *testing.T) {
 	shards := read(t, b.kinesis(t), "killed")
 	check(t, "log", shards, writers)
 	must(t, "--dir", dir, "delivery", "flush", "out", "--wait")
-	delivered := readObjects(t, objects)
+	shardOf := map[int]string{}
+	for id, lines := range shards {
+		for _, l := range lines {
+			shardOf[l.Writer] = id
+		}
+	}
+	delivered := readObjects(t, objects, shardOf)
 	check(t, "objects", delivered, writers)
 	compare(t, shards, delivered)
 	if code := b.stop(t); code != 0 {

@@ -11,9 +11,9 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// readObjects returns the records in the objects below dir, by shard and in the
-// order of the objects' keys.
-func readObjects(t *testing.T, dir string) map[string][]line {
+// readObjects returns the records in the objects below dir, in the order of the
+// objects' keys, by the shard of their writer.
+func readObjects(t *testing.T, dir string, shardOf map[int]string) map[string][]line {
 	t.Helper()
 	var keys []string
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
@@ -37,7 +37,8 @@ func readObjects(t *testing.T, dir string) map[string][]line {
 			t.Fatal(err)
 		}
 		for s := bufio.NewScanner(dec); s.Scan(); {
-			all[shardOf(key)] = append(all[shardOf(key)], parse[line](t, s.Text()))
+			l := parse[line](t, s.Text())
+			all[shardOf[l.Writer]] = append(all[shardOf[l.Writer]], l)
 		}
 		dec.Close()
 		f.Close()
