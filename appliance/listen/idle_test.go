@@ -1,0 +1,136 @@
+package listen
+
+import (
+	"crypto/tls"
+	"io"
+	"net"
+	"runtime"
+	"testing"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
+)
+
+// memoryInUse is what the process needs for objects and stacks after a collection.
+func memoryInUse() int64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapInuse + m.StackInuse)
+}
+
+// TestIdleConnectionsAreCheap opens connections, makes one request on each, and
+// waits until they are idle. Both ends live in this process, so the figure for TLS
+// holds the clients' state as well.
+func TestIdleConnectionsAreCheap(t *testing.T) {
+	const conns = 500
+	const bound = 40 << 20 / 2000 // bytes each: 2,000 of them in 40 MiB
+	one := func(c net.Conn) {
+		t.Helper()
+		if _, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello"); err != nil {
+			t.Fatal(err)
+		}
+		var b [512]byte
+		if _, err := c.Read(b[:]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, tc := range []struct {
+		name   string
+		parked bool
+		bound  int64
+		use    func(addr string) net.Conn
+	}{
+		{"HTTP/1.1", true, bound / 2, func(addr string) net.Conn {
+			c, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			one(c)
+			return c
+		}},
+		{"HTTP/1.1 over TLS, both ends", true, 2 * bound, func(addr string) net.Conn {
+			c, err := tls.Dial("tcp", addr, clientTLS())
+			if err != nil {
+				t.Fatal(err)
+			}
+			one(c)
+			return c
+		}},
+		{"HTTP/2", false, bound * 5 / 4, func(addr string) net.Conn {
+			c, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			getOverHTTP2(t, c)
+			return c
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			s, addr := start(t, Options{Handler: echo})
+			_ = tc.use(addr).Close()
+			until(t, "the first is gone", func() bool { return s.Stats().Conns == 0 })
+			before := memoryInUse()
+			held := make([]net.Conn, conns)
+			for i := range held {
+				held[i] = tc.use(addr)
+			}
+			until(t, "all are idle", func() bool {
+				st := s.Stats()
+				return st.Conns == conns && st.Requests == 0 && (st.Parked == conns || !tc.parked)
+			})
+			each := (memoryInUse() - before) / conns
+			t.Logf("%d bytes per idle connection", each)
+			if each > tc.bound {
+				t.Errorf("%d bytes per idle connection, expecting up to %d", each, tc.bound)
+			}
+			for _, c := range held {
+				_ = c.Close()
+			}
+		})
+	}
+}
+
+// getOverHTTP2 makes one request by hand, so that the client costs nothing afterwards.
+func getOverHTTP2(t testing.TB, c net.Conn) {
+	t.Helper()
+	if _, err := io.WriteString(c, preface); err != nil {
+		t.Fatal(err)
+	}
+	f := http2.NewFramer(c, c)
+	if err := f.WriteSettings(); err != nil {
+		t.Fatal(err)
+	}
+	var block blockWriter
+	enc := hpack.NewEncoder(&block)
+	for _, h := range [][2]string{{":method", "GET"}, {":scheme", "http"}, {":authority", "h"}, {":path", "/"}} {
+		_ = enc.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]})
+	}
+	if err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block, EndHeaders: true, EndStream: true}); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		fr, err := f.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch fr := fr.(type) {
+		case *http2.SettingsFrame:
+			if !fr.IsAck() {
+				_ = f.WriteSettingsAck()
+			}
+		case *http2.DataFrame:
+			if fr.StreamEnded() {
+				return
+			}
+		}
+	}
+}
+
+type blockWriter []byte
+
+func (w *blockWriter) Write(p []byte) (int, error) {
+	*w = append(*w, p...)
+	return len(p), nil
+}
