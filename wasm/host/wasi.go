@@ -107,6 +107,9 @@ var wasiAbsent = map[string]string{
 	"sock_accept": "iii", "sock_recv": "iiiiii", "sock_send": "iiiii", "sock_shutdown": "ii",
 }
 
+// WASIFunctions are the functions of WASI preview 1 that guests can import, stubs included.
+func WASIFunctions() []ImportFunc { return wasiModule().Funcs }
+
 // wasiSizes answers how many strings there are and how many bytes they take with their zero bytes.
 func wasiSizes(c *Call, p []uint64, list []string) uint64 {
 	size := 0
