@@ -23,6 +23,7 @@ func (b *box) metrics(_ context.Context, req api.Request, res api.Response) {
 	b.writeBox(res)
 	b.writeListener(res)
 	b.writeStreams(res)
+	b.deliveries.WriteMetrics(res)
 	metrics.WriteProcessMetrics(res)
 }
 

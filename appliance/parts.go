@@ -15,23 +15,32 @@ import (
 	"github.com/weirhq/weir/appliance/admin"
 	"github.com/weirhq/weir/appliance/api/kinesis"
 	"github.com/weirhq/weir/appliance/config"
+	"github.com/weirhq/weir/appliance/delivery"
 	"github.com/weirhq/weir/appliance/fault"
 	"github.com/weirhq/weir/appliance/listen"
+	"github.com/weirhq/weir/appliance/sink"
 	"github.com/weirhq/weir/appliance/trust"
 	"github.com/weirhq/weir/storage"
+	"github.com/weirhq/weir/wasm/host"
+	"github.com/weirhq/weir/wasm/module"
 )
 
 // parts is what a box is made of, in the order of opening.
 type parts struct {
-	dir      string
-	store    *storage.Store
-	trust    *trust.Trust
-	access   access
-	cert     certificate
-	kinesis  *kinesis.Service
-	server   *listen.Server
-	listener net.Listener
-	endpoint string
+	dir     string
+	store   *storage.Store
+	trust   *trust.Trust
+	access  access
+	cert    certificate
+	kinesis *kinesis.Service
+
+	runtime    *host.Runtime
+	modules    *module.Catalog
+	sinks      *sink.Table
+	deliveries *delivery.Engine
+	server     *listen.Server
+	listener   net.Listener
+	endpoint   string
 }
 
 func (b *box) openDirectory(_ context.Context, c *config.Loaded) error {
@@ -166,6 +175,12 @@ func (b *box) close() error {
 	var errs []error
 	if b.listener != nil {
 		errs = append(errs, ignoreClosed(b.listener.Close()), os.Remove(b.endpointFile()))
+	}
+	if b.modules != nil {
+		b.modules.Close()
+	}
+	if b.runtime != nil {
+		errs = append(errs, b.runtime.Close(context.Background()))
 	}
 	if b.store != nil {
 		if err := b.store.Close(); err != nil {

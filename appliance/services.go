@@ -32,7 +32,10 @@ func (b *box) openServices(ctx context.Context, c *config.Loaded) error {
 	if b.Manager.Socket != "" {
 		manager = "systemd"
 	}
-	control := admin.New(admin.Options{Store: b.store, Version: b.Version, Started: b.started, Manager: manager, Reload: b.reload})
+	control := admin.New(admin.Options{
+		Store: b.store, Modules: b.modules, Deliveries: b.deliveries,
+		Version: b.Version, Started: b.started, Manager: manager, Reload: b.reload,
+	})
 
 	routes := api.Routes{
 		{Target: "Kinesis_20131202", Handler: streams},

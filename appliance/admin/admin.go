@@ -25,7 +25,9 @@ import (
 	"time"
 
 	"github.com/weirhq/weir/appliance/api"
+	"github.com/weirhq/weir/appliance/delivery"
 	"github.com/weirhq/weir/storage"
+	"github.com/weirhq/weir/wasm/module"
 )
 
 // Prefix is the path that all routes begin with.
@@ -33,10 +35,12 @@ const Prefix = "/admin/v1/"
 
 // Options connects the service to the parts it controls.
 type Options struct {
-	Store   *storage.Store
-	Version string
-	Started time.Time // when the process began
-	Manager string    // the service manager that watches the process, empty for none
+	Store      *storage.Store
+	Modules    *module.Catalog
+	Deliveries *delivery.Engine
+	Version    string
+	Started    time.Time // when the process began
+	Manager    string    // the service manager that watches the process, empty for none
 	// Reload reads the configuration again and applies what it can.
 	Reload func(ctx context.Context) (*Reloaded, error)
 }

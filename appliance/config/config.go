@@ -16,6 +16,7 @@ type Config struct {
 	Storage   Storage   `yaml:"storage"`
 	Streams   []Stream  `yaml:"streams"`
 	Wasm      Wasm      `yaml:"wasm"`
+	Sinks     []Sink    `yaml:"sinks"`
 	Delivery  Delivery  `yaml:"delivery"`
 	Telemetry Telemetry `yaml:"telemetry"`
 	Shutdown  Shutdown  `yaml:"shutdown"`
@@ -117,6 +118,23 @@ type Wasm struct {
 	Memory      Bytes    `yaml:"memory" min:"1MiB" max:"2GiB" doc:"linear memory of all instances together"`
 	Signatures  string   `yaml:"signatures" oneof:"off,warn,require" doc:"what happens to a module without a signature by a trusted key"`
 	TrustedKeys []string `yaml:"trusted_keys" doc:"files with Ed25519 public keys whose signatures count"`
+
+	AllowedHosts []string       `yaml:"allowed_hosts" doc:"host:port that modules may call when their manifest names them too; none if empty, any with *"`
+	Secrets      []ModuleSecret `yaml:"secrets" doc:"secrets that the box puts into the requests of modules that are granted them"`
+}
+
+// ModuleSecret is a secret that a module can use and never sees.
+type ModuleSecret struct {
+	Name  string `yaml:"name" doc:"name in manifests"`
+	Value Secret `yaml:"value" doc:"the secret"`
+}
+
+// Sink is where delivery streams may send objects or records.
+type Sink struct {
+	Name     string   `yaml:"name" doc:"name that delivery streams use"`
+	Kind     string   `yaml:"kind" oneof:"file,s3,http,kinesis" doc:"what kind of sink it is"`
+	Default  bool     `yaml:"default" doc:"the object store for buckets that no other sink has"`
+	Settings Settings `yaml:"settings" doc:"settings of its kind; weir check tries them"`
 }
 
 // Delivery is the limits of all delivery streams together.

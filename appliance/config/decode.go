@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -96,6 +97,8 @@ func (d *decoder) value(v reflect.Value, path string, n ast.Node) {
 		return
 	}
 	switch {
+	case v.Type() == settingsType:
+		d.settings(v, path, n)
 	case v.Kind() == reflect.Slice:
 		d.sequence(v, path, n)
 	case leaf(v.Type()):
@@ -157,6 +160,26 @@ func (d *decoder) sequence(v reflect.Value, path string, n ast.Node) {
 		d.value(element, at, item)
 		v.Set(reflect.Append(v, element))
 	}
+	d.origins[path] = d.source + ":" + strconv.Itoa(lineOf(n))
+}
+
+// settings keeps a mapping as JSON, for the package that knows its keys.
+func (d *decoder) settings(v reflect.Value, path string, n ast.Node) {
+	if _, ok := n.(*ast.MappingNode); !ok {
+		d.add(lineOf(n), path, fmt.Sprintf("%s; expecting a mapping of keys", describe(n)))
+		return
+	}
+	var value map[string]any
+	if err := yaml.NodeToValue(n, &value); err != nil {
+		d.add(lineOf(n), path, "expecting a mapping of keys")
+		return
+	}
+	data, err := json.Marshal(value)
+	if err != nil {
+		d.add(lineOf(n), path, "can't be written as JSON: "+err.Error())
+		return
+	}
+	v.SetBytes(data)
 	d.origins[path] = d.source + ":" + strconv.Itoa(lineOf(n))
 }
 

@@ -11,6 +11,7 @@ import (
 var (
 	durationType = reflect.TypeFor[time.Duration]()
 	bytesType    = reflect.TypeFor[Bytes]()
+	settingsType = reflect.TypeFor[Settings]()
 )
 
 // leaf says whether a value of type t is written as one scalar.
@@ -19,7 +20,7 @@ func leaf(t reflect.Type) bool {
 	case reflect.Bool, reflect.Int, reflect.Int64, reflect.Float64, reflect.String:
 		return true
 	case reflect.Slice:
-		return t.Elem().Kind() == reflect.String
+		return t.Elem().Kind() == reflect.String || t == settingsType
 	}
 	return false
 }

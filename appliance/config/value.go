@@ -1,8 +1,11 @@
 package config
 
 import (
+	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -144,3 +147,25 @@ func FormatDuration(d time.Duration) string {
 	}
 	return s
 }
+
+// Settings is a part of the tree whose keys the configuration does not know:
+// those of one kind of sink. It may hold secrets, so it prints its keys only.
+type Settings json.RawMessage
+
+// JSON returns the settings as a JSON object.
+func (s Settings) JSON() json.RawMessage { return json.RawMessage(s) }
+
+// String returns the names of the keys.
+func (s Settings) String() string {
+	var members map[string]json.RawMessage
+	if json.Unmarshal(s, &members) != nil {
+		return ""
+	}
+	return strings.Join(slices.Sorted(maps.Keys(members)), ", ")
+}
+
+// GoString is String: %#v shows no secret either.
+func (s Settings) GoString() string { return "{" + s.String() + "}" }
+
+// MarshalText is String, for JSON.
+func (s Settings) MarshalText() ([]byte, error) { return []byte(s.String()), nil }

@@ -14,9 +14,12 @@ import (
 	"os/signal"
 	"sync/atomic"
 	"syscall"
+
+	"github.com/weirhq/weir/wasm/host"
 )
 
 func main() {
+	host.ServeCompile() // returns unless this process was started to compile a module
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	var caught atomic.Int32

@@ -1,0 +1,82 @@
+package appliance
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/weirhq/weir/appliance/config"
+	"github.com/weirhq/weir/appliance/delivery"
+	"github.com/weirhq/weir/appliance/fault"
+	"github.com/weirhq/weir/appliance/sink"
+	"github.com/weirhq/weir/wasm/transform"
+)
+
+// openDeliveries opens the sinks of the configuration and the delivery engine.
+func (b *box) openDeliveries(_ context.Context, c *config.Loaded) error {
+	var sinks []sink.Config
+	for _, s := range c.Sinks {
+		sinks = append(sinks, sink.Config{Name: s.Name, Kind: s.Kind, Default: s.Default, Settings: s.Settings.JSON()})
+	}
+	table, err := sink.New(sinks, nil)
+	if err != nil {
+		return &fault.Error{Class: fault.Usage, Subject: "sinks", Err: err, Try: "weir check"}
+	}
+	b.sinks = table
+	b.deliveries, err = delivery.New(b.store, delivery.Options{
+		MemoryBytes: int64(c.Delivery.Memory), UplinkBytesPerSecond: int64(c.Delivery.BytesPerSecond),
+		OpenSink: table.Open, Transforms: b.transformer, Logger: b.log,
+	})
+	return err
+}
+
+// transformer finds a module's version for a delivery stream: by digest, or the
+// active one.
+func (b *box) transformer(name, digest string) (delivery.Transformer, error) {
+	var t *transform.Transform
+	var err error
+	if digest == "" {
+		t, err = b.modules.Transform(name)
+	} else {
+		t, err = b.modules.TransformByDigest(name, digest)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("module %s: %w", name, err)
+	}
+	return &transformer{t: t}, nil
+}
+
+// transformer is a module's version as delivery sees it.
+type transformer struct {
+	t       *transform.Transform
+	batches sync.Pool // of *transform.Batch
+}
+
+// Digest implements delivery.Transformer.
+func (t *transformer) Digest() string { return t.t.Digest() }
+
+// Process implements delivery.Transformer.
+func (t *transformer) Process(ctx context.Context, in *delivery.TransformBatch, emit func(*delivery.TransformOutput) error) error {
+	b, ok := t.batches.Get().(*transform.Batch)
+	if !ok {
+		b = &transform.Batch{}
+	}
+	defer t.batches.Put(b)
+	records := b.Records[:0]
+	for i := range in.Records {
+		r := &in.Records[i]
+		records = append(records, transform.Record{Key: r.Key, Data: r.Data, ArrivalMS: r.ArrivalMS, Index: r.Index})
+	}
+	*b = transform.Batch{Stream: in.Stream, Shard: in.Shard, TimeMS: in.TimeMS, ID: in.ID, Attempt: in.Attempt, Records: records}
+	var out delivery.TransformOutput
+	return t.t.Process(ctx, b, func(o *transform.Output) error {
+		out = delivery.TransformOutput{Source: o.Source, Status: delivery.TransformOk, Data: o.Data, PartitionKey: o.PartitionKey, Reason: o.Reason}
+		switch o.Status {
+		case transform.Dropped:
+			out.Status = delivery.TransformDropped
+		case transform.ProcessingFailed:
+			out.Status = delivery.TransformFailed
+		}
+		return emit(&out)
+	})
+}
