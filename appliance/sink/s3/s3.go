@@ -161,6 +161,12 @@ func (s *Sink) settle(ctx context.Context, o *delivery.Object, err error) (deliv
 		}
 		return delivery.Stored{}, s.sinkError(err) // gone meanwhile: try again
 	}
+	if e.StatusCode == 0 && ctx.Err() == nil && !isDial(err) {
+		// The answer is lost: the object may be there.
+		if stored, there, statErr := s.stat(ctx, o); statErr == nil && there {
+			return stored, nil
+		}
+	}
 	if e.StatusCode == http.StatusNotImplemented && !s.unconditional.Load() {
 		s.unconditional.Store(true)
 	}
@@ -346,7 +352,6 @@ func (s *Sink) abortOthers(ctx context.Context, key string) {
 func (s *Sink) sinkError(err error) error {
 	out := &delivery.SinkError{Code: "S3.ConnectionFailed", Err: err}
 	e := minio.ToErrorResponse(err)
-	var op *net.OpError
 	switch {
 	case e.StatusCode != 0:
 		out.Code = "S3." + e.Code
@@ -361,7 +366,7 @@ func (s *Sink) sinkError(err error) error {
 				s.signer.creds.Expire()
 			}
 		}
-	case errors.As(err, &op) && op.Op == "dial":
+	case isDial(err):
 		out.Refused = true
 	case errors.Is(err, context.DeadlineExceeded):
 		out.Code = "S3.RequestTimeout"
@@ -370,6 +375,12 @@ func (s *Sink) sinkError(err error) error {
 	}
 	out.RetryAfter = time.Duration(s.signer.retryAfter.Load())
 	return out
+}
+
+// isDial says whether no connection came about, so that nothing was sent.
+func isDial(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
 }
 
 // Probe stores a small object twice, create only, and removes it.

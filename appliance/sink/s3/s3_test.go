@@ -1,0 +1,77 @@
+package s3_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/weirhq/weir/appliance/delivery"
+	"github.com/weirhq/weir/appliance/sink/s3"
+	"github.com/weirhq/weir/appliance/sink/sinktest"
+)
+
+func settings(g *sinktest.Gateway, endpoint string) s3.Settings {
+	return s3.Settings{Endpoint: endpoint, Bucket: "bucket", AccessKeyID: g.Access, SecretAccessKey: s3.Secret(g.Secret), Timeout: delivery.Duration(10 * time.Second)}
+}
+
+func TestSuite(t *testing.T) {
+	g := sinktest.NewGateway(t, "bucket")
+	n := 0
+	sinktest.RunObjects(t, func(t *testing.T) sinktest.Objects {
+		n++
+		p := sinktest.NewProxy(t, g.URL)
+		s := settings(g, p.URL)
+		sink, err := s3.Open(s, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := sinktest.Prefixed(sink, n)
+		return sinktest.Objects{
+			Sink: dir, Faults: p, Guarantee: delivery.ExactlyOnce,
+			Read: func(key string) ([]byte, bool) { return g.Read("bucket", dir.Key(key)) },
+		}
+	})
+}
+
+// TestWrongClock signs with a clock that is years off: the first refusal
+// teaches the sink the server's time.
+func TestWrongClock(t *testing.T) {
+	g := sinktest.NewGateway(t, "bucket")
+	for _, off := range []time.Duration{-20 * 365 * 24 * time.Hour, time.Hour} {
+		sink, err := s3.Open(settings(g, g.URL), func() time.Time { return time.Now().Add(off) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := "clock" + off.String()
+		if _, err := sink.PutObject(t.Context(), sinktest.Object(key, "r", []byte("x"))); err != nil {
+			t.Errorf("off by %v: %v", off, err)
+		}
+		if _, found := g.Read("bucket", key); !found {
+			t.Errorf("off by %v: nothing was stored", off)
+		}
+	}
+}
+
+func TestErrorsHaveCodes(t *testing.T) {
+	g := sinktest.NewGateway(t, "bucket")
+	for _, c := range []struct {
+		change func(*s3.Settings)
+		code   string
+	}{
+		{func(s *s3.Settings) { s.Bucket = "nothere" }, "S3.NoSuchBucket"},
+		{func(s *s3.Settings) { s.SecretAccessKey = "wrong" }, "S3.SignatureDoesNotMatch"},
+		{func(s *s3.Settings) { s.AccessKeyID = "unknown" }, "S3.XAdminUserNotFound"},
+		{func(s *s3.Settings) { s.Endpoint = "http://127.0.0.1:1" }, "S3.ConnectionFailed"},
+	} {
+		s := settings(g, g.URL)
+		c.change(&s)
+		sink, err := s3.Open(s, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = sink.PutObject(t.Context(), sinktest.Object("k", "r", []byte("x")))
+		e, ok := err.(*delivery.SinkError)
+		if !ok || e.Code != c.code || !e.Refused {
+			t.Errorf("want %s refused, got %v", c.code, err)
+		}
+	}
+}

@@ -1,0 +1,119 @@
+package sinktest
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Gateway is a running versitygw: an S3 server over a folder.
+type Gateway struct {
+	URL    string
+	Access string
+	Secret string
+	Dir    string // buckets are folders in it
+	t      testing.TB
+	cmd    *exec.Cmd
+	addr   string
+	meta   string // metadata of objects
+}
+
+var gatewayBinary = sync.OnceValues(func() (string, error) {
+	_, here, _, ok := runtime.Caller(0)
+	if !ok {
+		return "", fmt.Errorf("no source location")
+	}
+	tools := filepath.Join(filepath.Dir(here), "..", "..", "delivery", "testdata", "tools")
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return "", err
+	}
+	out := filepath.Join(cache, "weir-test", "versitygw-1.8.0")
+	if _, err := os.Stat(out); err == nil {
+		return out, nil
+	}
+	part := fmt.Sprintf("%s.%d", out, os.Getpid())
+	cmd := exec.Command("go", "build", "-trimpath", "-o", part, "github.com/versity/versitygw/cmd/versitygw")
+	cmd.Dir = tools
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if raw, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build versitygw: %w: %s", err, raw)
+	}
+	return out, os.Rename(part, out)
+})
+
+// NewGateway starts a gateway with the given buckets for the time of the test.
+// It is built on first use, from the module beside appliance/delivery.
+func NewGateway(t testing.TB, buckets ...string) *Gateway {
+	t.Helper()
+	g := &Gateway{Access: "weirtest", Secret: "weirtestsecret", Dir: t.TempDir(), meta: t.TempDir(), t: t}
+	for _, b := range buckets {
+		if err := os.Mkdir(filepath.Join(g.Dir, b), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.addr = l.Addr().String()
+	_ = l.Close()
+	g.URL = "http://" + g.addr
+	g.Start()
+	t.Cleanup(g.Kill)
+	return g
+}
+
+// Start runs the server and waits until it answers.
+func (g *Gateway) Start() {
+	g.t.Helper()
+	binary, err := gatewayBinary()
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	g.cmd = exec.Command(binary, "--port", g.addr, "--access", g.Access, "--secret", g.Secret, "--quiet", "posix", "--sidecar", g.meta, g.Dir)
+	g.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if testing.Verbose() {
+		g.cmd.Stderr = os.Stderr
+	}
+	if err := g.cmd.Start(); err != nil {
+		g.t.Fatal(err)
+	}
+	deadline := time.After(30 * time.Second)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if resp, err := http.Get(g.URL); err == nil {
+			_ = resp.Body.Close()
+			return
+		}
+		select {
+		case <-deadline:
+			g.t.Fatal("versitygw does not answer")
+		case <-tick.C:
+		}
+	}
+}
+
+// Kill ends the server as kill -9 does.
+func (g *Gateway) Kill() {
+	if g.cmd != nil && g.cmd.Process != nil {
+		_ = g.cmd.Process.Kill()
+		_ = g.cmd.Wait()
+		g.cmd = nil
+	}
+}
+
+// Read returns what a bucket has under a name.
+func (g *Gateway) Read(bucket, key string) ([]byte, bool) {
+	raw, err := os.ReadFile(filepath.Join(g.Dir, bucket, filepath.FromSlash(key)))
+	return raw, err == nil
+}

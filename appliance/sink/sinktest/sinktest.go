@@ -1,0 +1,262 @@
+// Package sinktest is what every sink has to do, as tests: one suite for sinks
+// that store objects and one for those that take records, and the servers and
+// faults that they are run against.
+//
+// It owns no server: versitygw is built from its module, everything that goes
+// wrong between a sink and its server is done by the proxy here.
+package sinktest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+
+	"github.com/weirhq/weir/appliance/delivery"
+)
+
+// Objects is a sink under test and how to look behind it.
+type Objects struct {
+	Sink delivery.ObjectSink
+	// Read returns what the store has under a name.
+	Read func(key string) (data []byte, found bool)
+	// Faults is between the sink and its store; nil when there is no line.
+	Faults *Proxy
+	// Guarantee is what Probe must find.
+	Guarantee delivery.Guarantee
+}
+
+// Object makes an object of recipe with the given content.
+func Object(key, recipe string, content []byte) *delivery.Object {
+	return &delivery.Object{
+		Key: key, ContentType: "application/octet-stream",
+		Metadata: map[string]string{delivery.RecipeKey: recipe, delivery.RangesKey: "0:1-9"},
+		Buffer:   make([]byte, 0, 5<<20),
+		Render: func(w io.Writer) error {
+			for rest := content; len(rest) > 0; {
+				n, err := w.Write(rest[:min(len(rest), 60_000)])
+				if err != nil {
+					return err
+				}
+				rest = rest[n:]
+			}
+			return nil
+		},
+		Throttle: func(r io.Reader) io.Reader { return r },
+	}
+}
+
+// Content is n bytes that differ from place to place.
+func Content(n int) []byte {
+	var b bytes.Buffer
+	for i := 0; b.Len() < n; i++ {
+		fmt.Fprintf(&b, "%d,", i*7919)
+	}
+	return b.Bytes()[:n]
+}
+
+// RunObjects runs the suite on sinks that open makes, one for each case.
+func RunObjects(t *testing.T, open func(t *testing.T) Objects) {
+	cases := map[string]func(t *testing.T, o Objects){
+		"stores what it is given":               stores,
+		"stores nothing for no records":         storesNothing,
+		"finds its own object again":            findsOwn,
+		"leaves an object of others alone":      leavesOthers,
+		"stores objects larger than the buffer": storesLarge,
+		"leaves nothing of a failed rendering":  leavesNothing,
+		"ends with its context":                 endsWithContext,
+		"probes and clears up":                  probes,
+	}
+	for name, run := range cases {
+		t.Run(name, func(t *testing.T) {
+			o := open(t)
+			run(t, o)
+			if err := o.Sink.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for _, f := range Faults {
+		t.Run("survives "+f.Name, func(t *testing.T) {
+			o := open(t)
+			if o.Faults == nil {
+				return
+			}
+			survives(t, o, f)
+		})
+	}
+}
+
+func mustPut(t *testing.T, o Objects, obj *delivery.Object) delivery.Stored {
+	t.Helper()
+	stored, err := o.Sink.PutObject(t.Context(), obj)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stored
+}
+
+func mustHold(t *testing.T, o Objects, key string, want []byte) {
+	t.Helper()
+	got, found := o.Read(key)
+	if !found || !bytes.Equal(got, want) {
+		t.Fatalf("%s: found %t with %d bytes, want %d", key, found, len(got), len(want))
+	}
+}
+
+func stores(t *testing.T, o Objects) {
+	for _, size := range []int{0, 1, 100_000} {
+		key := fmt.Sprintf("a/b c/%d=x.bin", size)
+		content := Content(size)
+		stored := mustPut(t, o, Object(key, "r1", content))
+		if stored.Bytes != int64(size) || stored.Duplicate {
+			t.Errorf("stored %+v of %d bytes", stored, size)
+		}
+		mustHold(t, o, key, content)
+	}
+}
+
+func storesNothing(t *testing.T, o Objects) {
+	obj := Object("none", "r1", nil)
+	obj.Render = func(io.Writer) error { return delivery.ErrNoRecords }
+	if _, err := o.Sink.PutObject(t.Context(), obj); !errors.Is(err, delivery.ErrNoRecords) {
+		t.Fatalf("got %v", err)
+	}
+	if _, found := o.Read("none"); found {
+		t.Error("an object is there")
+	}
+}
+
+func findsOwn(t *testing.T, o Objects) {
+	content := Content(5000)
+	mustPut(t, o, Object("k", "r1", content))
+	for _, mayExist := range []bool{false, true} {
+		obj := Object("k", "r1", content)
+		obj.MayExist = mayExist
+		if stored := mustPut(t, o, obj); !stored.Duplicate || stored.Bytes != 5000 {
+			t.Errorf("MayExist %t: stored %+v, want a duplicate of 5000 bytes", mayExist, stored)
+		}
+	}
+	mustHold(t, o, "k", content)
+}
+
+func leavesOthers(t *testing.T, o Objects) {
+	content := Content(5000)
+	mustPut(t, o, Object("k", "theirs", content))
+	_, err := o.Sink.PutObject(t.Context(), Object("k", "ours", []byte("other")))
+	var s *delivery.SinkError
+	if !errors.As(err, &s) {
+		t.Fatalf("got %v, want a SinkError", err)
+	}
+	mustHold(t, o, "k", content)
+}
+
+func storesLarge(t *testing.T, o Objects) {
+	content := Content(12 << 20)
+	for _, cheap := range []bool{false, true} {
+		key := fmt.Sprintf("large-%t", cheap)
+		obj := Object(key, "r1", content)
+		obj.Cheap = cheap
+		if stored := mustPut(t, o, obj); stored.Bytes != int64(len(content)) {
+			t.Errorf("stored %+v", stored)
+		}
+		mustHold(t, o, key, content)
+		again := Object(key, "r1", content)
+		again.Cheap = cheap
+		if stored := mustPut(t, o, again); !stored.Duplicate {
+			t.Errorf("a second put of %s is not a duplicate", key)
+		}
+	}
+}
+
+var errRender = errors.New("the log can't be read")
+
+func leavesNothing(t *testing.T, o Objects) {
+	for _, size := range []int{1000, 8 << 20} {
+		obj := Object("broken", "r1", nil)
+		obj.Render = func(w io.Writer) error {
+			if _, err := w.Write(Content(size)); err != nil {
+				return err
+			}
+			return errRender
+		}
+		if _, err := o.Sink.PutObject(t.Context(), obj); err == nil {
+			t.Error("an object that can't be rendered was stored")
+		}
+		if _, found := o.Read("broken"); found {
+			t.Error("an object is there")
+		}
+	}
+}
+
+func endsWithContext(t *testing.T, o Objects) {
+	ctx, cancel := context.WithCancel(t.Context())
+	obj := Object("cancelled", "r1", nil)
+	obj.Render = func(w io.Writer) error {
+		cancel()
+		_, err := w.Write(Content(6 << 20))
+		return err
+	}
+	if _, err := o.Sink.PutObject(ctx, obj); err == nil {
+		t.Error("a put whose context has ended succeeds")
+	}
+	if _, found := o.Read("cancelled"); found {
+		t.Error("an object is there")
+	}
+}
+
+func probes(t *testing.T, o Objects) {
+	g, err := o.Sink.Probe(t.Context())
+	if err != nil || g != o.Guarantee {
+		t.Errorf("probe found %q, %v; want %q", g, err, o.Guarantee)
+	}
+}
+
+// survives has each attempt meet the fault once, and then the line be well:
+// the object is there once and is whole.
+func survives(t *testing.T, o Objects, f Fault) {
+	for _, size := range []int{20_000, 7 << 20} {
+		key := fmt.Sprintf("faulty-%d", size)
+		content := Content(size)
+		o.Faults.Arm(f)
+		for attempt := 0; ; attempt++ {
+			obj := Object(key, "r1", content)
+			obj.MayExist = attempt > 0
+			_, err := o.Sink.PutObject(t.Context(), obj)
+			if err == nil {
+				break
+			}
+			var s *delivery.SinkError
+			if !errors.As(err, &s) || s.Code == "" {
+				t.Fatalf("attempt %d: %v is not a SinkError", attempt, err)
+			}
+			if attempt == 10 {
+				t.Fatalf("the 10th attempt still fails: %v", err)
+			}
+		}
+		mustHold(t, o, key, content)
+	}
+}
+
+// Numbered is a sink with names of its own in a store that cases share.
+type Numbered struct {
+	delivery.ObjectSink
+	prefix string
+}
+
+// Prefixed gives the n-th case names of its own.
+func Prefixed(s delivery.ObjectSink, n int) *Numbered {
+	return &Numbered{ObjectSink: s, prefix: fmt.Sprintf("case-%d/", n)}
+}
+
+// Key is the name in the store.
+func (n *Numbered) Key(key string) string { return n.prefix + key }
+
+// PutObject stores under the case's own name.
+func (n *Numbered) PutObject(ctx context.Context, o *delivery.Object) (delivery.Stored, error) {
+	own := *o
+	own.Key = n.Key(o.Key)
+	return n.ObjectSink.PutObject(ctx, &own)
+}
