@@ -171,6 +171,18 @@ func credentials(key, secret string) awssdk.CredentialsProviderFunc {
 	}
 }
 
+// putRecords tries again when the SDK has closed its own connection under the
+// answer that it is reading, as it does now and then over net/http with any server
+// (it closes the request's body as soon as the answer's header is there).
+func putRecords(t *testing.T, c *kinesis.Client, in *kinesis.PutRecordsInput) (out *kinesis.PutRecordsOutput, err error) {
+	for range 10 {
+		if out, err = c.PutRecords(t.Context(), in); err == nil || !strings.Contains(err.Error(), "use of closed network connection") {
+			break
+		}
+	}
+	return out, err
+}
+
 func TestSDKOverEveryTransport(t *testing.T) {
 	eachClient(t, Options{Handler: testGate(nil)}, func(t *testing.T, _ *Server, c *http.Client, url, _ string) {
 		client := sdk(c, url, "AKIDTEST", "secret")
@@ -178,7 +190,7 @@ func TestSDKOverEveryTransport(t *testing.T) {
 		for i := range 500 {
 			in.Records = append(in.Records, types.PutRecordsRequestEntry{Data: fmt.Appendf(nil, "data %d \x00\xff", i), PartitionKey: awssdk.String(fmt.Sprint("k", i))})
 		}
-		out, err := client.PutRecords(t.Context(), in)
+		out, err := putRecords(t, client, in)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -193,14 +205,14 @@ func TestSDKOverEveryTransport(t *testing.T) {
 			}
 		}
 		in.Records = append(in.Records, in.Records[0])
-		_, err = client.PutRecords(t.Context(), in)
+		_, err = putRecords(t, client, in)
 		fails("ValidationException", "at 'records' failed to satisfy constraint: Member must have length less than or equal to 500", err)
 		in.Records = in.Records[:1]
-		_, err = sdk(c, url, "AKIDREAD", "secret").PutRecords(t.Context(), in)
+		_, err = putRecords(t, sdk(c, url, "AKIDREAD", "secret"), in)
 		fails("AccessDeniedException", "User: reader is not authorized to perform: kinesis:PutRecords", err)
-		_, err = sdk(c, url, "AKIDTEST", "wrong").PutRecords(t.Context(), in)
+		_, err = putRecords(t, sdk(c, url, "AKIDTEST", "wrong"), in)
 		fails("InvalidSignatureException", "The request signature we calculated does not match", err)
-		_, err = sdk(c, url, "AKIDNOBODY", "secret").PutRecords(t.Context(), in)
+		_, err = putRecords(t, sdk(c, url, "AKIDNOBODY", "secret"), in)
 		fails("UnrecognizedClientException", "The security token included in the request is invalid.", err)
 		_, err = client.ListStreams(t.Context(), nil)
 		fails("UnknownOperationException", "", err)
