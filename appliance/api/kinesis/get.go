@@ -17,7 +17,7 @@ const (
 	getRecordsBytes = 10 << 20
 )
 
-func (s *Service) getRecords(ctx context.Context, c *aws.Call) error {
+func (s *Service) getRecords(_ context.Context, c *aws.Call) error {
 	var in getRecordsInput
 	if err := c.Decode(&in); err != nil {
 		return err
@@ -32,9 +32,6 @@ func (s *Service) getRecords(ctx context.Context, c *aws.Call) error {
 	}
 	if in.DryRun != nil && *in.DryRun {
 		return aws.DryRunOperation.Default()
-	}
-	if err := s.fault(ctx, st.Name()); err != nil {
-		return err
 	}
 	if s.o.Quotas && !st.quotas.read(it.shard, s.now()) {
 		return aws.ProvisionedThroughputExceeded.New("%s", s.rateExceeded(st, it.shard))
@@ -58,7 +55,7 @@ func (s *Service) atIterator(c *aws.Call, in *getRecordsInput, it *iterator) (*s
 		}
 	}
 	now := s.now()
-	if now.Sub(it.issued) > tokenLife || s.o.Faults.concerns(it.stream) && drawn(s.o.Faults.ExpirePercent) {
+	if now.Sub(it.issued) > tokenLife {
 		return nil, none, aws.ExpiredIterator.New("Iterator expired. The iterator was created at time %s while right now it is %s which is further in the future than the tolerated delay of %d milliseconds.",
 			amazonDate(it.issued), amazonDate(now), tokenLife.Milliseconds())
 	}

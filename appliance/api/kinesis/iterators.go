@@ -19,7 +19,7 @@ type position struct {
 	at       *time.Time
 }
 
-func (s *Service) getShardIterator(ctx context.Context, c *aws.Call, in *getShardIteratorInput) (*getShardIteratorOutput, error) {
+func (s *Service) getShardIterator(_ context.Context, c *aws.Call, in *getShardIteratorInput) (*getShardIteratorOutput, error) {
 	n, err := s.nameOf(in.StreamName, in.StreamARN)
 	if err != nil {
 		return nil, err
@@ -45,9 +45,6 @@ func (s *Service) getShardIterator(ctx context.Context, c *aws.Call, in *getShar
 	}
 	if in.DryRun != nil && *in.DryRun {
 		return nil, aws.DryRunOperation.Default()
-	}
-	if err := s.fault(ctx, st.Name()); err != nil {
-		return nil, err
 	}
 	token := string(s.appendIterator(nil, &iterator{streamID: st.ID(), shard: number, index: index, issued: s.now(), stream: st.Name()}))
 	return &getShardIteratorOutput{ShardIterator: &token}, nil

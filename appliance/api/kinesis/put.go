@@ -63,7 +63,7 @@ func (s *Service) putRecord(ctx context.Context, c *aws.Call) error {
 	p := puts.Get().(*put)
 	p.batch = batch
 	defer p.release()
-	if err := s.preparePut(ctx, c, p); err != nil {
+	if err := s.preparePut(c, p); err != nil {
 		return err
 	}
 	if p.failed > 0 {
@@ -89,7 +89,7 @@ func (s *Service) putRecords(ctx context.Context, c *aws.Call) error {
 	p := puts.Get().(*put)
 	p.batch, p.many = batch, true
 	defer p.release()
-	if err := s.preparePut(ctx, c, p); err != nil {
+	if err := s.preparePut(c, p); err != nil {
 		return err
 	}
 	if err := s.write(ctx, p); err != nil {
@@ -106,9 +106,9 @@ func (s *Service) putRecords(ctx context.Context, c *aws.Call) error {
 }
 
 // preparePut does everything that comes before the store is asked for room: who
-// may, which stream, whether each record is right, dry run, injected faults and
+// may, which stream, whether each record is right, dry run and
 // quotas. Nothing has been buffered when it fails.
-func (s *Service) preparePut(ctx context.Context, c *aws.Call, p *put) error {
+func (s *Service) preparePut(c *aws.Call, p *put) error {
 	b := p.batch
 	name, err := s.putName(b)
 	if err != nil {
@@ -129,9 +129,6 @@ func (s *Service) preparePut(ctx context.Context, c *aws.Call, p *put) error {
 	}
 	if b.DryRun {
 		return aws.DryRunOperation.Default()
-	}
-	if err := s.fault(ctx, p.st.Name()); err != nil {
-		return err
 	}
 	if auto {
 		p.distribute()
@@ -280,7 +277,7 @@ func (s *Service) write(ctx context.Context, p *put) error {
 			continue
 		}
 		if err := p.reserve(txn, i); err != nil {
-			txn.Rollback()
+			txn.Release()
 			return err
 		}
 	}

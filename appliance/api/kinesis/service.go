@@ -43,8 +43,6 @@ type Options struct {
 	Settle time.Duration
 	// Scale says how on-demand streams are scaled.
 	Scale ScaleOptions
-	// Faults, if set, makes requests fail on purpose.
-	Faults Faults
 	// Channels carries out the channel operations. Without it they are refused.
 	Channels Channels
 	// Clock tells the time. Default time.Now.

@@ -23,7 +23,12 @@ const (
 	subscribeEventRecords = 10000
 	// subscribeKeptBytes is how large a buffer an idle subscription keeps.
 	subscribeKeptBytes = 16 << 10
-	eventContentType   = "application/x-amz-json-1.1"
+	// subscribePause is waited before an answer over HTTP/1.1. The AWS SDK for Go
+	// closes a request's body as soon as it has the answer's header, and its
+	// transport, if it is not quite done with that body, then takes the connection
+	// down, and with it the events. The real service is never that fast.
+	subscribePause   = 25 * time.Millisecond
+	eventContentType = "application/x-amz-json-1.1"
 )
 
 // subscriptions are those that are open, at most Options.SubscriptionLimit.
@@ -129,9 +134,6 @@ func (s *Service) subscribeToShard(ctx context.Context, c *aws.Call) error {
 	if in.DryRun != nil && *in.DryRun {
 		return aws.DryRunOperation.Default()
 	}
-	if err := s.fault(ctx, st.Name()); err != nil {
-		return err
-	}
 	r, err := st.NewReader(n, storage.Position{Kind: storage.AtIndex, Index: index})
 	if err != nil {
 		return s.readError(err, st.Name(), n)
@@ -140,6 +142,14 @@ func (s *Service) subscribeToShard(ctx context.Context, c *aws.Call) error {
 	if err != nil {
 		r.Close()
 		return err
+	}
+	if c.Request.Proto() == "HTTP/1.1" {
+		pause := time.NewTimer(subscribePause)
+		defer pause.Stop()
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+		}
 	}
 	c.Response.SetHeader("Content-Type", aws.EventStreamType)
 	c.Response.Stream(func(ctx context.Context, w api.StreamWriter) error {

@@ -33,7 +33,10 @@ const (
 type keys struct{ stored atomic.Int64 }
 
 // retryKey is the idempotency key of a request.
-type retryKey struct{ hash, body [hashBytes]byte }
+type retryKey struct {
+	hash, body [hashBytes]byte
+	old        []byte // the row that was found, nil if there is none
+}
 
 // doneRow is what is stored under a key.
 type doneRow struct {
@@ -95,6 +98,7 @@ func (k *keys) seen(s *Service, r *retryKey) (*doneRow, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.old = raw
 	d, err := decodeDoneRow(raw)
 	if err != nil || !s.o.Clock().Before(d.expires) {
 		return nil, err
@@ -105,16 +109,13 @@ func (k *keys) seen(s *Service, r *retryKey) (*doneRow, error) {
 	return d, nil
 }
 
-// add puts a key into the transaction of its records. A row that is too old is
-// replaced; one that came meanwhile makes the commit fail.
-func (k *keys) add(s *Service, txn *storage.Txn, r *retryKey, count int) {
-	d := doneRow{expires: s.o.Clock().Add(s.o.KeyLife), body: r.body, count: uint32(count)}
-	old, err := s.store.Get(storage.TableDeduplication, r.row())
-	if err != nil {
-		old = nil
-	}
-	txn.Expect(storage.TableDeduplication, r.row(), old)
-	if gone, err := decodeDoneRow(old); err == nil {
+// add puts a key into the transaction of its records. The row that was there when
+// the key was looked up, too old to count, is replaced; one that came since then
+// makes the commit fail.
+func (r *retryKey) add(txn *storage.Txn, expires time.Time, count int) {
+	d := doneRow{expires: expires, body: r.body, count: uint32(count)}
+	txn.Expect(storage.TableDeduplication, r.row(), r.old)
+	if gone, err := decodeDoneRow(r.old); err == nil {
 		txn.Delete(storage.TableDeduplication, timeRow(gone.expires, r.hash[:]))
 	}
 	txn.Put(storage.TableDeduplication, r.row(), d.encode())

@@ -141,12 +141,12 @@ func (s *Service) write(ctx context.Context, st *storage.Stream, entries []entry
 	}
 	for i := range entries {
 		if err := txn.Append(st, entries[i].key, nil, entries[i].data); err != nil {
-			txn.Rollback()
+			txn.Release()
 			return nil, err
 		}
 	}
 	if retry != nil {
-		s.keys.add(s, txn, retry, len(entries))
+		retry.add(txn, s.o.Clock().Add(s.o.KeyLife), len(entries))
 	}
 	if err := txn.Commit(ctx); err != nil {
 		txn.Release()
