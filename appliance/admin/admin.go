@@ -10,6 +10,11 @@
 //	GET  /admin/v1/streams                    POST   /admin/v1/streams
 //	GET  /admin/v1/streams/{name}             PATCH  /admin/v1/streams/{name}
 //	POST /admin/v1/streams/{name}/reshard     DELETE /admin/v1/streams/{name}
+//	GET  /admin/v1/streams/{name}/where?shard=…&sequence=…
+//	GET, POST /admin/v1/modules               GET    /admin/v1/modules/{name}, …/logs
+//	PUT  /admin/v1/module-pieces/{digest}/{n} POST   /admin/v1/modules/{name}/activate, shadow, remove, rollback, deactivate
+//	GET, POST /admin/v1/deliveries            GET, PUT, DELETE /admin/v1/deliveries/{name}
+//	GET  /admin/v1/deliveries/{name}/objects  POST   /admin/v1/deliveries/{name}/pause, resume, flush, test, redrive
 //
 // Answers are JSON objects; an error is {"error":{"code":"…","message":"…"}}.
 package admin
@@ -38,9 +43,11 @@ type Options struct {
 	Store      *storage.Store
 	Modules    *module.Catalog
 	Deliveries *delivery.Engine
-	Version    string
-	Started    time.Time // when the process began
-	Manager    string    // the service manager that watches the process, empty for none
+	// ShowSink returns a target's kind and settings, secrets hidden.
+	ShowSink func(delivery.Target) (kind string, settings any, err error)
+	Version  string
+	Started  time.Time // when the process began
+	Manager  string    // the service manager that watches the process, empty for none
 	// Reload reads the configuration again and applies what it can.
 	Reload func(ctx context.Context) (*Reloaded, error)
 }
@@ -56,6 +63,8 @@ func New(o Options) *Service {
 	s := &Service{Options: o}
 	s.routes = append(s.routes, s.boxRoutes()...)
 	s.routes = append(s.routes, s.streamRoutes()...)
+	s.routes = append(s.routes, s.moduleRoutes()...)
+	s.routes = append(s.routes, s.deliveryRoutes()...)
 	return s
 }
 
@@ -183,6 +192,10 @@ var errorTable = []struct {
 	status int
 	code   string
 }{
+	{delivery.ErrNotFound, 404, "DeliveryNotFound"},
+	{delivery.ErrExists, 409, "DeliveryExists"},
+	{delivery.ErrVersion, 409, "DeliveryVersion"},
+	{delivery.ErrInvalid, 400, "InvalidDelivery"},
 	{storage.ErrStreamNotFound, 404, "StreamNotFound"},
 	{storage.ErrShardNotFound, 404, "ShardNotFound"},
 	{storage.ErrNotFound, 404, "NotFound"},

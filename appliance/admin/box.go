@@ -6,7 +6,9 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/weirhq/weir/appliance/delivery"
 	"github.com/weirhq/weir/storage"
+	"github.com/weirhq/weir/wasm/module"
 )
 
 // Status is the state of the box.
@@ -20,6 +22,9 @@ type Status struct {
 	Wear     Wear      `json:"wear"`
 	Memory   Memory    `json:"memory"`
 	Streams  []Stream  `json:"streams"`
+
+	Modules    []module.Info    `json:"modules"`
+	Deliveries []delivery.Stats `json:"deliveries"`
 }
 
 // State is whether the log takes writes, and the room on its disk.
@@ -87,6 +92,11 @@ func (s *Service) status(_ context.Context, c *call) (any, error) {
 		Recovery: recoveryOf(s.Store.Recovery()), Wear: wearOf(s.Store.Ledger()),
 		Memory:  Memory{Heap: m.HeapAlloc, FromSystem: m.Sys - m.HeapReleased, Goroutines: runtime.NumGoroutine()},
 		Streams: []Stream{},
+	}
+	out.Modules = append([]module.Info{}, s.Modules.List()...)
+	out.Deliveries = []delivery.Stats{}
+	for _, d := range s.Deliveries.List() {
+		out.Deliveries = append(out.Deliveries, d.Stats)
 	}
 	for _, st := range s.Store.Streams() {
 		if !st.Config().System || c.query.Get("system") == "true" {

@@ -1,0 +1,195 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+
+	"github.com/weirhq/weir/appliance/delivery"
+	"github.com/weirhq/weir/storage/record"
+)
+
+// Deliveries is the answer to a list.
+type Deliveries struct {
+	Deliveries []delivery.Info `json:"deliveries"`
+}
+
+// Objects is what a delivery stream has delivered last, newest first.
+type Objects struct {
+	Objects []delivery.Manifest `json:"objects"`
+}
+
+// Places is where one record is, for each delivery stream that reads its stream.
+type Places struct {
+	Places []delivery.Place `json:"places"`
+}
+
+// Probed is what a test of a delivery stream's sinks found.
+type Probed struct {
+	Guarantees map[string]delivery.Guarantee `json:"guarantees"` // by sink, backup or on_failure
+}
+
+// DeliveryUpdate is a change of a delivery stream: Config takes the place of
+// the configuration at Version.
+type DeliveryUpdate struct {
+	Version int             `json:"version"`
+	Config  delivery.Config `json:"config"`
+}
+
+func (s *Service) deliveryRoutes() []route {
+	return []route{
+		{"GET", "deliveries", "ListDeliveries", s.listDeliveries},
+		{"POST", "deliveries", "CreateDelivery", s.createDelivery},
+		{"GET", "deliveries/{name}", "DescribeDelivery", s.describeDelivery},
+		{"PUT", "deliveries/{name}", "UpdateDelivery", s.updateDelivery},
+		{"DELETE", "deliveries/{name}", "DeleteDelivery", s.deliveryAction(s.Deliveries.Delete)},
+		{"GET", "deliveries/{name}/objects", "ListObjects", s.listObjects},
+		{"POST", "deliveries/{name}/pause", "PauseDelivery", s.deliveryAction(s.Deliveries.Pause)},
+		{"POST", "deliveries/{name}/resume", "ResumeDelivery", s.deliveryAction(s.Deliveries.Resume)},
+		{"POST", "deliveries/{name}/flush", "FlushDelivery", s.deliveryAction(func(_ context.Context, name string) error { return s.Deliveries.Flush(name) })},
+		{"POST", "deliveries/{name}/test", "TestDelivery", s.testDelivery},
+		{"POST", "deliveries/{name}/redrive", "RedriveDelivery", s.redriveDelivery},
+		{"GET", "streams/{name}/where", "LocateRecord", s.where},
+	}
+}
+
+// shown is a delivery stream without the secrets of its sinks.
+func (s *Service) shown(i delivery.Info) delivery.Info {
+	hide := func(t delivery.Target) delivery.Target {
+		if len(t.Settings) == 0 {
+			return t
+		}
+		_, settings, err := s.ShowSink(t)
+		t.Settings, _ = json.Marshal(settings) // a struct that was read from JSON
+		if err != nil {
+			t.Settings = nil
+		}
+		return t
+	}
+	i.Sink = hide(i.Sink)
+	if i.Config.Backup != nil {
+		b := *i.Config.Backup
+		b.Sink = hide(b.Sink)
+		i.Config.Backup = &b
+	}
+	return i
+}
+
+func (s *Service) listDeliveries(context.Context, *call) (any, error) {
+	out := &Deliveries{Deliveries: []delivery.Info{}}
+	for _, i := range s.Deliveries.List() {
+		out.Deliveries = append(out.Deliveries, s.shown(i))
+	}
+	return out, nil
+}
+
+func (s *Service) describeDelivery(_ context.Context, c *call) (any, error) {
+	info, err := s.Deliveries.Describe(c.params["name"])
+	if err != nil {
+		return nil, err
+	}
+	return s.shown(info), nil
+}
+
+func (s *Service) createDelivery(ctx context.Context, c *call) (any, error) {
+	var in delivery.Config
+	if err := c.decode(&in); err != nil {
+		return nil, err
+	}
+	if err := s.Deliveries.Create(ctx, in); err != nil {
+		return nil, err
+	}
+	c.params["name"] = in.Name
+	return s.describeDelivery(ctx, c)
+}
+
+func (s *Service) updateDelivery(ctx context.Context, c *call) (any, error) {
+	var in DeliveryUpdate
+	if err := c.decode(&in); err != nil {
+		return nil, err
+	}
+	err := s.Deliveries.Update(ctx, c.params["name"], in.Version, func(cfg *delivery.Config) error {
+		if string(in.Config.Sink.Settings) == "" { // as it was: settings are shown without their secrets
+			in.Config.Sink.Settings = cfg.Sink.Settings
+		}
+		annotations := cfg.Annotations
+		*cfg = in.Config
+		cfg.Annotations = annotations
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.describeDelivery(ctx, c)
+}
+
+// deliveryAction serves what changes a delivery stream and answers with it.
+func (s *Service) deliveryAction(do func(ctx context.Context, name string) error) func(context.Context, *call) (any, error) {
+	return func(ctx context.Context, c *call) (any, error) {
+		name := c.params["name"]
+		if err := do(ctx, name); err != nil {
+			return nil, err
+		}
+		info, err := s.Deliveries.Describe(name)
+		if errors.Is(err, delivery.ErrNotFound) { // deleted just now
+			return delivery.Info{Config: delivery.Config{Name: name}}, nil
+		}
+		return s.shown(info), err
+	}
+}
+
+func (s *Service) listObjects(_ context.Context, c *call) (any, error) {
+	limit := 100
+	if text := c.query.Get("limit"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 1 || n > 100_000 {
+			return nil, &Error{Status: 400, Code: "InvalidArgument", Message: fmt.Sprintf("limit: %q; expecting 1 to 100000", text)}
+		}
+		limit = n
+	}
+	objects, err := s.Deliveries.Manifests(c.params["name"], limit)
+	if err != nil {
+		return nil, err
+	}
+	return &Objects{Objects: append([]delivery.Manifest{}, objects...)}, nil
+}
+
+func (s *Service) testDelivery(ctx context.Context, c *call) (any, error) {
+	g, err := s.Deliveries.Test(ctx, c.params["name"])
+	if errors.Is(err, delivery.ErrNotFound) {
+		return nil, err
+	}
+	if err != nil {
+		return nil, &Error{Status: 502, Code: "SinkFailed", Message: err.Error()}
+	}
+	return &Probed{Guarantees: g}, nil
+}
+
+func (s *Service) redriveDelivery(ctx context.Context, c *call) (any, error) {
+	n, err := s.Deliveries.Redrive(ctx, c.params["name"])
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		Records int64 `json:"records"`
+	}{n}, nil
+}
+
+// where finds a record by its shard and its sequence number.
+func (s *Service) where(ctx context.Context, c *call) (any, error) {
+	shard, err := shardNumber(c.query.Get("shard"))
+	if err != nil {
+		return nil, err
+	}
+	seq, err := record.ParseSequenceNumber(c.query.Get("sequence"))
+	if err != nil {
+		return nil, &Error{Status: 400, Code: "InvalidArgument", Message: err.Error()}
+	}
+	places, err := s.Deliveries.Where(ctx, c.params["name"], shard, seq.Index())
+	if err != nil {
+		return nil, err
+	}
+	return &Places{Places: append([]delivery.Place{}, places...)}, nil
+}
