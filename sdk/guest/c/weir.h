@@ -360,7 +360,7 @@ WEIR__NOINLINE uint32_t weir__escaped(uint32_t backslashes, uint32_t *carry) {
 }
 
 /* weir_json_find finds the first member called `name` of the object in doc. It
- * looks at 16 bytes at a time, only at quotes and brackets, and reads nothing
+ * looks at 16 bytes at a time, only at quotes and braces, and reads nothing
  * behind the member: it is a scanner, not a validator. A name that the document
  * spells with escapes is compared as it is spelt. Names are 1 byte or longer. */
 WEIR__NOINLINE bool weir_json_find(weir_bytes doc, weir_bytes name, weir_field *f) {
@@ -377,10 +377,16 @@ WEIR__NOINLINE bool weir_json_find(weir_bytes doc, weir_bytes name, weir_field *
             for (uint32_t i = 0; p + i < end; i++) tail[i] = p[i];
             from = tail;
         }
-        v128_t w = wasm_v128_load(from), low = w | wasm_i8x16_const_splat(0x20);
+        v128_t w = wasm_v128_load(from);
         uint32_t quotes = weir__mask(wasm_i8x16_eq(w, wasm_i8x16_const_splat('"')));
         uint32_t slashes = weir__mask(wasm_i8x16_eq(w, wasm_i8x16_const_splat('\\')));
-        if (slashes | escape) quotes &= ~weir__escaped(slashes, &escape);
+        uint32_t braces = weir__mask(wasm_i8x16_eq(w, wasm_i8x16_const_splat('{')) |
+                                     wasm_i8x16_eq(w, wasm_i8x16_const_splat('}')));
+        if (slashes | escape) {
+            uint32_t plain = ~weir__escaped(slashes, &escape);
+            quotes &= plain;
+            braces &= plain;
+        }
         /* bit i of strings: byte i lies in a string, or opens one */
         uint32_t strings = quotes ^ quotes << 1;
         strings ^= strings << 2;
@@ -390,13 +396,12 @@ WEIR__NOINLINE bool weir_json_find(weir_bytes doc, weir_bytes name, weir_field *
         uint32_t opens = quotes & strings;
         uint32_t names = (opens << 1 | opened) & weir__mask(wasm_i8x16_eq(w, letter));
         opened = opens >> 15;
-        uint32_t brackets = weir__mask(wasm_i8x16_eq(low, wasm_i8x16_const_splat('{')) |
-                                       wasm_i8x16_eq(low, wasm_i8x16_const_splat('}'))) & ~strings;
-        for (uint32_t m = names | brackets; m; m &= m - 1) {
+        braces &= ~strings;
+        for (uint32_t m = names | braces; m; m &= m - 1) {
             const uint8_t *at = p + __builtin_ctz(m);
-            if (brackets & m & (0 - m)) {
-                depth += (*at & 4) ? (uint32_t)-1 : 1; /* } and ] have bit 2 of 0x7d and 0x5d, { and [ have not */
-                if (depth == 0) return false;
+            if (braces & m & (0 - m)) {
+                if (*at == '{') depth++;
+                else if (depth > 1) depth--;
                 continue;
             }
             const uint8_t *quote = at + name.len;

@@ -261,3 +261,27 @@ func TestImportsAreWhatTheExampleUses(t *testing.T) {
 		}
 	}
 }
+
+// TestFullBatchesFitDefaultLimits runs batches of the default size, 500 records of
+// 200 bytes, under the limits of the manifests as they are: nobody should have to
+// raise a limit to run an example.
+func TestFullBatchesFitDefaultLimits(t *testing.T) {
+	rt := boxRuntime(t, false)
+	for _, w := range workloads {
+		m := readManifest(t, w.example)
+		m.Config = []byte(w.config)
+		for _, language := range languages {
+			tr := openTransform(t, rt, m, language, w.example)
+			batch := &transform.Batch{Stream: "s", TimeMS: 1, Records: boxRecords(sensorRecords(500))}
+			err := tr.Process(t.Context(), batch, func(o *transform.Output) error {
+				if o.Status == transform.ProcessingFailed {
+					return fmt.Errorf("record %d failed with code %#x: %s", o.Source, o.Code, o.Reason)
+				}
+				return nil
+			})
+			if err != nil {
+				t.Errorf("%s/%s: %v", language, w.example, err)
+			}
+		}
+	}
+}

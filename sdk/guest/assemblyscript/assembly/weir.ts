@@ -223,7 +223,7 @@ const TAIL = memory.data(16);
 
 /**
  * Finds the first member called name of the JSON object in doc and fills f with it. It looks
- * at 16 bytes at a time, only at quotes and brackets, and reads nothing behind the member: it
+ * at 16 bytes at a time, only at quotes and braces, and reads nothing behind the member: it
  * is a scanner, not a validator. A name that the document spells with escapes is compared as
  * it is spelt.
  */
@@ -245,10 +245,14 @@ export function find(doc: Bytes, name: Bytes, f: Field): bool {
       from = TAIL;
     }
     const w = v128.load(from);
-    const low = v128.or(w, i8x16.splat(0x20));
     let quotes: u32 = i8x16.bitmask(i8x16.eq(w, i8x16.splat(QUOTE)));
     const slashes: u32 = i8x16.bitmask(i8x16.eq(w, i8x16.splat(SLASH)));
-    if (slashes | escape) quotes &= ~escaped(slashes);
+    let braces: u32 = i8x16.bitmask(v128.or(i8x16.eq(w, i8x16.splat(0x7b)), i8x16.eq(w, i8x16.splat(0x7d))));
+    if (slashes | escape) {
+      const plain = ~escaped(slashes);
+      quotes &= plain;
+      braces &= plain;
+    }
     // bit i of strings: byte i lies in a string, or opens one
     let strings = quotes ^ (quotes << 1);
     strings ^= strings << 2;
@@ -258,13 +262,12 @@ export function find(doc: Bytes, name: Bytes, f: Field): bool {
     const opens = quotes & strings;
     const names = ((opens << 1) | opened) & <u32>i8x16.bitmask(i8x16.eq(w, letter));
     opened = opens >> 15;
-    const brackets = <u32>i8x16.bitmask(v128.or(i8x16.eq(low, i8x16.splat(0x7b)), i8x16.eq(low, i8x16.splat(0x7d)))) & ~strings;
-    for (let m = names | brackets; m; m &= m - 1) {
+    braces &= ~strings;
+    for (let m = names | braces; m; m &= m - 1) {
       const at = p + ctz(m);
-      if (brackets & m & (0 - m)) {
-        // } and ] have bit 2, { and [ have not
-        depth += load<u8>(at) & 4 ? -1 : 1;
-        if (!depth) return false;
+      if (braces & m & (0 - m)) {
+        if (load<u8>(at) == 0x7b) depth++;
+        else if (depth > 1) depth--;
         continue;
       }
       const quote = at + length;

@@ -11,7 +11,7 @@
 //	func main() {}
 //
 //	func onRecord(r *weir.Record) {
-//		f, ok := weir.Find(r.Data, "temp")
+//		f, ok := weir.Find(r.Data(), "temp")
 //		v, isNumber := weir.Number(f.Value)
 //		switch {
 //		case !ok || !isNumber:

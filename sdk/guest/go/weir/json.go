@@ -17,94 +17,139 @@ const (
 	highs   = 0x8080808080808080
 	quotes  = 0x2222222222222222
 	slashes = 0x5c5c5c5c5c5c5c5c
+	braces  = 0x7b7b7b7b7b7b7b7b
 )
 
 // Find finds the first member called name of the JSON object in doc. It looks
-// at 8 bytes at a time, only at quotes and brackets, and reads nothing behind
-// the member: it is a scanner, not a validator. A name that the document spells
-// with escapes is compared as it is spelt.
+// at 8 bytes at a time, only at quotes and braces, and reads nothing behind the
+// member: it is a scanner, not a validator. A name that the document spells with
+// escapes is compared as it is spelt.
 func Find(doc []byte, name string) (Field, bool) {
-	i, depth, outside := space(doc, 0), 0, 0
-	if i == len(doc) || doc[i] != '{' || name == "" {
-		return Field{}, false
-	}
-	for p := unsafe.Pointer(unsafe.SliceData(doc)); i < len(doc); {
-		if i+8 <= len(doc) {
-			w := *(*uint64)(unsafe.Add(p, i))
-			// [ and {, ] and } differ in one bit only
-			q, o, c := w^quotes, (w|0x2020202020202020)^0x7b7b7b7b7b7b7b7b, (w|0x2020202020202020)^0x7d7d7d7d7d7d7d7d
-			m := ((q-lows)&^q | (o-lows)&^o | (c-lows)&^c) & highs
-			if m == 0 {
-				i += 8
-				continue
-			}
-			i += bits.TrailingZeros64(m) >> 3
-		}
-		switch doc[i] {
-		case '"':
-			if doc[i-1] == '\\' && escaped(doc[outside:i]) {
-				i++
-				continue
-			}
-			// The loop of closing, here once more: a call costs more than it does.
-			i++
-			start := i
-			for i < len(doc) {
-				if i+8 <= len(doc) {
-					w := *(*uint64)(unsafe.Add(p, i))
-					q, s := w^quotes, w^slashes
-					m := ((q-lows)&^q | (s-lows)&^s) & highs
-					if m == 0 {
-						i += 8
-						continue
-					}
-					i += bits.TrailingZeros64(m) >> 3
-				}
-				if c := doc[i]; c == '"' {
-					break
-				} else if c == '\\' {
-					i++
-				}
-				i++
-			}
-			if i >= len(doc) {
-				return Field{}, false
-			}
-			end := i
-			i++
-			outside = i
-			if end-start != len(name) || depth != 1 || doc[start] != name[0] || string(doc[start:end]) != name {
-				continue
-			}
-			if c := space(doc, i); c < len(doc) && doc[c] == ':' {
-				at, stop := value(doc, c+1)
-				if stop == at {
-					return Field{}, false
-				}
-				return Field{NameAt: start, ValueAt: at, Value: doc[at:stop:stop]}, true
-			}
-		case '{', '[':
-			depth++
-			i++
-		case '}', ']':
-			if depth--; depth == 0 {
-				return Field{}, false
-			}
-			i++
-		default:
-			i++
-		}
-	}
-	return Field{}, false
+	nameAt, at, end := find(doc, name)
+	return Field{NameAt: nameAt, ValueAt: at, Value: doc[at:end:end]}, at != end
 }
 
-// escaped reports whether b ends in an odd number of backslashes.
-func escaped(b []byte) bool {
-	n := 0
-	for n < len(b) && b[len(b)-1-n] == '\\' {
-		n++
+// find is Find in indexes, all 0 when there is no such member.
+//
+// The Go compiler makes every taken branch an indirect jump in WebAssembly. So
+// the loop has one, and leaves what is rare to event; and nothing is returned
+// that would have to be cleared first.
+func find(doc []byte, name string) (nameAt, at, end int) {
+	i := space(doc, 0)
+	if i == len(doc) || doc[i] != '{' || name == "" {
+		return 0, 0, 0
 	}
-	return n%2 == 1
+	i++
+	letter := uint64(name[0]) * lows
+	p := unsafe.Pointer(unsafe.SliceData(doc))
+	seen, last := uint64(0), uint64(0) // the quotes up to i, folded: their parity counts; the one before i
+	for i+8 <= len(doc) {
+		w := *(*uint64)(unsafe.Add(p, i))
+		x := w ^ quotes
+		q := ^((x&^highs + ^uint64(highs)) | x) & highs // exactly the quotes
+		s, b, l := w^slashes, w^braces, w^letter
+		m := ((s-lows)&^s | (b-lows)&^b | (q<<8|last)&(l-lows)&^l) & highs
+		if m == 0 {
+			seen ^= q
+			last = q >> 56
+			i += 8
+			continue
+		}
+		below := m&-m - 1
+		inside := (bits.OnesCount64(seen) + bits.OnesCount64(q&below)) & 1
+		i += bits.TrailingZeros64(m) >> 3
+		if i, nameAt, inside = event(doc, i, inside, name); i < 0 {
+			return member(doc, nameAt, len(name))
+		}
+		seen, last = uint64(inside)<<7, 0
+	}
+	return findTail(doc, i, bits.OnesCount64(seen)&1, last != 0, name)
+}
+
+// event handles the byte at i that find stopped at: a backslash, a brace, or the
+// first letter of a string that begins as name does. It returns where to go on,
+// and whether in a string; -1: the member's name is at nameAt.
+//
+//go:noinline
+func event(doc []byte, i, inside int, name string) (next, nameAt, in int) {
+	switch c := doc[i]; {
+	case inside == 0 && c == '{':
+		if i = object(doc, i); i == 0 {
+			return len(doc), 0, 0
+		}
+		return i, 0, 0
+	case c == '\\':
+		return i + 2, 0, inside
+	case inside == 1 && doc[i-1] == '"' && isName(doc, i, name):
+		return -1, i, 0
+	}
+	return i + 1, 0, inside
+}
+
+// isName tells whether the string whose first letter is at i is name, before a
+// colon.
+func isName(doc []byte, i int, name string) bool {
+	end := i + len(name)
+	if end >= len(doc) || doc[end] != '"' || string(doc[i:end]) != name {
+		return false
+	}
+	end = space(doc, end+1)
+	return end < len(doc) && doc[end] == ':'
+}
+
+// member returns the indexes of the member whose name is at nameAt.
+func member(doc []byte, nameAt, nameLen int) (name, at, end int) {
+	at, end = value(doc, space(doc, nameAt+nameLen+1)+1)
+	if at == end {
+		return 0, 0, 0
+	}
+	return nameAt, at, end
+}
+
+// findTail is find for the last few bytes. opened: the byte before i is the
+// quote that opens or closes a string.
+func findTail(doc []byte, i, inside int, opened bool, name string) (nameAt, at, end int) {
+	for ; i < len(doc); i++ {
+		switch c := doc[i]; {
+		case c == '\\':
+			i++
+			opened = false
+		case c == '"':
+			inside ^= 1
+			opened = true
+		case inside == 0 && c == '{':
+			if i = object(doc, i) - 1; i < 0 {
+				return 0, 0, 0
+			}
+			opened = false
+		default:
+			if inside == 1 && opened && isName(doc, i, name) {
+				return member(doc, i, len(name))
+			}
+			opened = false
+		}
+	}
+	return 0, 0, 0
+}
+
+// object returns what follows the object at i, 0 when it isn't closed.
+func object(doc []byte, i int) int {
+	depth := 0
+	for ; i < len(doc); i++ {
+		switch doc[i] {
+		case '"':
+			i = closing(doc, i+1)
+		case '\\':
+			i++
+		case '{':
+			depth++
+		case '}':
+			if depth--; depth == 0 {
+				return i + 1
+			}
+		}
+	}
+	return 0
 }
 
 func space(doc []byte, i int) int {

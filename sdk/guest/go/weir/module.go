@@ -140,24 +140,23 @@ func process(ptr, n uint32) int64 {
 	entries := unsafe.Slice((*entry)(unsafe.Pointer(&region[batch.headerLen])), count)
 	begin()
 	module.batch = batch
+	r.region, r.entries = region, entries
 	allUnchanged, handle := true, module.Record
 	for i := range entries {
 		e := &entries[i]
-		r.Number, r.entry, r.first, r.verdict, r.keyed = i, e, len(module.outs), unchanged, false
-		at := e.offset
-		r.Key = nil
-		if e.keyLen != null {
-			r.Key = region[at : at+e.keyLen : at+e.keyLen]
-			at += e.keyLen
+		r.keyAt, r.at = e.offset, e.offset
+		r.hasKey = e.keyLen != null
+		if r.hasKey {
+			r.at += e.keyLen
 		}
-		r.Data = region[at : at+e.dataLen : at+e.dataLen]
+		r.end = r.at + e.dataLen
+		r.number, r.first, r.verdict, r.keyed = i, len(module.outs), unchanged, false
 		handle(r)
 		if r.verdict == unchanged && !r.keyed && len(module.outs) == r.first {
 			outcomes[i] = outcome{}
 			continue
 		}
 		outcomes[i] = r.settle()
-		r.key, r.parts = nil, nil
 		allUnchanged = false
 	}
 	return end(allUnchanged, outcomes)

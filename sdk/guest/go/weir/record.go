@@ -66,18 +66,19 @@ const (
 
 // Record is one record, valid while its handler runs.
 type Record struct {
-	Data   []byte // the record's data; never nil
-	Key    []byte // its partition key; nil when it has none
-	Number int    // in the batch, from 0
-
-	entry   *entry
-	first   int // its first output
-	verdict uint8
-	keyed   bool
-	code    uint32
-	reason  string
-	key     []byte
-	parts   []byte
+	// Indexes and not slices: storing pointers costs write barriers.
+	region         []byte
+	entries        []entry
+	number         int
+	keyAt, at, end uint32
+	hasKey         bool
+	first          int // its first output
+	verdict        uint8
+	keyed          bool
+	code           uint32
+	reason         string
+	key            []byte
+	parts          []byte
 }
 
 var module struct {
@@ -97,14 +98,30 @@ var module struct {
 // BatchInfo describes the batch in hand; nil outside of one.
 func BatchInfo() *Batch { return module.batch }
 
+// Data is the record's data. It lies in the input region.
+func (r *Record) Data() []byte { return r.region[r.at:r.end:r.end] }
+
+// Key is its partition key, nil when it has none. It lies in the input region.
+func (r *Record) Key() []byte {
+	if !r.hasKey {
+		return nil
+	}
+	return r.region[r.keyAt:r.at:r.at]
+}
+
+// Number is the record's number in the batch, from 0.
+func (r *Record) Number() int { return r.number }
+
 // TimestampMS is the record's arrival, ms since 1970.
-func (r *Record) TimestampMS() int64 { return r.entry.timestampMS }
+func (r *Record) TimestampMS() int64 { return r.entries[r.number].timestampMS }
 
 // Index is the record's index in its shard.
-func (r *Record) Index() uint64 { return module.batch.BaseIndex + uint64(r.entry.indexDelta) }
+func (r *Record) Index() uint64 {
+	return module.batch.BaseIndex + uint64(r.entries[r.number].indexDelta)
+}
 
 // Input is the stream it came from, an index into the manifest's inputs.
-func (r *Record) Input() int { return int(r.entry.input) }
+func (r *Record) Input() int { return int(r.entries[r.number].input) }
 
 func address(b []byte) uint32 { return uint32(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) }
 
@@ -119,14 +136,14 @@ func (r *Record) Replace(data []byte) { r.ReplaceTo(0, data) }
 // ReplaceTo is Replace to another output of the manifest.
 func (r *Record) ReplaceTo(to int, data []byte) {
 	add(output{
-		source: uint32(r.Number), output: uint16(to), key: inherit, data: address(data), dataLen: uint32(len(data)),
+		source: uint32(r.number), output: uint16(to), key: inherit, data: address(data), dataLen: uint32(len(data)),
 		own: 1, parts: inherit,
 	}, data)
 }
 
 // Forward passes the record's own data on to an output. Nothing is copied.
 func (r *Record) Forward(to int) {
-	add(output{source: uint32(r.Number), output: uint16(to), key: inherit, data: inherit, own: 1, parts: inherit}, nil)
+	add(output{source: uint32(r.number), output: uint16(to), key: inherit, data: inherit, own: 1, parts: inherit}, nil)
 }
 
 // Emit adds a record to an output. A nil key takes the record's own.
@@ -142,7 +159,7 @@ func (r *Record) EmitNow(to int, key, data []byte) error {
 
 func (r *Record) emission(to int, key, data []byte) output {
 	o := emission(to, key, data)
-	o.source = uint32(r.Number)
+	o.source = uint32(r.number)
 	if key == nil {
 		o.key, o.keyLen = inherit, 0
 	}
@@ -203,6 +220,7 @@ func (r *Record) Retry() { r.verdict = retry }
 func (r *Record) settle() outcome {
 	switch r.verdict {
 	case failed:
+		r.key, r.parts = nil, nil
 		module.outs = module.outs[:r.first]
 		if r.reason == "" {
 			return outcome{status: failed, aux: r.code}
@@ -213,6 +231,7 @@ func (r *Record) settle() outcome {
 		emit(o, nil, reason)
 		return outcome{status: failed, flags: 1, count: 1, aux: uint32(r.first)}
 	case retry:
+		r.key, r.parts = nil, nil
 		module.outs = module.outs[:r.first]
 		return outcome{status: retry}
 	}
@@ -228,6 +247,7 @@ func (r *Record) settle() outcome {
 	}
 	if r.keyed {
 		r.rekey(outs)
+		r.key, r.parts = nil, nil
 	}
 	return outcome{status: replaced, count: uint16(len(outs)), aux: uint32(r.first)}
 }

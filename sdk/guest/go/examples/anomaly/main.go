@@ -92,8 +92,8 @@ func judge(r *weir.Record, device []byte, v float64, count uint32) {
 }
 
 func onRecord(r *weir.Record) {
-	d, _ := weir.Find(r.Data, "device")
-	f, _ := weir.Find(r.Data, "value")
+	d, _ := weir.Find(r.Data(), "device")
+	f, _ := weir.Find(r.Data(), "value")
 	device, _ := weir.String(d.Value)
 	v, isNumber := weir.Number(f.Value)
 	if len(device) == 0 || !isNumber {

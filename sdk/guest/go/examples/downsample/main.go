@@ -103,9 +103,9 @@ func (w *window) add(v float64) {
 }
 
 func onRecord(r *weir.Record) {
-	d, _ := weir.Find(r.Data, "device")
-	t, _ := weir.Find(r.Data, "ts")
-	f, _ := weir.Find(r.Data, "value")
+	d, _ := weir.Find(r.Data(), "device")
+	t, _ := weir.Find(r.Data(), "ts")
+	f, _ := weir.Find(r.Data(), "value")
 	device, _ := weir.String(d.Value)
 	ts, isTime := weir.Integer(t.Value)
 	v, isNumber := weir.Number(f.Value)

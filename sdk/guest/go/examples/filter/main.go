@@ -38,7 +38,7 @@ func configure(json []byte) error {
 }
 
 func onRecord(r *weir.Record) {
-	f, ok := weir.Find(r.Data, field)
+	f, ok := weir.Find(r.Data(), field)
 	v, isNumber := weir.Number(f.Value)
 	switch {
 	case !ok || !isNumber:

@@ -49,7 +49,8 @@ func configure(json []byte) error {
 }
 
 func onRecord(r *weir.Record) {
-	f, ok := weir.Find(r.Data, from)
+	data := r.Data()
+	f, ok := weir.Find(data, from)
 	if !ok {
 		return // nothing to convert: pass it on
 	}
@@ -58,11 +59,11 @@ func onRecord(r *weir.Record) {
 		r.Fail(1, "the field is not a number")
 		return
 	}
-	b := weir.Buffer(len(r.Data) + len(to) + 32)
-	b = append(b, r.Data[:f.NameAt]...)
+	b := weir.Buffer(len(data) + len(to) + 32)
+	b = append(b, data[:f.NameAt]...)
 	b = append(b, to...)
-	b = append(b, r.Data[f.NameAt+len(from):f.ValueAt]...)
+	b = append(b, data[f.NameAt+len(from):f.ValueAt]...)
 	b = weir.AppendFixed(b, (v+offset)*factor, int(decimals))
-	b = append(b, r.Data[f.ValueAt+len(f.Value):]...)
+	b = append(b, data[f.ValueAt+len(f.Value):]...)
 	r.Replace(b)
 }

@@ -35,14 +35,14 @@ func configure(json []byte) error {
 }
 
 func onRecord(r *weir.Record) {
-	f, _ := weir.Find(r.Data, key)
+	f, _ := weir.Find(r.Data(), key)
 	site, _ := weir.String(f.Value)
 	if len(site) == 0 {
 		r.Fail(1, "the field to route by is missing or not a string")
 		return
 	}
 	to := 0
-	if f, ok := weir.Find(r.Data, match); ok {
+	if f, ok := weir.Find(r.Data(), match); ok {
 		if s, ok := weir.String(f.Value); ok && string(s) == equals {
 			to = 1
 		}

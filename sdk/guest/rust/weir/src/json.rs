@@ -27,67 +27,94 @@ fn word(doc: &[u8], i: usize) -> Option<u64> {
 }
 
 /// Finds the first member called `name` of the JSON object in `doc`. It looks at 8
-/// bytes at a time, only at quotes and brackets, and reads nothing behind the member: it
+/// bytes at a time, only at quotes and braces, and reads nothing behind the member: it
 /// is a scanner, not a validator. A name that the document spells with escapes is
 /// compared as it is spelt.
 pub fn find<'a>(doc: &'a [u8], name: &[u8]) -> Option<Field<'a>> {
     let mut i = space(doc, 0);
-    if doc.get(i) != Some(&b'{') || name.is_empty() {
+    let letter = *name.first()?;
+    if doc.get(i) != Some(&b'{') {
         return None;
     }
-    let (mut depth, mut outside) = (0u32, 0);
-    while i < doc.len() {
-        if let Some(w) = word(doc, i) {
-            // [ and {, ] and } differ in one bit only
-            let low = w | (LOWS * 0x20);
-            let m = bytes_equal(w, b'"') | bytes_equal(low, b'{') | bytes_equal(low, b'}');
-            if m == 0 {
-                i += 8;
-                continue;
-            }
-            i += (m.trailing_zeros() >> 3) as usize;
+    i += 1;
+    // whether i lies in a string, and bit 7 of the byte before i: it is the quote that opens or closes one
+    let (mut inside, mut last) = (false, 0u64);
+    while let Some(w) = word(doc, i) {
+        let x = w ^ (LOWS * b'"' as u64);
+        let quotes = !(((x & !HIGHS) + !HIGHS) | x) & HIGHS; // exactly the quotes
+        let names = (quotes << 8 | last) & bytes_equal(w, letter);
+        let m = bytes_equal(w, b'\\') | bytes_equal(w, b'{') | names;
+        if m == 0 {
+            inside ^= quotes.count_ones() & 1 == 1;
+            last = quotes >> 56;
+            i += 8;
+            continue;
         }
+        // a backslash, a brace, or the first letter of a string that begins as name does
+        inside ^= (quotes & ((m & m.wrapping_neg()) - 1)).count_ones() & 1 == 1;
+        last = 0;
+        i += (m.trailing_zeros() >> 3) as usize;
         match doc[i] {
-            b'"' if escaped(&doc[outside..i]) => i += 1,
-            b'"' => {
-                let start = i + 1;
-                let end = closing(doc, start);
-                if end >= doc.len() {
-                    return None;
-                }
-                i = end + 1;
-                outside = i;
-                if depth != 1 || end - start != name.len() || &doc[start..end] != name {
-                    continue;
-                }
-                let colon = space(doc, i);
-                if doc.get(colon) == Some(&b':') {
-                    let value_at = space(doc, colon + 1);
-                    let end = value_end(doc, value_at)?;
-                    return Some(Field { name_at: start, value_at, value: &doc[value_at..end] });
-                }
-            }
-            b'{' | b'[' => {
-                depth += 1;
-                i += 1;
-            }
-            b'}' | b']' => {
-                depth -= 1;
-                if depth == 0 {
-                    return None;
-                }
-                i += 1;
-            }
+            b'{' if !inside => i = object(doc, i)?,
+            b'\\' => i += 2,
+            _ if inside && doc[i - 1] == b'"' && is_name(doc, i, name) => return member(doc, i, name.len()),
             _ => i += 1,
         }
+    }
+    find_tail(doc, i, inside, last != 0, name)
+}
+
+/// `find` for the last few bytes. `opened`: the byte before `i` is a quote.
+fn find_tail<'a>(doc: &'a [u8], mut i: usize, mut inside: bool, mut opened: bool, name: &[u8]) -> Option<Field<'a>> {
+    while i < doc.len() {
+        let after_quote = core::mem::take(&mut opened);
+        match doc[i] {
+            b'\\' => i += 1,
+            b'"' => {
+                inside = !inside;
+                opened = true;
+            }
+            b'{' if !inside => i = object(doc, i)? - 1,
+            _ if inside && after_quote && is_name(doc, i, name) => return member(doc, i, name.len()),
+            _ => {}
+        }
+        i += 1;
     }
     None
 }
 
-/// Tells whether `b` ends in an odd number of backslashes.
-#[inline(always)]
-fn escaped(b: &[u8]) -> bool {
-    b.last() == Some(&b'\\') && b.iter().rev().take_while(|c| **c == b'\\').count() % 2 == 1
+/// Tells whether the string whose first letter is at `i` is `name`, before a colon.
+fn is_name(doc: &[u8], i: usize, name: &[u8]) -> bool {
+    let end = i + name.len();
+    doc.get(end) == Some(&b'"') && &doc[i..end] == name && doc.get(space(doc, end + 1)) == Some(&b':')
+}
+
+/// The member whose name is at `name_at`.
+fn member(doc: &[u8], name_at: usize, name_len: usize) -> Option<Field<'_>> {
+    let value_at = space(doc, space(doc, name_at + name_len + 1) + 1);
+    let end = value_end(doc, value_at)?;
+    Some(Field { name_at, value_at, value: &doc[value_at..end] })
+}
+
+/// What follows the object at `i`, None when it isn't closed.
+fn object(doc: &[u8], mut i: usize) -> Option<usize> {
+    let mut depth = 0u32;
+    while i < doc.len() {
+        match doc[i] {
+            b'"' => i = closing(doc, i + 1),
+            b'\\' => i += 1,
+            b'{' => depth += 1,
+            b'}' => {
+                depth -= 1;
+                if depth == 0 {
+                    return Some(i + 1);
+                }
+            }
+            _ => {}
+        }
+        i += 1;
+    }
+    None
 }
 
 #[inline(always)]
