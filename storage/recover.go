@@ -77,7 +77,7 @@ type found struct {
 // recoverState rebuilds everything that lives in memory and starts the committer.
 func (s *Store) recoverState(ctx context.Context) error {
 	began := time.Now()
-	f, err := s.readRows(ctx)
+	f, err := readRows(ctx, s.db)
 	if err != nil {
 		return err
 	}
@@ -133,12 +133,12 @@ func (s *Store) logRecovery(f *found) {
 }
 
 // readRows reads all metadata rows that are not tables'.
-func (s *Store) readRows(ctx context.Context) (*found, error) {
+func readRows(ctx context.Context, db *pebble.DB) (*found, error) {
 	f := &found{
 		bounds: map[uint32]uint64{}, trims: map[uint32]uint64{}, jumps: map[uint32][]commit.Jump{},
 		losses: map[uint32][]shard.Loss{}, epochs: map[epoch.Key]keyspace.EpochRow{},
 	}
-	it, err := s.db.NewIterWithContext(ctx, &pebble.IterOptions{
+	it, err := db.NewIterWithContext(ctx, &pebble.IterOptions{
 		LowerBound: []byte{keyspace.MetaSpace}, UpperBound: keyspace.AppendTableKey(nil, 0, nil),
 	})
 	if err != nil {

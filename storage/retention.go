@@ -315,8 +315,10 @@ func (s *Store) relieve(ctx context.Context) error {
 		} else if !known {
 			s.sacrifice(ctx, 2*epochBytes)
 		}
-		if enough && d.failures.Load() == 0 {
+		if enough {
 			if err := d.makeBallast(); err == nil {
+				// If it is not over, the next failed write or flushes say so.
+				d.failures.Store(0)
 				d.full.Store(false)
 				level = relaxed
 				s.log.Info("disk has space again", "free", free)

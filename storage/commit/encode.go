@@ -126,7 +126,11 @@ func (c *Committer) encodeLog(p *pending) error {
 		e.index = l.next
 		l.next++
 		key, explicit, data := p.parts(e)
-		c.builder.Add(key, explicit, data, 0)
+		var delta int64
+		if e.atMS != 0 {
+			delta = e.atMS - c.stamp.ArrivalMS
+		}
+		c.builder.Add(key, explicit, data, delta)
 		w.run.Raw += uint64(e.n)
 		c.stats.keyBytes.Add(uint64(e.keyLen))
 	}

@@ -64,6 +64,7 @@ func (c *chunks) put(b []byte) {
 // entry is one reserved record: key, hash key if it has one, then data.
 type entry struct {
 	index    uint64 // set when it is encoded
+	atMS     int64  // own arrival, 0 for the group's
 	off, n   uint32 // place of the key in its chunk, length of the data
 	chunk    uint16
 	keyLen   uint16

@@ -118,6 +118,15 @@ func (t *Txn) Shrink(n int) {
 	t.lastLen = n
 }
 
+// Arrived gives the record reserved last an arrival of its own, milliseconds
+// since 1970, instead of the group's.
+func (t *Txn) Arrived(atMS int64) {
+	r := t.refs[len(t.refs)-1]
+	r.p.log.fill.Lock()
+	r.p.entries[r.entry].atMS = atMS
+	r.p.log.fill.Unlock()
+}
+
 // Put sets a row of a table. key and value are copied.
 func (t *Txn) Put(table keyspace.Table, key, value []byte) { t.op(opPut, table, key, value) }
 

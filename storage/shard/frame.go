@@ -34,6 +34,12 @@ type Frame struct {
 	shiftMS int64
 }
 
+// Block returns the whole block as stored: header, meta frame and data frame.
+func (f *Frame) Block() []byte { return f.value }
+
+// ShiftMS is what to add to the block's stamps to correct them.
+func (f *Frame) ShiftMS() int64 { return f.shiftMS }
+
 // Meta calls fn for each record of the block, in order, with all but its
 // data, whose length is given instead, until fn returns false.
 func (f *Frame) Meta(fn func(r *record.Record, length int) bool) error {

@@ -1,0 +1,404 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+
+	"github.com/weirhq/weir/storage/record"
+)
+
+func TestFailedSyncMakesTheStoreReadOnly(t *testing.T) {
+	mem := vfs.NewCrashableMem()
+	var broken atomic.Bool
+	fs := errorfs.Wrap(mem, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if broken.Load() && (op.Kind == errorfs.OpFileSync || op.Kind == errorfs.OpFileSyncData) && strings.HasSuffix(op.Path, ".log") {
+			return errors.New("the device failed")
+		}
+		return nil
+	}))
+	s := mustOpen(t, small(fs, nil))
+	st := mustCreate(t, s, StreamConfig{Name: "a"})
+	put(t, s, st, 5, func(i int) (string, string) { return "k", "before" })
+	broken.Store(true)
+	tx, err := s.Begin(ctx, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Append(st, []byte("k"), nil, []byte("x")); err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Commit(ctx); !errors.Is(err, ErrOutcomeUnknown) {
+		t.Fatalf("commit: %v", err)
+	}
+	tx.Release()
+	if _, err := s.Begin(ctx, 10); !errors.Is(err, ErrReadOnly) {
+		t.Fatalf("begin: %v", err)
+	}
+	if state := s.State(); state.Writable || !state.ReadOnly || !strings.Contains(state.Reason, "the device failed") {
+		t.Fatalf("%+v", state)
+	}
+	if n := count(readAll(t, st)); n != 5 {
+		t.Fatalf("%d records are readable, want the 5 acknowledged", n)
+	}
+	crashed := mem.CrashClone(vfs.CrashCloneCfg{})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = mustOpen(t, small(crashed, nil))
+	defer s.Close()
+	st, _ = s.Stream("a")
+	if n := count(readAll(t, st)); n != 5 {
+		t.Fatalf("%d records after the crash", n)
+	}
+	put(t, s, st, 1, func(int) (string, string) { return "k", "after" })
+}
+
+// smallDisk is a file system with so many bytes: writes beyond fail with ENOSPC.
+type smallDisk struct {
+	vfs.FS
+	mu    sync.Mutex
+	size  int64
+	files map[string]int64
+}
+
+func newSmallDisk(fs vfs.FS, size int64) *smallDisk {
+	return &smallDisk{FS: fs, size: size, files: map[string]int64{}}
+}
+
+func (d *smallDisk) used() (n int64) {
+	for _, b := range d.files {
+		n += b
+	}
+	return n
+}
+
+func (d *smallDisk) grow(name string, to int64) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if to > d.files[name] {
+		if d.used()+to-d.files[name] > d.size {
+			return syscall.ENOSPC
+		}
+		d.files[name] = to
+	}
+	return nil
+}
+
+func (d *smallDisk) GetDiskUsage(string) (vfs.DiskUsage, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	used := uint64(d.used())
+	return vfs.DiskUsage{AvailBytes: uint64(d.size) - used, TotalBytes: uint64(d.size), UsedBytes: used}, nil
+}
+
+func (d *smallDisk) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := d.FS.Create(name, c)
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	d.files[name] = 0
+	d.mu.Unlock()
+	return &smallDiskFile{File: f, d: d, name: name}, nil
+}
+
+func (d *smallDisk) ReuseForWrite(old, name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := d.FS.ReuseForWrite(old, name, c)
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	d.files[name] = d.files[old]
+	delete(d.files, old)
+	d.mu.Unlock()
+	return &smallDiskFile{File: f, d: d, name: name}, nil
+}
+
+func (d *smallDisk) Remove(name string) error {
+	err := d.FS.Remove(name)
+	d.mu.Lock()
+	delete(d.files, name)
+	d.mu.Unlock()
+	return err
+}
+
+func (d *smallDisk) Rename(old, name string) error {
+	err := d.FS.Rename(old, name)
+	d.mu.Lock()
+	d.files[name] = d.files[old]
+	delete(d.files, old)
+	d.mu.Unlock()
+	return err
+}
+
+func (d *smallDisk) Unwrap() vfs.FS { return d.FS }
+
+type smallDiskFile struct {
+	vfs.File
+	d    *smallDisk
+	name string
+	at   int64
+}
+
+func (f *smallDiskFile) Write(p []byte) (int, error) {
+	if err := f.d.grow(f.name, f.at+int64(len(p))); err != nil {
+		return 0, err
+	}
+	f.at += int64(len(p))
+	return f.File.Write(p)
+}
+
+func (f *smallDiskFile) Preallocate(off, n int64) error { return f.d.grow(f.name, off+n) }
+
+func TestFullDiskNeverWedgesTheStore(t *testing.T) {
+	for _, policy := range []Policy{DropOldest, Reject} {
+		t.Run(fmt.Sprint(policy), func(t *testing.T) {
+			mem := vfs.NewMem()
+			disk := newSmallDisk(mem, 20<<20)
+			o := Options{FS: disk, MemTableBytes: 1 << 20, ReserveBytes: 4 << 20, SoftFreeBytes: 1}
+			s := mustOpen(t, o)
+			st := mustCreate(t, s, StreamConfig{Name: "a", WhenFull: policy})
+			rng := rand.New(rand.NewPCG(1, 1))
+			acked, refused := 0, 0
+			payload := noise(rng, 1000)
+			deadline := time.Now().Add(60 * time.Second)
+			for i := 0; i < 3000 && time.Now().Before(deadline) && refused < 20; i++ {
+				tx, err := s.Begin(ctx, 64<<10)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for range 64 {
+					payload = payload[1:] + string(rune('a'+i%26))
+					if err = tx.Append(st, []byte("k"), nil, []byte(noise(rng, 1000))); err != nil {
+						break
+					}
+				}
+				if err == nil {
+					err = tx.Commit(ctx)
+				}
+				tx.Release()
+				switch {
+				case err == nil:
+					acked += 64
+				case errors.Is(err, ErrDiskFull):
+					refused++
+					waitFor(t, func() bool { return policy == Reject || s.State().Writable })
+				default:
+					t.Fatal(err)
+				}
+			}
+			if refused == 0 {
+				t.Fatal("the disk never became full")
+			}
+			if policy == Reject {
+				if n := count(readAll(t, st)); n != acked {
+					t.Fatalf("%d records are there, %d were acknowledged", n, acked)
+				}
+				// Deleting makes it writable again.
+				if err := s.DeleteStream(ctx, "a"); err != nil {
+					t.Fatal(err)
+				}
+				waitFor(t, func() bool { return s.State().Writable })
+				if _, err := s.CreateStream(ctx, StreamConfig{Name: "b"}); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				checkLosses(t, st, GapDropped)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			s = mustOpen(t, o)
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// TestAcknowledgedRecordsSurviveEveryCrash crashes at random moments with
+// random parts of what was not synced.
+func TestAcknowledgedRecordsSurviveEveryCrash(t *testing.T) {
+	for seed := range uint64(8) {
+		rng := rand.New(rand.NewPCG(seed, 1))
+		fs := vfs.NewCrashableMem()
+		acked := map[string]bool{}
+		for round := range 3 {
+			s := mustOpen(t, small(fs, nil))
+			st, err := s.Stream("a")
+			if err != nil {
+				st = mustCreate(t, s, StreamConfig{Name: "a", Shards: 2})
+			}
+			checkAcked(t, st, acked)
+			var mu sync.Mutex
+			done := make(chan *vfs.MemFS, 1)
+			var stop atomic.Bool
+			var wg sync.WaitGroup
+			for w := range 4 {
+				wrng := rand.New(rand.NewPCG(seed, uint64(10*round+w)))
+				wg.Add(1)
+				go func() {
+					defer wg.Done()
+					for i := 0; !stop.Load(); i++ {
+						var batch []string
+						tx, err := s.Begin(ctx, 100)
+						if err != nil {
+							t.Error(err)
+							return
+						}
+						for range 1 + wrng.IntN(20) {
+							v := fmt.Sprint(w, "-", wrng.Uint64(), noise(wrng, 500))
+							batch = append(batch, v)
+							if err := tx.Append(st, []byte(v[:3]), nil, []byte(v)); err != nil {
+								t.Error(err)
+							}
+						}
+						if err := tx.Commit(ctx); err != nil {
+							t.Error(err)
+						}
+						tx.Release()
+						mu.Lock()
+						if !stop.Load() {
+							for _, v := range batch {
+								acked[v] = true
+							}
+						}
+						mu.Unlock()
+						if i == 50 && w == 0 {
+							mu.Lock()
+							stop.Store(true)
+							done <- fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: rng.IntN(101), RNG: rng})
+							mu.Unlock()
+						}
+					}
+				}()
+			}
+			if mid, ok := st.Shards()[len(st.Shards())-1].Hash.Mid(); ok {
+				if err := st.Split(ctx, st.Shards()[len(st.Shards())-1].Number, mid); err != nil {
+					t.Error(err)
+				}
+			}
+			wg.Wait()
+			fs = <-done
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s := mustOpen(t, small(fs, nil))
+		st, err := s.Stream("a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkAcked(t, st, acked)
+		if d := s.Recovery().Damaged; len(d) > 0 {
+			t.Fatalf("seed %d: %+v", seed, d)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func checkAcked(t *testing.T, st *Stream, acked map[string]bool) {
+	t.Helper()
+	seen := map[string]bool{}
+	for _, recs := range readAll(t, st) {
+		for _, r := range recs {
+			if seen[r] {
+				t.Fatalf("record twice: %.40s", r)
+			}
+			seen[r] = true
+		}
+	}
+	for v := range acked {
+		if !seen[v] {
+			t.Fatalf("acknowledged record is missing: %.40s", v)
+		}
+	}
+}
+
+func TestClockOfABoxWithoutBattery(t *testing.T) {
+	fs := vfs.NewMem()
+	clock := newTestClock()
+	s := mustOpen(t, small(fs, clock))
+	st := mustCreate(t, s, StreamConfig{Name: "a", Retention: 30 * 24 * time.Hour})
+	put(t, s, st, 1, func(int) (string, string) { return "k", "known" })
+	known := clock.now()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	// The box was off for three days and wakes up in 1970.
+	real := known.Add(72 * time.Hour)
+	clock.step(time.Unix(100, 0))
+	s = mustOpen(t, small(fs, clock))
+	st, _ = s.Stream("a")
+	put(t, s, st, 1, func(int) (string, string) { return "k", "guessed" })
+	if !s.State().ClockHeld {
+		t.Fatal("the clock of 1970 is believed")
+	}
+	if got := arrivals(t, st); got[1].Before(known) || got[1].After(known.Add(time.Minute)) {
+		t.Fatalf("stamped %v, want to go on from %v", got[1], known)
+	}
+	if err := s.Retain(ctx); err != nil || count(readAll(t, st)) != 2 {
+		t.Fatalf("retention under a wrong clock: %v", err)
+	}
+	// The network tells the time.
+	clock.pass(time.Minute)
+	clock.step(real.Add(time.Minute))
+	put(t, s, st, 1, func(int) (string, string) { return "k", "told" })
+	waitFor(t, func() bool { return s.committer.Do(func() {}) == nil && !s.State().ClockHeld })
+	if got := arrivals(t, st); !got[1].Equal(real) || !got[2].Equal(real.Add(time.Minute)) {
+		t.Fatalf("corrected to %v and %v, want %v and a minute later", got[1], got[2], real)
+	}
+	if r, err := st.NewReader(0, Position{Kind: AtTime, Time: real}); err != nil || r.Position() != 2 {
+		t.Fatalf("from the corrected time: %v, position %d", err, r.Position())
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = mustOpen(t, small(fs, clock))
+	st, _ = s.Stream("a")
+	if got := arrivals(t, st); !got[1].Equal(real) {
+		t.Fatalf("after reopen %v, want %v", got[1], real)
+	}
+	if r, err := st.NewReader(0, Position{Kind: AtTime, Time: real}); err != nil || r.Position() != 2 {
+		t.Fatalf("after reopen, from the corrected time: %v, position %d", err, r.Position())
+	}
+	// A jump of ten years is not believed, and drops nothing.
+	clock.step(clock.now().AddDate(10, 0, 0))
+	if err := s.Retain(ctx); err != nil || count(readAll(t, st)) != 3 || !s.State().ClockHeld {
+		t.Fatalf("ten years: %v, %d records", err, count(readAll(t, st)))
+	}
+	s.ConfirmTime(clock.now())
+	put(t, s, st, 1, func(int) (string, string) { return "k", "confirmed" })
+	if got := arrivals(t, st); !got[3].Equal(clock.now()) {
+		t.Fatalf("%v after confirmation, want %v", got[3], clock.now())
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func arrivals(t *testing.T, st *Stream) (out []time.Time) {
+	t.Helper()
+	r, err := st.NewReader(0, Position{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := r.Read(100, 1<<20, func(rec *record.Record) bool { out = append(out, rec.Arrival); return true }); err != nil && err != io.EOF {
+		t.Fatal(err)
+	}
+	return out
+}

@@ -1,0 +1,207 @@
+package storage
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/weirhq/weir/storage/record"
+)
+
+func TestVerifyProvesASoundStore(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	o := small(fs, nil)
+	o.TotalBytes = 4 << 20
+	s := mustOpen(t, o)
+	st := mustCreate(t, s, StreamConfig{Name: "a", Shards: 2, WhenFull: ThinOut})
+	fill(t, s, st, 3)
+	mid, _ := st.Shards()[0].Hash.Mid()
+	if err := st.Split(ctx, 0, mid); err != nil {
+		t.Fatal(err)
+	}
+	fill(t, s, st, 3)
+	if err := s.Retain(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.Verify(ctx, nil); err != nil || !r.OK() {
+		t.Fatalf("open store: %v %+v", err, r)
+	}
+	crashed := fs.CrashClone(vfs.CrashCloneCfg{})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	o.FS = crashed
+	r, err := Verify(ctx, "data", o, nil)
+	if err != nil || !r.OK() || r.Records == 0 || len(r.Shards) != 4 {
+		t.Fatalf("after a crash: %v %+v", err, r)
+	}
+	s = mustOpen(t, o)
+	st, _ = s.Stream("a")
+	put(t, s, st, 100, func(i int) (string, string) { return fmt.Sprint(i), "v" })
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r, err = Verify(ctx, "data", o, nil)
+	if err != nil || !r.OK() {
+		t.Fatalf("after reopen: %v %+v", err, r)
+	}
+	var jumped, lost uint64
+	for _, sh := range r.Shards {
+		jumped, lost = jumped+sh.Jumped, lost+sh.Lost
+	}
+	if jumped == 0 || lost == 0 {
+		t.Fatalf("jumped %d, lost %d", jumped, lost)
+	}
+}
+
+func TestInspectShowsEveryKey(t *testing.T) {
+	fs := vfs.NewMem()
+	s := mustOpen(t, small(fs, nil))
+	st := mustCreate(t, s, StreamConfig{Name: "a"})
+	put(t, s, st, 3, func(i int) (string, string) { return "k", fmt.Sprint(i) })
+	tx, _ := s.Begin(ctx, 1)
+	tx.Put(TableCheckpoint, []byte("c"), []byte("v"))
+	if err := tx.Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	tx.Release()
+	if err := Inspect(ctx, "data", small(fs, nil), InspectOptions{}, func(Item) error { return nil }); !errors.Is(err, ErrLocked) {
+		t.Fatalf("inspect of an open store: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	kinds := map[string]int{}
+	if err := Inspect(ctx, "data", small(fs, nil), InspectOptions{Blocks: true, Records: true}, func(i Item) error {
+		if i.Error != "" {
+			t.Errorf("%+v", i)
+		}
+		kinds[i.Kind]++
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if fmt.Sprint(kinds) != "map[block:1 bound:1 epoch:1 ledger:1 record:3 session:1 shard:1 store:1 stream:1 table:1]" {
+		t.Fatal(kinds)
+	}
+}
+
+func exported(t *testing.T, s *Store, o ExportOptions) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if _, err := s.Export(ctx, &b, o); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func TestImportBringsEveryRecordOnce(t *testing.T) {
+	clock := newTestClock()
+	s := mustOpen(t, small(vfs.NewMem(), clock))
+	defer s.Close()
+	st := mustCreate(t, s, StreamConfig{Name: "a", Shards: 2})
+	h := record.HashOf([]byte("elsewhere"))
+	for i := range 40 {
+		tx, _ := s.Begin(ctx, 10)
+		if err := tx.Append(st, []byte("k"), &h, fmt.Append(nil, "explicit ", i)); err != nil {
+			t.Fatal(err)
+		}
+		if err := tx.Commit(ctx); err != nil {
+			t.Fatal(err)
+		}
+		tx.Release()
+		put(t, s, st, 50, func(j int) (string, string) { return fmt.Sprint("k", j), fmt.Sprint(i, " ", j) })
+		clock.pass(time.Second)
+	}
+	part := exported(t, s, ExportOptions{Stream: "a", To: clock.now().Add(-20 * time.Second)})
+	whole := exported(t, s, ExportOptions{Stream: "a"})
+
+	clock2 := newTestClock()
+	clock2.pass(time.Hour)
+	o := small(vfs.NewMem(), clock2)
+	d := mustOpen(t, o)
+	defer d.Close()
+	if _, err := d.Import(ctx, bytes.NewReader(whole), ImportOptions{}); !errors.Is(err, ErrStreamNotFound) {
+		t.Fatal(err)
+	}
+	r, err := d.Import(ctx, bytes.NewReader(part), ImportOptions{Create: true, Stream: "b"})
+	if err != nil || r.Records == 0 || r.Records >= 2040 {
+		t.Fatalf("part: %+v %v", r, err)
+	}
+	r2, err := d.Import(ctx, bytes.NewReader(whole), ImportOptions{Stream: "b"})
+	if err != nil || r2.Duplicates != r.Records || r.Records+r2.Records != 2040 {
+		t.Fatalf("whole: %+v %v", r2, err)
+	}
+	r3, err := d.Import(ctx, bytes.NewReader(whole), ImportOptions{Stream: "b"})
+	if err != nil || r3.Records != 0 || r3.Duplicates != 2040 {
+		t.Fatalf("again: %+v %v", r3, err)
+	}
+	b, _ := d.Stream("b")
+	if fmt.Sprint(readAll(t, b)) != fmt.Sprint(readAll(t, st)) {
+		t.Fatal("the imported stream differs")
+	}
+	from, to := arrivals(t, st), arrivals(t, b)
+	if fmt.Sprint(from) != fmt.Sprint(to) {
+		t.Fatalf("arrivals differ:\n%v\n%v", from[:5], to[:5])
+	}
+}
+
+func TestExportOfARange(t *testing.T) {
+	s := mustOpen(t, small(vfs.NewMem(), nil))
+	defer s.Close()
+	st := mustCreate(t, s, StreamConfig{Name: "a"})
+	put(t, s, st, 100, func(i int) (string, string) { return "k", fmt.Sprint(i + 1) })
+	zero := record.ShardNumber(0)
+	file := exported(t, s, ExportOptions{Stream: "a", Shard: &zero, First: 10, Last: 19})
+	if _, err := s.Import(ctx, bytes.NewReader(file), ImportOptions{Stream: "b", Create: true}); err != nil {
+		t.Fatal(err)
+	}
+	b, _ := s.Stream("b")
+	if got := fmt.Sprint(readAll(t, b)[0]); got != "[10 11 12 13 14 15 16 17 18 19]" {
+		t.Fatal(got)
+	}
+}
+
+func TestImportNoticesEveryChange(t *testing.T) {
+	s := mustOpen(t, small(vfs.NewMem(), nil))
+	defer s.Close()
+	st := mustCreate(t, s, StreamConfig{Name: "a"})
+	put(t, s, st, 5, func(i int) (string, string) { return "k", fmt.Sprint(i) })
+	file := exported(t, s, ExportOptions{Stream: "a"})
+	for i := range file {
+		bad := bytes.Clone(file)
+		bad[i] ^= 0x10
+		if _, err := s.Import(ctx, bytes.NewReader(bad), ImportOptions{Create: true, Stream: fmt.Sprint("b", i)}); !errors.Is(err, ErrExport) {
+			t.Fatalf("byte %d: %v", i, err)
+		}
+		if _, err := s.Import(ctx, bytes.NewReader(file[:i]), ImportOptions{Create: true, Stream: fmt.Sprint("c", i)}); !errors.Is(err, ErrExport) {
+			t.Fatalf("cut at %d: %v", i, err)
+		}
+	}
+}
+
+func FuzzImport(f *testing.F) {
+	s, err := Open(ctx, "data", small(vfs.NewMem(), nil))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { _ = s.Close() })
+	st := mustCreate(f, s, StreamConfig{Name: "a"})
+	put(f, s, st, 5, func(i int) (string, string) { return "k", fmt.Sprint(i) })
+	var b bytes.Buffer
+	if _, err := s.Export(ctx, &b, ExportOptions{Stream: "a"}); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b.Bytes())
+	f.Add([]byte(exportMagic))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		_, err := s.Import(ctx, bytes.NewReader(in), ImportOptions{})
+		if err == nil && !bytes.HasPrefix(in, []byte(exportMagic)) {
+			t.Fatal("a file without magic was imported")
+		}
+	})
+}
