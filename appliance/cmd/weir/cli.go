@@ -32,6 +32,8 @@ type commandLine struct {
 
 	Top topCmd `cmd:"" help:"Show the box as it works: streams, rates, lag, deliveries." group:"data"`
 
+	Delivery deliveryCmd `cmd:"" help:"Delivery streams: from a stream to objects and other sinks." group:"extend"`
+
 	Trust      trustCmd      `cmd:"" help:"Print the box's authority and settings for clients." group:"about"`
 	Reload     reloadCmd     `cmd:"" help:"Have the running box read its configuration again." group:"about"`
 	Config     configCmd     `cmd:"" help:"What the settings are and where they come from." group:"about"`

@@ -7,6 +7,9 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/weirhq/weir/appliance/config"
+	"github.com/weirhq/weir/appliance/fault"
 )
 
 // emit prints v as indented JSON with --json, and what human writes without.
@@ -116,4 +119,13 @@ func plural(n int, noun string) string {
 		return "1 " + noun
 	}
 	return count(n) + " " + noun + "s"
+}
+
+// parseSize reads a flag's size.
+func parseSize(flag, text string) (int64, error) {
+	n, err := config.ParseBytes(text)
+	if err != nil {
+		return 0, &fault.Error{Class: fault.Usage, Subject: flag, Err: err}
+	}
+	return int64(n), nil
 }

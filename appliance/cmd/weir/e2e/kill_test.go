@@ -155,7 +155,7 @@ func TestKilledAtRandomMomentsLosesAndRepeatsNothing(t *testing.T) {
 	b = serve(t, dir)
 	shards := read(t, b.kinesis(t), "killed")
 	check(t, "log", shards, writers)
-	must(t, "--dir", dir, "delivery", "flush", "out", "--wait")
+	must(t, "--dir", dir, "delivery", "flush", "out", "--wait", "60s")
 	shardOf := map[int]string{}
 	for id, lines := range shards {
 		for _, l := range lines {
