@@ -40,7 +40,8 @@ type conn struct {
 	until      time.Time // end of the header or of the whole body
 	bodyFrom   time.Time
 	bodyBytes  int64
-	out        []byte // the answer's buffer, until it is written
+	out        []byte       // the answer's buffer, until it is written
+	lastOut    atomic.Int32 // length of the last answer, which the next may well have, too
 	stateOnce  sync.Once
 	stateOfTLS *tls.ConnectionState
 	closed     atomic.Bool
@@ -48,6 +49,9 @@ type conn struct {
 
 // parkAfter is how long an idle connection keeps its buffers.
 const parkAfter = time.Second
+
+// maxGuess bounds the buffer that an answer is given at first.
+const maxGuess = 1 << 20
 
 // errSlow is what a read fails with when the client is below its rate.
 var errSlow = errors.New("client is too slow")

@@ -53,6 +53,7 @@ func (s *Server) stateHTTP1(nc net.Conn, state fasthttp.ConnState) {
 
 func (c *conn) releaseOut() {
 	if c.out != nil {
+		c.lastOut.Store(int32(min(len(c.out), maxGuess)))
 		putBuffer(c.out)
 		c.out = nil
 	}
@@ -197,7 +198,7 @@ func (x *response1) SetHeader(name, value string) { x.ctx.Response.Header.Set(na
 
 func (x *response1) Body() *[]byte {
 	if x.c.out == nil {
-		x.c.out = getBuffer(0)
+		x.c.out = getBuffer(int(x.c.lastOut.Load()))
 	}
 	return &x.c.out
 }

@@ -107,6 +107,7 @@ func (s *Server) serveHTTP2(w http.ResponseWriter, r *http.Request) {
 	if len(x.out) > 0 && r.Method != http.MethodHead {
 		_, _ = w.Write(x.out)
 	}
+	x.c.lastOut.Store(int32(min(len(x.out), maxGuess)))
 	putBuffer(x.out)
 }
 
@@ -197,7 +198,7 @@ func (x *response2) SetHeader(name, value string) { x.w.Header().Set(name, value
 
 func (x *response2) Body() *[]byte {
 	if x.out == nil {
-		x.out = getBuffer(0)
+		x.out = getBuffer(int(x.c.lastOut.Load()))
 	}
 	return &x.out
 }

@@ -42,7 +42,7 @@ func TestIdleConnectionsAreCheap(t *testing.T) {
 		bound  int64
 		use    func(addr string) net.Conn
 	}{
-		{"HTTP/1.1", true, bound / 2, func(addr string) net.Conn {
+		{"HTTP/1.1", true, bound, func(addr string) net.Conn {
 			c, err := net.Dial("tcp", addr)
 			if err != nil {
 				t.Fatal(err)
@@ -58,7 +58,7 @@ func TestIdleConnectionsAreCheap(t *testing.T) {
 			one(c)
 			return c
 		}},
-		{"HTTP/2", false, bound * 5 / 4, func(addr string) net.Conn {
+		{"HTTP/2", false, 2 * bound, func(addr string) net.Conn {
 			c, err := net.Dial("tcp", addr)
 			if err != nil {
 				t.Fatal(err)

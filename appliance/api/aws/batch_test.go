@@ -379,3 +379,41 @@ func BenchmarkPutRecordsParse(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/500, "ns/record")
 }
+
+func TestBase64IsTheStandardsStrictly(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range 20_000 {
+		data := make([]byte, rng.IntN(60))
+		for i := range data {
+			data[i] = byte(rng.Uint32())
+		}
+		text := []byte(base64.StdEncoding.EncodeToString(data))
+		if len(text) > 0 && rng.IntN(2) == 0 {
+			text[rng.IntN(len(text))] = "=AB\n+/-_\x00\xff"[rng.IntN(10)]
+		}
+		want, wantErr := strictBase64.DecodeString(string(text))
+		if bytes.ContainsAny(text, "\r\n") {
+			wantErr = errors.New("line break")
+		}
+		got := make([]byte, base64Len(text))
+		n, err := decodeBase64(got, text)
+		if (err == nil) != (wantErr == nil) || err == nil && (n != len(want) || !bytes.Equal(got, want)) {
+			t.Fatalf("%q: %q, %v, want %q, %v", text, got, err, want, wantErr)
+		}
+	}
+}
+
+func BenchmarkBase64(b *testing.B) {
+	src := []byte(base64.StdEncoding.EncodeToString(make([]byte, 200)))
+	dst := make([]byte, 200)
+	b.Run("ours", func(b *testing.B) {
+		for b.Loop() {
+			_, _ = decodeBase64(dst, src)
+		}
+	})
+	b.Run("encoding/base64", func(b *testing.B) {
+		for b.Loop() {
+			_, _ = strictBase64.Decode(dst, src)
+		}
+	})
+}

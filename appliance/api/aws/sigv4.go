@@ -494,7 +494,7 @@ func (v *Verifier) checkScope(st *sigState, service string) *Error {
 	var day [8]byte
 	if want := st.when.AppendFormat(day[:0], "20060102"); string(want) != st.date {
 		wrong += fmt.Sprintf("Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP: '%s' != '%s', from '%s'. ",
-			st.date, want, st.dateText)
+			st.date, string(want), st.dateText)
 	}
 	if wrong != "" {
 		return InvalidSignature.New("%s", wrong)

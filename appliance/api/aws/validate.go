@@ -1,7 +1,6 @@
 package aws
 
 import (
-	"encoding/base64"
 	"fmt"
 	"reflect"
 	"strconv"
@@ -252,60 +251,4 @@ func lowerFirst(s string) string {
 		return string(s[0]+'a'-'A') + s[1:]
 	}
 	return s
-}
-
-// blobError says what is wrong with text that should be base64.
-func blobError(s []byte) *Error {
-	shown := string(s)
-	if len(shown) > maxShownBytes {
-		shown = strings.ToValidUTF8(shown[:maxShownBytes], "") + "..."
-	}
-	prefix := "'" + shown + "' can not be converted to a Blob: "
-	if len(s)%4 != 0 {
-		return Serialization.New("%sBase64 encoded length is expected a multiple of 4 bytes but found: %d", prefix, len(s))
-	}
-	for i, c := range s {
-		if c >= utf8.RuneSelf || base64Alphabet[c] == 0 || c == '=' && i+1 < len(s) && s[i+1] != '=' {
-			return Serialization.New("%sInvalid Base64 character: '%c'", prefix, c)
-		}
-	}
-	return Serialization.New("%sInvalid last non-pad Base64 character dectected", prefix)
-}
-
-var base64Alphabet = func() (t [utf8.RuneSelf]byte) {
-	for _, c := range []byte("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=") {
-		t[c] = 1
-	}
-	return t
-}()
-
-// decodeBase64 decodes strictly: no line breaks, no left-over bits.
-func decodeBase64(dst, src []byte) (int, *Error) {
-	if len(src) == 0 {
-		return 0, nil
-	}
-	if len(src)%4 != 0 { // the decoder reads over line breaks, AWS doesn't
-		return 0, blobError(src)
-	}
-	n, err := strictBase64.Decode(dst, src)
-	if err != nil || n != base64Len(src) {
-		return 0, blobError(src)
-	}
-	return n, nil
-}
-
-var strictBase64 = base64.StdEncoding.Strict()
-
-// base64Len is the decoded length of well-formed base64.
-func base64Len(src []byte) int {
-	n := len(src) / 4 * 3
-	if len(src) >= 4 && len(src)%4 == 0 {
-		if src[len(src)-1] == '=' {
-			n--
-		}
-		if src[len(src)-2] == '=' {
-			n--
-		}
-	}
-	return n
 }

@@ -209,6 +209,14 @@ func (w *Writer) cborHead(major byte, n uint64) {
 	}
 }
 
+// plainInJSON has the bytes that stand for themselves in a JSON string.
+var plainInJSON = func() (t [256]bool) {
+	for c := 0x20; c < utf8.RuneSelf; c++ {
+		t[c] = c != '"' && c != '\\'
+	}
+	return t
+}()
+
 const hexDigits = "0123456789abcdef"
 
 // appendJSONString appends s in quotes. Only what JSON demands is escaped.
@@ -217,7 +225,7 @@ func appendJSONString[T string | []byte](dst []byte, s T) []byte {
 	start := 0
 	for i := 0; i < len(s); {
 		c := s[i]
-		if c >= 0x20 && c != '"' && c != '\\' && c < utf8.RuneSelf {
+		if plainInJSON[c] {
 			i++
 			continue
 		}
