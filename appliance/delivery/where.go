@@ -357,3 +357,13 @@ func (e *Engine) Redrive(ctx context.Context, name string) (int64, error) {
 	}
 	return records, nil
 }
+
+// Configs returns the configurations of all delivery streams by name.
+func (e *Engine) Configs() []Config {
+	var out []Config
+	for _, w := range e.all() {
+		d := w.definition()
+		out = append(out, d.Config)
+	}
+	return out
+}
