@@ -2,7 +2,9 @@ package appliance
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"sync"
 
 	"github.com/weirhq/weir/appliance/config"
@@ -17,6 +19,14 @@ func (b *box) openDeliveries(_ context.Context, c *config.Loaded) error {
 	var sinks []sink.Config
 	for _, s := range c.Sinks {
 		sinks = append(sinks, sink.Config{Name: s.Name, Kind: s.Kind, Default: s.Default, Settings: s.Settings.JSON()})
+	}
+	if len(sinks) == 0 {
+		// Without a sink of its own the box keeps objects beside its log.
+		settings, err := json.Marshal(map[string]any{"dir": filepath.Join(c.Dir, "objects"), "create": true})
+		if err != nil {
+			return err
+		}
+		sinks = []sink.Config{{Name: "folder", Kind: "file", Default: true, Settings: settings}}
 	}
 	table, err := sink.New(sinks, nil)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/weirhq/weir/appliance/admin"
 	"github.com/weirhq/weir/appliance/api"
 	"github.com/weirhq/weir/appliance/api/aws"
+	"github.com/weirhq/weir/appliance/api/firehose"
 	"github.com/weirhq/weir/appliance/api/kinesis"
 	"github.com/weirhq/weir/appliance/api/plain"
 	"github.com/weirhq/weir/appliance/config"
@@ -28,6 +29,13 @@ func (b *box) openServices(ctx context.Context, c *config.Loaded) error {
 	if err != nil {
 		return err
 	}
+	deliveries := firehose.New(b.store, b.deliveries, firehose.Options{
+		Account: c.Kinesis.Account, Region: c.Kinesis.Region, Bucket: b.sinks.Bucket, Logger: b.log,
+		Module: func(name string) bool {
+			_, err := b.modules.Describe(name)
+			return err == nil
+		},
+	})
 	manager := ""
 	if b.Manager.Socket != "" {
 		manager = "systemd"
@@ -39,6 +47,7 @@ func (b *box) openServices(ctx context.Context, c *config.Loaded) error {
 
 	routes := api.Routes{
 		{Target: "Kinesis_20131202", Handler: streams},
+		{Target: "Firehose_20150804", Handler: deliveries},
 		{Path: "/v1/", Handler: records},
 		{Path: admin.Prefix, Handler: control},
 		{Path: "/metrics", Handler: api.HandlerFunc(b.metrics)},
