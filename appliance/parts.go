@@ -53,21 +53,24 @@ func (b *box) openDirectory(_ context.Context, c *config.Loaded) error {
 		}
 	}
 	if err != nil {
-		return directoryFault(b.dir, err)
+		return DirectoryFault(b.dir, err)
 	}
 	return nil
 }
 
 func (b *box) endpointFile() string { return filepath.Join(b.dir, EndpointFile) }
 
-// directoryFault says what keeps the data directory from being used.
-func directoryFault(dir string, err error) error {
+// DirectoryFault says what keeps the data directory from being used: a fault of
+// class Environment around err.
+func DirectoryFault(dir string, err error) error {
 	f := &fault.Error{Class: fault.Environment, Subject: "data directory", Value: dir, Err: err, Try: "weir doctor --dir " + dir}
 	switch {
 	case errors.Is(err, storage.ErrNewerFormat):
 		f.Expect, f.Try = "written by a newer version of weir; nothing in it was changed", "the newer weir; the way back is weir export there and weir import here"
 	case errors.Is(err, storage.ErrLocked):
-		f.Expect, f.Try = "in use by another process", "weir stream list --dir "+dir+", which talks to the box that runs; or another --dir"
+		f.Expect, f.Try = "in use by another process", "end the box that runs on it, or use the commands that talk to it (stream, put, tail, delivery)"
+	case errors.Is(err, fs.ErrNotExist):
+		f.Err, f.Expect, f.Try = nil, "there is no log in it", "weir serve --dir "+dir+", which makes one"
 	case errors.Is(err, syscall.ENOSPC):
 		f.Expect = "the disk is full"
 	case errors.Is(err, syscall.EROFS):
@@ -86,7 +89,7 @@ func (b *box) openStore(ctx context.Context, c *config.Loaded) error {
 		TotalBytes: int64(c.Storage.TotalBytes), EnduranceBytes: int64(c.Storage.EnduranceBytes), Logger: b.log,
 	})
 	if err != nil {
-		return directoryFault(b.dir, err)
+		return DirectoryFault(b.dir, err)
 	}
 	b.store, b.health.store = store, store
 	if now := time.Now(); now.Before(clockFloor) {
@@ -155,10 +158,10 @@ func endpointOf(a *net.TCPAddr) string {
 // manager, and to whoever started it.
 func (b *box) announce() error {
 	if err := os.WriteFile(b.endpointFile()+".new", []byte(b.endpoint+"\n"), 0o644); err != nil {
-		return directoryFault(b.dir, err)
+		return DirectoryFault(b.dir, err)
 	}
 	if err := os.Rename(b.endpointFile()+".new", b.endpointFile()); err != nil {
-		return directoryFault(b.dir, err)
+		return DirectoryFault(b.dir, err)
 	}
 	if err := b.Manager.Ready(); err != nil {
 		b.log.Warn("ready", "error", err)

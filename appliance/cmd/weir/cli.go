@@ -34,6 +34,12 @@ type commandLine struct {
 
 	Delivery deliveryCmd `cmd:"" help:"Delivery streams: from a stream to objects and other sinks." group:"extend"`
 
+	Verify  verifyCmd  `cmd:"" help:"Read everything, check every checksum, and prove that no record is missing." group:"offline"`
+	Repair  repairCmd  `cmd:"" help:"Recover the log as a start does, set aside what can't be read, and verify." group:"offline"`
+	Inspect inspectCmd `cmd:"" help:"Print what is stored, key by key." group:"offline"`
+	Export  exportCmd  `cmd:"" help:"Write a stream to a portable file." group:"offline"`
+	Import  importCmd  `cmd:"" help:"Read a portable file into a stream, without duplicates." group:"offline"`
+
 	Trust      trustCmd      `cmd:"" help:"Print the box's authority and settings for clients." group:"about"`
 	Reload     reloadCmd     `cmd:"" help:"Have the running box read its configuration again." group:"about"`
 	Config     configCmd     `cmd:"" help:"What the settings are and where they come from." group:"about"`

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/weirhq/weir/appliance"
+	"github.com/weirhq/weir/appliance/fault"
+	"github.com/weirhq/weir/storage"
+	"github.com/weirhq/weir/storage/record"
+)
+
+type exportCmd struct {
+	Stream string    `arg:"" help:"Stream to export."`
+	File   string    `arg:"" help:"File to write; - is standard output."`
+	Shard  string    `help:"Only this shard." placeholder:"SHARD"`
+	From   time.Time `help:"Only records that came at this time or later." placeholder:"2026-01-02T15:04:05Z"`
+	To     time.Time `help:"Only records that came before this time." placeholder:"2026-01-02T15:04:05Z"`
+}
+
+func (c *exportCmd) Run(a *app) (err error) {
+	what := storage.ExportOptions{Stream: c.Stream, From: c.From, To: c.To}
+	if c.Shard != "" {
+		n, err := record.ParseShardNumber(c.Shard)
+		if err != nil {
+			return &fault.Error{Class: fault.Usage, Subject: "--shard", Value: c.Shard, Expect: "expecting a shard id such as shardId-000000000000"}
+		}
+		what.Shard = &n
+	}
+	store, err := openStopped(a)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if e := store.Close(); err == nil {
+			err = e
+		}
+	}()
+	out := a.out
+	if c.File != "-" {
+		f, err := os.OpenFile(c.File, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		if err != nil {
+			return &fault.Error{Class: fault.Environment, Subject: c.File, Expect: "can't be made", Err: root(err)}
+		}
+		defer func() {
+			if e := f.Sync(); err == nil {
+				err = e
+			}
+			f.Close()
+		}()
+		out = f
+	}
+	bar := a.progress("export " + c.Stream)
+	defer bar.done()
+	what.Progress = func(r storage.ExportReport) { bar.step(int64(r.Records), 0, "records") }
+	r, err := store.Export(a.ctx, out, what)
+	if err != nil {
+		return fmt.Errorf("export %s: %w", c.Stream, err)
+	}
+	bar.done()
+	if c.File == "-" {
+		return nil
+	}
+	return a.emit(r, func(w io.Writer) {
+		fmt.Fprintf(w, "%s records of %s, %s, in %s.\n", count(r.Records), c.Stream, size(int64(r.BytesFile)), c.File)
+		if r.Missing > 0 {
+			fmt.Fprintf(w, "%s records of the range were gone or unreadable.\n", count(r.Missing))
+		}
+	})
+}
+
+// openStopped opens the log of a box that does not run; there has to be one.
+func openStopped(a *app) (*storage.Store, error) {
+	if !exists(appliance.StorePath(a.Dir)) {
+		return nil, &fault.Error{Class: fault.Environment, Subject: "data directory", Value: a.Dir, Expect: "there is no log in it", Try: "weir serve --dir " + a.Dir + ", which makes one"}
+	}
+	store, err := storage.Open(a.ctx, appliance.StorePath(a.Dir), storage.Options{})
+	if err != nil {
+		return nil, appliance.DirectoryFault(a.Dir, err)
+	}
+	return store, nil
+}

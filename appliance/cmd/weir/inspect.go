@@ -1,0 +1,40 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/weirhq/weir/appliance"
+	"github.com/weirhq/weir/storage"
+)
+
+type inspectCmd struct {
+	Stream  string `help:"Only this stream's shards and blocks." placeholder:"STREAM"`
+	Table   string `help:"Only the rows of this table: lease, checkpoint, recipe, manifest, module, …" placeholder:"TABLE"`
+	Blocks  bool   `help:"Show blocks too."`
+	Records bool   `help:"Show records too."`
+}
+
+func (c *inspectCmd) Run(a *app) error {
+	what := storage.InspectOptions{Stream: c.Stream, Table: c.Table, Blocks: c.Blocks, Records: c.Records}
+	enc := json.NewEncoder(a.out)
+	err := storage.Inspect(a.ctx, appliance.StorePath(a.Dir), storage.Options{}, what, func(i storage.Item) error {
+		if a.JSON {
+			return enc.Encode(i)
+		}
+		fields, err := json.Marshal(i.Fields)
+		if err != nil {
+			return err
+		}
+		text := string(fields)
+		if i.Error != "" {
+			text = "UNREADABLE: " + i.Error
+		}
+		_, err = fmt.Fprintf(a.out, "%-8s %x  %d bytes  %s\n", i.Kind, i.Key, i.Bytes, text)
+		return err
+	})
+	if err != nil {
+		return appliance.DirectoryFault(a.Dir, err)
+	}
+	return nil
+}
