@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # build.sh [LANGUAGE ...]: build the examples of the guest SDKs into dist/LANGUAGE/EXAMPLE.wasm, each with its manifest
-# beside it. Without arguments all languages: c go rust assemblyscript. install.sh installs the toolchains.
+# beside it. Without arguments all languages: c go rust assemblyscript. A language whose files are older than what was
+# built from them is left alone. install.sh installs the toolchains.
 set -euo pipefail
 cd "$(dirname "$0")"
 . ./toolchains.sh
@@ -47,6 +48,12 @@ build_assemblyscript() {
 	done
 }
 
+sources() {
+	find "$1" \( -name node_modules -o -name target \) -prune -o -type f -print
+	find vectors -type f
+	echo build.sh
+}
+
 languages=("$@")
 [ $# -gt 0 ] || languages=(c go rust assemblyscript)
 for language in "${languages[@]}"; do
@@ -58,9 +65,14 @@ for language in "${languages[@]}"; do
 		;;
 	esac
 	mkdir -p "dist/$language"
+	if [ -e "dist/$language/.built" ] && [ -z "$(sources "$language" | tr '\n' '\0' | xargs -0 -I{} find {} -newer "dist/$language/.built" | head -1)" ]; then
+		echo "           dist/$language is up to date"
+		continue
+	fi
 	"build_$language"
 	for e in "${guests[@]}"; do
 		cp "vectors/$e.yaml" "dist/$language/$e.yaml"
 		printf '%9d  dist/%s/%s.wasm\n' "$(stat -c %s "dist/$language/$e.wasm")" "$language" "$e"
 	done
+	touch "dist/$language/.built"
 done

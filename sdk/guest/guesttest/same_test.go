@@ -11,7 +11,7 @@ import (
 // them broken, to the same example in every language. All languages must answer
 // alike: a module can be rewritten in another language without a reader noticing.
 func TestLanguagesAnswerAlike(t *testing.T) {
-	records := brokenRecords(3000)
+	records := brokenRecords(2000)
 	engines(t, func(t *testing.T, h *Host) {
 		for _, example := range []string{"filter", "rename", "router"} {
 			m := readManifest(t, example)

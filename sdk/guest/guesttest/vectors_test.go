@@ -2,7 +2,9 @@ package guesttest
 
 import (
 	"context"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -14,13 +16,24 @@ var (
 	examples  = []string{"filter", "rename", "downsample", "anomaly", "router"}
 )
 
-// dist returns a built example. build.sh makes them; a missing one is a
-// failure, so that a missing toolchain is noticed.
+// TestMain builds the examples first, those that are not built yet. A toolchain
+// that is missing fails everything: no example goes untested unnoticed.
+func TestMain(m *testing.M) {
+	cmd := exec.Command("bash", "../build.sh")
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Run(); err != nil {
+		fmt.Fprintf(os.Stderr, "build examples: %v\nTry: sdk/guest/install.sh\n", err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// dist returns a built example.
 func dist(t testing.TB, language, example string) []byte {
 	t.Helper()
 	wasm, err := os.ReadFile(filepath.Join("..", "dist", language, example+".wasm"))
 	if err != nil {
-		t.Fatalf("read example: %v\nTry: sdk/guest/install.sh && sdk/guest/build.sh", err)
+		t.Fatalf("read example: %v", err)
 	}
 	return wasm
 }
