@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -192,6 +193,11 @@ func (m *Manifest) checkKind(n *node) {
 	if m.Kind == Consumer {
 		if len(m.Inputs) == 0 {
 			n.problem("inputs", "a consumer needs at least one stream to read")
+		}
+		for i, out := range m.Outputs {
+			if slices.Contains(m.Inputs, out) {
+				n.problem(fmt.Sprintf("outputs[%d]", i), "%q is an input too: the consumer would feed itself", out)
+			}
 		}
 		if c.Emit && len(m.Outputs) == 0 {
 			n.problem("outputs", "capability emit needs at least one stream to emit to")

@@ -59,8 +59,9 @@ func (r *run) span(lo, hi, attempt int) error {
 			return r.span(lo, hi, attempt+1)
 		}
 	}
-	code := failureCode(err)
-	if code == 0 {
+	var start *startError
+	code := FailureCode(err)
+	if code == 0 || errors.As(err, &start) {
 		return err
 	}
 	if hi-lo > 1 {
@@ -124,13 +125,12 @@ func transient(err error) bool {
 	return !errors.As(err, &start) && (errors.Is(err, host.ErrDeadline) || errors.Is(err, host.ErrBudget))
 }
 
-// failureCode says what a record that causes err failed of; 0 is no record's fault.
-func failureCode(err error) uint32 {
-	var start *startError
+// FailureCode says with which code a record fails that, alone in its batch,
+// makes an Engine answer err. 0 = that is no record's fault.
+func FailureCode(err error) uint32 {
 	var lie *abi.InvalidResultError
+	var call *host.CallError
 	switch {
-	case errors.As(err, &start):
-		return 0
 	case errors.As(err, &lie):
 		return CodeInvalid
 	case errors.Is(err, guest.ErrRetry):
@@ -142,8 +142,7 @@ func failureCode(err error) uint32 {
 	case errors.Is(err, host.ErrFuel), errors.Is(err, host.ErrDeadline), errors.Is(err, host.ErrMemory),
 		errors.Is(err, host.ErrDepth), errors.Is(err, host.ErrOutput):
 		return CodeLimit
-	}
-	if broken(err) {
+	case errors.As(err, &call):
 		return CodeTrap
 	}
 	return 0

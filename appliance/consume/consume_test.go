@@ -1,0 +1,480 @@
+package consume_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/weirhq/weir/appliance/consume"
+	"github.com/weirhq/weir/storage"
+	"github.com/weirhq/weir/storage/record"
+	"github.com/weirhq/weir/wasm/egress"
+	"github.com/weirhq/weir/wasm/host"
+	"github.com/weirhq/weir/wasm/module"
+	"github.com/weirhq/weir/wasm/transform"
+	"github.com/weirhq/weir/wasm/wasmtest"
+)
+
+// box is a store with a catalogue and a running engine.
+type box struct {
+	t       testing.TB
+	store   *storage.Store
+	modules *module.Catalog
+	engine  *consume.Engine
+	stop    func()
+}
+
+func openBox(t testing.TB, dir string, change func(*module.Options)) *box {
+	t.Helper()
+	store, err := storage.Open(context.Background(), dir, storage.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &box{t: t, store: store}
+	o := module.Options{Store: consume.Modules{Store: store}, Runtime: wasmtest.Runtime(t, host.Options{})}
+	if change != nil {
+		change(&o)
+	}
+	if b.modules, err = module.Open(context.Background(), o); err != nil {
+		t.Fatal(err)
+	}
+	b.start()
+	t.Cleanup(func() {
+		b.stop()
+		b.modules.Close()
+		if err := store.Close(); err != nil {
+			t.Errorf("close store: %v", err)
+		}
+	})
+	return b
+}
+
+// start runs an engine; stop ends it.
+func (b *box) start() {
+	b.engine = consume.New(consume.Options{Store: b.store, Modules: b.modules, Poll: 20 * time.Millisecond})
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- b.engine.Run(ctx) }()
+	b.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			b.t.Errorf("engine: %v", err)
+		}
+	})
+}
+
+func (b *box) stream(name string, shards int) *storage.Stream {
+	b.t.Helper()
+	st, err := b.store.CreateStream(context.Background(), storage.StreamConfig{Name: name, Shards: shards, Retention: 24 * time.Hour})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return st
+}
+
+// add uploads and activates a consumer.
+func (b *box) add(guestName, version string, lines ...string) {
+	b.t.Helper()
+	if err := add(b.modules, wasmtest.Module(b.t, guestName), version, lines...); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func add(c *module.Catalog, wasm []byte, version string, lines ...string) error {
+	ctx := context.Background()
+	text := strings.Join(append([]string{"name: c", "version: " + version, "kind: consumer", "inputs: [in]", "batch: {records: 500, wait: 1ms}"}, lines...), "\n")
+	d := sha256.Sum256(wasm)
+	if err := c.Upload(ctx, d[:], bytes.NewReader(wasm)); err != nil {
+		return err
+	}
+	if _, err := c.Add(ctx, module.Addition{Digest: d[:], Size: int64(len(wasm)), Manifest: []byte(text)}); err != nil {
+		return err
+	}
+	return c.Activate(ctx, "c", version)
+}
+
+var counting = []string{"outputs: [out]", "capabilities: {state: true, emit: true}"}
+
+func (b *box) put(st *storage.Stream, records ...string) {
+	b.t.Helper()
+	if err := put(b.store, st, records...); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// put appends records given as "key data".
+func put(s *storage.Store, st *storage.Stream, records ...string) error {
+	t, err := s.Begin(context.Background(), 100*len(records))
+	if err != nil {
+		return err
+	}
+	defer t.Release()
+	for _, r := range records {
+		k, d, _ := strings.Cut(r, " ")
+		if err := t.Append(st, []byte(k), nil, []byte(d)); err != nil {
+			return err
+		}
+	}
+	return t.Commit(context.Background())
+}
+
+// records reads all of a stream, as "key data".
+func records(t testing.TB, st *storage.Stream) []string {
+	t.Helper()
+	var out []string
+	for _, s := range st.Shards() {
+		r, err := st.NewReader(s.Number, storage.Position{Kind: storage.TrimHorizon})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for {
+			n, err := r.Read(1000, 1<<20, func(r *record.Record) bool {
+				out = append(out, fmt.Sprintf("%s %s", r.PartitionKey, r.Data))
+				return true
+			})
+			if n == 0 || err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.Close()
+	}
+	return out
+}
+
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("never happened: %s", what)
+		}
+		runtime.Gosched()
+	}
+}
+
+func (b *box) status() consume.ShardStatus {
+	for _, s := range b.engine.Status() {
+		return s
+	}
+	return consume.ShardStatus{}
+}
+
+// stateOf reads a counter from the state of any shard that has it.
+func (b *box) stateOf(key string) (values []uint64) {
+	b.t.Helper()
+	err := b.store.Scan(storage.TableModuleState, []byte("c\x00"), nil, 0, func(k, v []byte) bool {
+		if string(k[10:]) == key {
+			values = append(values, binary.LittleEndian.Uint64(v))
+		}
+		return true
+	})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return values
+}
+
+func TestConsumerKeepsStateAndEmits(t *testing.T) {
+	b := openBox(t, t.TempDir(), nil)
+	in, out := b.stream("in", 1), b.stream("out", 1)
+	b.put(in, "a x", "b x", "a x")
+	b.add("counter", "1.0.0", counting...)
+	eventually(t, "three records out", func() bool { return len(records(t, out)) == 3 })
+	if got := records(t, out); !slices.Equal(got, []string{"a a=1", "b b=1", "a a=2"}) {
+		t.Fatal(got)
+	}
+	b.stop()
+	b.start()
+	b.put(in, "a x")
+	eventually(t, "a fourth", func() bool { return len(records(t, out)) == 4 })
+	if got := records(t, out); got[3] != "a a=3" {
+		t.Fatal(got)
+	}
+	if got := b.stateOf("sum"); !slices.Equal(got, []uint64{4}) {
+		t.Fatalf("sum %v", got)
+	}
+	eventually(t, "status", func() bool { s := b.status(); return s.State == consume.Waiting && s.Next == 5 && s.StateEntries == 3 })
+}
+
+func TestPoisonRecordsAreDeadLetteredAndTheirEffectsUndone(t *testing.T) {
+	b := openBox(t, t.TempDir(), nil)
+	in, out := b.stream("in", 1), b.stream("out", 1)
+	b.put(in, "a x", "a x", "p T", "a x", "q f", "a x", "r T")
+	b.add("counter", "1.0.0", counting...)
+	eventually(t, "records out", func() bool { return len(records(t, out)) == 4 })
+	eventually(t, "dead letters", func() bool {
+		st, err := b.store.Stream("c-dead-letters")
+		return err == nil && len(records(t, st)) == 3
+	})
+	if got := records(t, out); !slices.Equal(got, []string{"a a=1", "a a=2", "a a=3", "a a=4"}) {
+		t.Fatal(got)
+	}
+	dead, err := b.store.Stream("c-dead-letters")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range records(t, dead) {
+		key, text, _ := strings.Cut(r, " ")
+		var d transform.DeadLetter
+		if err := json.Unmarshal([]byte(text), &d); err != nil {
+			t.Fatal(err)
+		}
+		if d.Digest == "" || d.SequenceNumber == "" || d.Stream != "in" || d.Shard != "shardId-000000000000" {
+			t.Errorf("%+v", d)
+		}
+		got = append(got, fmt.Sprintf("%s %s %#x", key, d.Data, d.Code))
+	}
+	if want := []string{"p T 0xffff0001", "q f 0x2a", "r T 0xffff0001"}; !slices.Equal(got, want) {
+		t.Fatalf("dead letters %v, want %v", got, want)
+	}
+	// "sum" counts calls that lasted: each record is in exactly one of them, the failed one included.
+	if got := b.stateOf("sum"); !slices.Equal(got, []uint64{5}) {
+		t.Fatalf("sum %v", got)
+	}
+}
+
+func TestHaltWaitsForSomeoneAndANewVersion(t *testing.T) {
+	b := openBox(t, t.TempDir(), nil)
+	in, out := b.stream("in", 1), b.stream("out", 1)
+	b.put(in, "a x")
+	b.add("counter", "1.0.0", append(counting, "on_error: {then: halt}")...)
+	eventually(t, "a record out", func() bool { return len(records(t, out)) == 1 })
+	b.put(in, "p T", "a x")
+	eventually(t, "halt", func() bool { return b.status().State == consume.Halted })
+	b.engine.Resume("c")
+	eventually(t, "halt again", func() bool { return b.status().State == consume.Halted })
+	if n := len(records(t, out)); n != 1 {
+		t.Fatalf("%d records out while halted", n)
+	}
+	b.add("counter", "1.0.1", append(counting, "on_error: {then: drop}")...)
+	eventually(t, "progress with the new version", func() bool { return len(records(t, out)) == 2 })
+	if got := records(t, out); got[1] != "a a=2" {
+		t.Fatal(got)
+	}
+}
+
+func TestTicks(t *testing.T) {
+	b := openBox(t, t.TempDir(), nil)
+	b.stream("in", 1)
+	out := b.stream("out", 1)
+	b.add("counter", "1.0.0", append(counting, "tick: 100ms")...)
+	eventually(t, "three ticks", func() bool { return len(records(t, out)) >= 3 })
+	if got := records(t, out)[0]; got != "shardId-000000000000 tick" {
+		t.Fatalf("%q", got)
+	}
+	eventually(t, "ticks counted", func() bool { v := b.stateOf("ticks"); return len(v) == 1 && v[0] >= 3 })
+}
+
+func TestStateFollowsItsShardThroughSplitAndMerge(t *testing.T) {
+	b := openBox(t, t.TempDir(), nil)
+	in, out := b.stream("in", 1), b.stream("out", 1)
+	b.add("counter", "1.0.0", counting...)
+	var keys []string
+	for i := range 40 {
+		keys = append(keys, fmt.Sprintf("key%d x", i))
+	}
+	total := 0
+	send := func(times int) {
+		for range times {
+			b.put(in, keys...)
+			total += len(keys)
+		}
+	}
+	settled := func() { eventually(t, "all records out", func() bool { return len(records(t, out)) == total }) }
+	send(3)
+	middle, err := record.ParseHashKey("170141183460469231731687303715884105728")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := in.Split(context.Background(), 0, middle); err != nil {
+		t.Fatal(err)
+	}
+	send(2)
+	settled()
+	if err := in.Merge(context.Background(), 1, 2); err != nil {
+		t.Fatal(err)
+	}
+	send(2)
+	settled()
+	last := map[string]string{}
+	for _, r := range records(t, out) {
+		k, d, _ := strings.Cut(r, " ")
+		last[k] = d
+	}
+	for _, k := range keys {
+		k = strings.TrimSuffix(k, " x")
+		if last[k] != k+"=7" {
+			t.Fatalf("%s ended with %s, want %s=7", k, last[k], k)
+		}
+	}
+	if got := b.stateOf("key1"); !slices.Equal(got, []uint64{7}) {
+		t.Fatalf("key1 is kept as %v", got)
+	}
+	// "sum" isn't a partition key: one shard has it at any time.
+	if got := b.stateOf("sum"); len(got) != 1 {
+		t.Fatalf("sum %v", got)
+	}
+}
+
+func TestWorkSpreadsOverShardsWithOneInstanceEach(t *testing.T) {
+	b := openBox(t, t.TempDir(), nil)
+	in, out := b.stream("in", 8), b.stream("out", 2)
+	b.add("counter", "1.0.0", counting...)
+	var recs []string
+	for i := range 400 {
+		recs = append(recs, fmt.Sprintf("k%d x", i%80))
+	}
+	b.put(in, recs...)
+	eventually(t, "all out", func() bool { return len(records(t, out)) == 400 })
+	eventually(t, "eight workers", func() bool { return len(b.engine.Status()) == 8 })
+	got := records(t, out)
+	for i := range 80 {
+		for n := 1; n <= 5; n++ {
+			if want := fmt.Sprintf("k%d k%d=%d", i, i, n); !slices.Contains(got, want) {
+				t.Fatalf("no %q", want)
+			}
+		}
+	}
+}
+
+func TestStartAtLatestSkipsWhatIsThere(t *testing.T) {
+	b := openBox(t, t.TempDir(), nil)
+	in, out := b.stream("in", 2), b.stream("out", 1)
+	b.put(in, "a x", "b x", "c x")
+	b.add("counter", "1.0.0", append(counting, "start: latest")...)
+	eventually(t, "two workers", func() bool { return len(b.engine.Status()) == 2 })
+	b.put(in, "a x", "b x")
+	eventually(t, "two out", func() bool { return len(records(t, out)) == 2 })
+	got := records(t, out)
+	slices.Sort(got)
+	if !slices.Equal(got, []string{"a a=1", "b b=1"}) {
+		t.Fatal(got)
+	}
+}
+
+func TestForgetDeletesEverythingKept(t *testing.T) {
+	b := openBox(t, t.TempDir(), nil)
+	in, out := b.stream("in", 1), b.stream("out", 1)
+	b.put(in, "a x")
+	b.add("counter", "1.0.0", counting...)
+	eventually(t, "out", func() bool { return len(records(t, out)) == 1 })
+	if err := b.engine.Forget(context.Background(), "c"); err == nil {
+		t.Fatal("an active consumer was forgotten")
+	}
+	if err := b.modules.Deactivate(context.Background(), "c"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "forgotten", func() bool { return b.engine.Forget(context.Background(), "c") == nil })
+	if got := b.stateOf("a"); got != nil {
+		t.Fatalf("state %v", got)
+	}
+	if err := b.modules.Activate(context.Background(), "c", "1.0.0"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "from the beginning", func() bool { return len(records(t, out)) == 2 })
+	if got := records(t, out)[1]; got != "a a=1" {
+		t.Fatal(got)
+	}
+}
+
+func TestMissingOutputIsSaidAndWaitedFor(t *testing.T) {
+	b := openBox(t, t.TempDir(), nil)
+	in := b.stream("in", 1)
+	b.put(in, "a x")
+	b.add("counter", "1.0.0", counting...)
+	eventually(t, "a reason", func() bool { s := b.status(); return s.State == consume.Backing && strings.Contains(s.Reason, "out") })
+	out := b.stream("out", 1)
+	eventually(t, "progress", func() bool { return len(records(t, out)) == 1 })
+}
+
+func TestOutboxIsSentAfterTheCommit(t *testing.T) {
+	var mu sync.Mutex
+	var got []string
+	fail := 2
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		body, _ := io.ReadAll(r.Body)
+		if string(body) == "refuse" {
+			w.WriteHeader(400)
+			return
+		}
+		if fail > 0 {
+			fail--
+			w.WriteHeader(503)
+			return
+		}
+		got = append(got, fmt.Sprintf("%s %s %d", r.Method, body, len(r.Header.Get("Idempotency-Key"))))
+	}))
+	defer server.Close()
+	addr := netip.MustParseAddrPort(server.Listener.Addr().String())
+	b := openBox(t, t.TempDir(), func(o *module.Options) { o.Egress = egress.Policy{Private: []netip.AddrPort{addr}} })
+	in, out := b.stream("in", 1), b.stream("out", 1)
+	b.add("calls", "1.0.0", append(counting[:1:1], "capabilities: {state: true, emit: true, http: {hosts: ['"+addr.String()+"']}}")...)
+	b.put(in, "k Q POST+"+server.URL+"/~~one", "k Q POST+"+server.URL+"/~~two", "k Q POST+http://elsewhere/~~x", "k Q POST+"+server.URL+"/~~refuse", "k Q junk")
+	eventually(t, "answers", func() bool { return len(records(t, out)) == 5 })
+	if got := records(t, out); !slices.Equal(got, []string{"k 0 0", "k 0 0", "k -4 0", "k 0 0", "k -3 0"}) {
+		t.Fatal(got)
+	}
+	eventually(t, "requests", func() bool { mu.Lock(); defer mu.Unlock(); return len(got) == 2 })
+	if !slices.Equal(got, []string{"POST one 44", "POST two 44"}) {
+		t.Fatal(got)
+	}
+	eventually(t, "the refused one among the dead letters", func() bool {
+		st, err := b.store.Stream("c-dead-letters")
+		return err == nil && len(records(t, st)) == 1
+	})
+	rows := 0
+	if err := b.store.Scan(storage.TableOutbox, nil, nil, 0, func(_, _ []byte) bool { rows++; return true }); err != nil || rows != 0 {
+		t.Fatalf("%d rows left in the outbox, %v", rows, err)
+	}
+}
+
+func BenchmarkPutPerRecord(b *testing.B) {
+	bx := openBox(b, b.TempDir(), nil)
+	in := bx.stream("in", 4)
+	bx.stream("out", 1)
+	const batch = 5000
+	recs := make([]string, batch)
+	for i := range recs {
+		recs[i] = fmt.Sprintf("device-%03d %s", i%200, strings.Repeat("x", 180))
+	}
+	n := 0
+	for b.Loop() {
+		bx.put(in, recs...)
+		n += batch
+	}
+	b.StopTimer()
+	// Everything is in the stream: now consume it.
+	b.StartTimer()
+	start := time.Now()
+	if err := add(bx.modules, wasmtest.Module(b, "puts"), "1.0.0", "capabilities: {state: true}"); err != nil {
+		b.Fatal(err)
+	}
+	eventually(b, "all consumed", func() bool {
+		next := uint64(0)
+		for _, s := range bx.engine.Status() {
+			next += s.Next
+		}
+		return next >= uint64(n)
+	})
+	took := time.Since(start)
+	b.ReportMetric(float64(n)/took.Seconds(), "records/s")
+}
