@@ -21,15 +21,20 @@ import (
 	"syscall"
 
 	"github.com/weirhq/weir/benchmarks/report"
+	"github.com/weirhq/weir/benchmarks/wasm"
+	"github.com/weirhq/weir/wasm/host"
 )
 
 // benchmarks is every benchmark, by name.
 var benchmarks = []struct {
 	name, about string
 	run         func(ctx context.Context, o report.Options, r *report.Report) error
-}{}
+}{
+	{"wasm", "users' modules: per record, per module, and hostile ones beside appends", wasm.Run},
+}
 
 func main() {
+	host.ServeCompile() // returns unless this process was started to compile a module
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
