@@ -45,14 +45,7 @@ type parts struct {
 
 func (b *box) openDirectory(_ context.Context, c *config.Loaded) error {
 	b.dir = c.Dir
-	err := os.MkdirAll(b.dir, 0o700)
-	if err == nil {
-		err = os.Remove(b.endpointFile()) // of a box that was killed
-		if errors.Is(err, fs.ErrNotExist) {
-			err = nil
-		}
-	}
-	if err != nil {
+	if err := os.MkdirAll(b.dir, 0o700); err != nil {
 		return DirectoryFault(b.dir, err)
 	}
 	return nil
@@ -92,6 +85,10 @@ func (b *box) openStore(ctx context.Context, c *config.Loaded) error {
 		return DirectoryFault(b.dir, err)
 	}
 	b.store, b.health.store = store, store
+	// The directory is ours now: what a box that was killed left is not true any more.
+	if err := os.Remove(b.endpointFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return DirectoryFault(b.dir, err)
+	}
 	if now := time.Now(); now.Before(clockFloor) {
 		b.log.Warn("the clock is not set", "now", now, "effect", "arrival times are wrong until it is; order and identity of records do not depend on it")
 	}

@@ -163,7 +163,7 @@ func usage(err error, args []string) error {
 	var p *kong.ParseError
 	if errors.As(err, &p) && p.Context != nil {
 		if n := p.Context.Selected(); n != nil {
-			try = n.Path() + " --help"
+			try = "weir " + strings.TrimPrefix(n.Path(), "weir ") + " --help"
 		}
 	}
 	return &fault.Error{Class: fault.Usage, Err: err, Try: try}

@@ -71,7 +71,7 @@ func TestCommandLineMistakes(t *testing.T) {
 	dir := t.TempDir()
 	fails(t, 2, nil, []string{"sevre"}, "unexpected argument sevre", "Try: weir --help")
 	fails(t, 2, nil, []string{"stream", "create"}, "expected", "Try: weir stream create --help")
-	fails(t, 2, nil, []string{"--dir", dir, "tail", "x", "--from", "yesterday", "--endpoint", "https://127.0.0.1:1"}, "WEIR_ACCESS_KEY_ID")
+	fails(t, 3, nil, []string{"--dir", dir, "tail", "x", "--from", "yesterday", "--endpoint", "https://127.0.0.1:1"}, "WEIR_ACCESS_KEY_ID")
 	fails(t, 3, nil, []string{"--dir", dir, "stream", "list"}, "no box runs on it", "Try: weir serve --dir "+dir)
 	fails(t, 3, nil, []string{"--dir", dir, "trust"}, "no box was started on it yet")
 	fails(t, 3, nil, []string{"serve", "--config", "/nonexistent/weir.yaml"}, "/nonexistent/weir.yaml", "no such file")
