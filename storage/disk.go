@@ -114,6 +114,10 @@ func (d *disk) listener() *pebble.EventListener {
 				d.full.Store(true)
 			}
 		},
+		// Pebble's own answer is to end the process; ours is to read around it.
+		DataCorruption: func(i pebble.DataCorruptionInfo) {
+			d.s.log.Error("table is damaged", "path", i.Path, "cause", i.Details)
+		},
 		DiskSlow: func(i pebble.DiskSlowInfo) { d.s.log.Warn("disk is slow", "operation", i.String()) },
 	}
 }

@@ -1,21 +1,107 @@
 package storage
 
 import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"syscall"
+
+	"github.com/cockroachdb/errors/oserror"
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
-// engineDir is where Pebble's files lie in the data directory.
-const engineDir = "db"
+// engineDir is where Pebble's files lie in the data directory, and
+// quarantineDir where files are kept that can't be used.
+const (
+	engineDir     = "db"
+	quarantineDir = "quarantine"
+)
 
-// openEngine opens Pebble.
+// openEngine opens Pebble. When its files are damaged it saves what can be
+// read of them, first of the log, then of everything.
 func (s *Store) openEngine() error {
 	fs, closer := s.disk.wrap()
 	s.health = closer
 	path := s.o.FS.PathJoin(s.dir, engineDir)
-	db, err := pebble.Open(path, pebbleOptions(s.o, fs, engineLogger{s.log, s.fail}, s.disk.listener()))
-	if err != nil {
+	open := func() (*pebble.DB, error) {
+		return pebble.Open(path, pebbleOptions(s.o, fs, engineLogger{s.log, s.fail}, s.disk.listener()))
+	}
+	db, err := open()
+	if err == nil {
+		s.db = db
+		return nil
+	}
+	if strings.Contains(err.Error(), "format major version") {
+		return fmt.Errorf("%w: %w", ErrNewerFormat, err)
+	}
+	if !isDamage(err) {
 		return err
 	}
-	s.db = db
+	s.log.Error("the data directory is damaged: saving what can be read", "cause", err)
+	logs, err2 := s.setLogAside(path, err)
+	if err2 != nil {
+		return err2
+	}
+	if s.db, err = s.rescueLog(logs, open); err == nil {
+		return nil
+	}
+	s.db, err = s.rescueAll(path, logs, err, open)
+	return err
+}
+
+// isDamage tells what saving may help against from what the operator must
+// mend: rights, a disk without space or out of order, another process.
+func isDamage(err error) bool {
+	return !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EIO) && !errors.Is(err, syscall.EROFS) &&
+		!oserror.IsPermission(err) && !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EMFILE)
+}
+
+// aside returns a new directory in the quarantine.
+func (s *Store) aside(what string) (string, error) {
+	fs := s.o.FS
+	for n := 1; ; n++ {
+		dir := fs.PathJoin(s.dir, quarantineDir, fmt.Sprintf("%s-%d", what, n))
+		if _, err := fs.Stat(dir); vfsNotExist(err) {
+			return dir, fs.MkdirAll(dir, 0o750)
+		} else if err != nil {
+			return "", err
+		}
+	}
+}
+
+// keepFile copies a file into a directory of the quarantine and notes it.
+func (s *Store) keepFile(path, dir, reason string) error {
+	fs := s.o.FS
+	to := fs.PathJoin(dir, fs.PathBase(path))
+	if err := vfs.Copy(fs, path, to); err != nil {
+		return err
+	}
+	s.noteAside(to, reason)
 	return nil
+}
+
+func (s *Store) noteAside(path, reason string) {
+	a := SetAside{Path: path, Reason: reason}
+	if info, err := s.o.FS.Stat(path); err == nil {
+		a.Bytes = info.Size()
+	}
+	s.recovery.SetAside = append(s.recovery.SetAside, a)
+}
+
+// readWhole reads a file or says what is wrong with it.
+func readWhole(fs vfs.FS, path string) (vfs.File, int64, error) {
+	f, err := fs.Open(path)
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, 0, errors.Join(err, f.Close())
+	}
+	if info.Size() == 0 {
+		return nil, 0, errors.Join(io.ErrUnexpectedEOF, f.Close())
+	}
+	return f, info.Size(), nil
 }

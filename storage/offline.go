@@ -33,7 +33,11 @@ func openOffline(dir string, o Options) (*offline, error) {
 
 func openReadOnly(o Options, path string) (*pebble.DB, error) {
 	logger := engineLogger{o.Logger, func(err error) { o.Logger.Error("storage engine", "error", err) }}
-	p := pebbleOptions(o, o.FS, logger, &pebble.EventListener{})
+	p := pebbleOptions(o, o.FS, logger, &pebble.EventListener{
+		DataCorruption: func(i pebble.DataCorruptionInfo) {
+			o.Logger.Error("table is damaged", "path", i.Path, "cause", i.Details)
+		},
+	})
 	p.ReadOnly = true
 	return pebble.Open(path, p)
 }

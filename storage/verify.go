@@ -57,6 +57,9 @@ type Problem struct {
 	Key []byte `json:"key,omitempty"`
 }
 
+// problemMissing is the problem of records that are not there.
+const problemMissing = "records are missing"
+
 // Verify reads every row and block of a stopped data directory, checks every
 // checksum, and proves that each shard's index is dense but for recorded
 // jumps, retention and recorded losses. It changes nothing. progress, which
@@ -260,7 +263,7 @@ func (v *verifier) account(out *VerifiedShard, id uint32, first, last uint64) {
 		end, jumped, ok := v.explain(id, next)
 		if !ok {
 			upTo := v.nextExplained(id, next, last)
-			v.problem(id, next, upTo, nil, "records are missing")
+			v.problem(id, next, upTo, nil, problemMissing)
 			next = upTo + 1
 			continue
 		}

@@ -319,6 +319,10 @@ func (r *Reader) next() (value []byte, last uint64, run epoch.Run, err error) {
 			}
 			return nil, 0, run, nil
 		}
+		if upTo, ok := r.s.damagedAt(pos); ok {
+			r.skip(min(upTo, mark))
+			continue
+		}
 		run, ok := r.s.Find(pos)
 		if !ok {
 			if r.s.First() > pos {
@@ -462,29 +466,40 @@ func (sc *scan) current() ([]byte, uint64, error) {
 }
 
 // pastDamage returns the last index of the records from pos on that can't be
-// reached because of damage below: it gallops to a place that can be read and
-// closes in on the first one.
+// reached because of damage below. Pebble takes a second over every block
+// whose checksum is wrong, so the search begins a table's block further on,
+// where it will likely succeed, and closes in on the damage from behind.
 func (sc *scan) pastDamage(s *Shard, run epoch.Run, pos uint64) uint64 {
-	readable := func(i uint64) bool {
+	// first returns the index of the first record of the block found at i.
+	first := func(i uint64) (uint64, bool) {
 		sc.close()
-		_, _, err := sc.seek(s, run, i, s.Watermark())
-		return err == nil
+		value, last, err := sc.seek(s, run, i, s.Watermark())
+		if err != nil {
+			return 0, false
+		}
+		if h, err := block.ParseHeader(value); err == nil {
+			return max(last-uint64(h.Count)+1, pos), true
+		}
+		return i, true
 	}
+	const tableBlockBytes = 64 << 10
 	bad, good := pos, run.Last+1
-	for step := uint64(1); pos+step <= run.Last; step *= 2 {
-		if readable(pos + step) {
-			good = pos + step
+	step := max(uint64(run.Count)*tableBlockBytes/uint64(max(run.Stored, 1)), 1)
+	for ; pos+step <= run.Last; step *= 2 {
+		if f, ok := first(pos + step); ok {
+			good = f
 			break
 		}
 		bad = pos + step
 	}
-	for good-bad > 1 {
-		if mid := bad + (good-bad)/2; readable(mid) {
-			good = mid
+	for good > bad+1 {
+		mid := bad + (good-bad)/2
+		if f, ok := first(mid); ok {
+			good = min(f, mid)
 		} else {
 			bad = mid
 		}
 	}
 	sc.close()
-	return good - 1
+	return max(good-1, pos)
 }

@@ -222,6 +222,19 @@ func (s *Shard) Arrival() time.Time {
 	return time.Time{}
 }
 
+// damagedAt returns the end of the range known to be unreadable that holds
+// index: it is not tried again.
+func (s *Shard) damagedAt(index uint64) (last uint64, ok bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for i := len(s.mu.losses) - 1; i >= 0; i-- {
+		if l := &s.mu.losses[i]; l.First <= index && index <= l.Last && l.Reason == keyspace.LossDamage {
+			return l.Last, true
+		}
+	}
+	return 0, false
+}
+
 // GapReason is why a reader passed over records.
 type GapReason uint8
 

@@ -1,0 +1,248 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
+	"github.com/cockroachdb/pebble/v2/sstable"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/weirhq/weir/storage/epoch"
+	"github.com/weirhq/weir/storage/keyspace"
+	"github.com/weirhq/weir/storage/shard"
+)
+
+// RepairReport says what Repair did.
+type RepairReport struct {
+	// Before and After are what Verify found.
+	Before, After *VerifyReport
+	// Recovery is what the open found and did.
+	Recovery Recovery
+	// Lost are the ranges newly recorded as lost by damage.
+	Lost []ShardRange
+	// Rewritten counts epochs of which the readable blocks were written anew.
+	Rewritten int
+	// SetAside are the files kept in the quarantine.
+	SetAside []SetAside
+}
+
+// Repair makes a stopped data directory sound again: what can't be read is
+// copied to its quarantine directory and then taken out, what is missing is
+// recorded as lost with its exact range. No readable record is dropped.
+func Repair(ctx context.Context, dir string, o Options) (*RepairReport, error) {
+	s, err := Open(ctx, dir, o)
+	if err != nil {
+		return nil, err
+	}
+	p := &repairer{s: s, report: RepairReport{Recovery: s.Recovery()}}
+	err = p.run(ctx)
+	if err := errors.Join(err, s.Close()); err != nil {
+		return nil, fmt.Errorf("repair %s: %w", dir, err)
+	}
+	p.report.SetAside = s.recovery.SetAside
+	return &p.report, nil
+}
+
+type repairer struct {
+	s      *Store
+	report RepairReport
+}
+
+func (p *repairer) run(ctx context.Context) (err error) {
+	s := p.s
+	if p.report.Before, err = s.Verify(ctx, nil); err != nil {
+		return err
+	}
+	if err := s.committer.CloseEpoch(); err != nil {
+		return err
+	}
+	damaged, err := p.walk(ctx)
+	if err != nil {
+		return err
+	}
+	for k := range damaged {
+		if err := p.rewrite(ctx, k); err != nil {
+			return fmt.Errorf("epoch %d in lane %d: %w", k.Epoch, k.Lane, err)
+		}
+	}
+	if err := p.recordMissing(ctx); err != nil {
+		return err
+	}
+	p.report.After, err = s.Verify(ctx, nil)
+	return err
+}
+
+// walk reads every stored block through readers, which record what they
+// can't read, and returns the epochs that hold damage.
+func (p *repairer) walk(ctx context.Context) (map[epoch.Key]bool, error) {
+	damaged := map[epoch.Key]bool{}
+	for _, st := range p.s.all() {
+		for _, sh := range st.All() {
+			before := len(sh.Losses())
+			r, err := sh.NewReader(shard.Position{})
+			if err != nil {
+				return nil, err
+			}
+			for pos := uint64(0); pos != r.Position(); {
+				pos = r.Position()
+				err := r.Frames(8<<20, func(f Frame) bool { return ctx.Err() == nil })
+				if err != nil && err != io.EOF {
+					return nil, err
+				}
+			}
+			r.Close()
+			losses := sh.Losses()
+			for _, l := range losses[min(before, len(losses)):] {
+				p.lost(st, sh, l)
+			}
+			for _, l := range losses {
+				for _, run := range sh.Closed() {
+					if l.Reason == keyspace.LossDamage && l.First <= run.Last && l.Last >= run.First() {
+						damaged[epoch.Key{Lane: run.Lane, Epoch: run.Epoch}] = true
+					}
+				}
+			}
+		}
+	}
+	return damaged, ctx.Err()
+}
+
+func (p *repairer) lost(st *Stream, sh *shard.Shard, l shard.Loss) {
+	p.report.Lost = append(p.report.Lost, ShardRange{st.Name(), sh.Number, l.First, l.Last, l.Reason.String()})
+}
+
+// rewrite replaces an epoch by a table of its readable blocks, after keeping
+// its files aside.
+func (p *repairer) rewrite(ctx context.Context, k epoch.Key) error {
+	s := p.s
+	from := keyspace.EpochStart(k.Lane, k.Epoch)
+	to := keyspace.AppendPrefixEnd(nil, from)
+	if err := p.keepTables(from, to); err != nil {
+		return err
+	}
+	path := s.o.FS.PathJoin(s.dir, fmt.Sprintf("repair-%d-%d.sst", k.Lane, k.Epoch))
+	n, err := p.writeReadable(path, k)
+	if err != nil {
+		return errors.Join(err, removeIfThere(s.o.FS, path))
+	}
+	p.report.Rewritten++
+	if n == 0 {
+		return errors.Join(removeIfThere(s.o.FS, path), s.excise(ctx, from, to))
+	}
+	_, err = s.db.IngestAndExcise(ctx, []string{path}, nil, nil, pebble.KeyRange{Start: from, End: to})
+	return err
+}
+
+// keepTables copies the tables that overlap a range to the quarantine.
+func (p *repairer) keepTables(from, to []byte) error {
+	s := p.s
+	levels, err := s.db.SSTables()
+	if err != nil {
+		return err
+	}
+	dir, err := s.aside("tables")
+	if err != nil {
+		return err
+	}
+	for _, level := range levels {
+		for _, t := range level {
+			if string(t.Largest.UserKey) < string(from) || string(t.Smallest.UserKey) >= string(to) {
+				continue
+			}
+			name := fmt.Sprintf("%06d.sst", t.BackingSSTNum)
+			if err := s.keepFile(s.o.FS.PathJoin(s.dir, engineDir, name), dir, "holds blocks that can't be read"); err != nil {
+				return err
+			}
+		}
+	}
+	return syncDir(s.o.FS, dir)
+}
+
+// writeReadable writes the blocks of an epoch that can be read to a table.
+func (p *repairer) writeReadable(path string, k epoch.Key) (blocks int, err error) {
+	s := p.s
+	f, err := s.o.FS.Create(path, vfs.WriteCategoryUnspecified)
+	if err != nil {
+		return 0, err
+	}
+	w := sstable.NewWriter(objstorageprovider.NewFileWritable(f), s.tableOptions())
+	var all []*shard.Shard
+	for _, st := range s.all() {
+		all = append(all, st.All()...)
+	}
+	slices.SortFunc(all, func(a, b *shard.Shard) int { return int(int64(a.ID) - int64(b.ID)) })
+	for _, sh := range all {
+		for _, run := range sh.Closed() {
+			if run.Lane != k.Lane || run.Epoch != k.Epoch {
+				continue
+			}
+			n, err := copyRun(w, sh, run)
+			blocks += n
+			if err != nil {
+				return blocks, errors.Join(err, w.Close())
+			}
+		}
+	}
+	return blocks, w.Close()
+}
+
+// copyRun copies a run's readable blocks.
+func copyRun(w *sstable.Writer, sh *shard.Shard, run epoch.Run) (blocks int, err error) {
+	r, err := sh.NewReader(shard.Position{Kind: shard.AtIndex, Index: max(run.First(), sh.First())})
+	if err != nil {
+		return 0, err
+	}
+	defer r.Close()
+	for r.Position() <= run.Last {
+		before := r.Position()
+		var failed error
+		err := r.Frames(1<<20, func(f Frame) bool {
+			if f.First > run.Last {
+				return false
+			}
+			key := keyspace.DataKey{Lane: run.Lane, Epoch: run.Epoch, Shard: sh.ID, Last: f.Last}.Append(nil)
+			failed = w.Set(key, f.Block())
+			blocks++
+			return failed == nil
+		})
+		if err == io.EOF {
+			err = nil
+		}
+		if err := errors.Join(failed, err); err != nil || r.Position() == before {
+			return blocks, err
+		}
+	}
+	return blocks, nil
+}
+
+// recordMissing records what is missing without a reason as lost, and brings
+// directory rows up to date with what is there.
+func (p *repairer) recordMissing(ctx context.Context) error {
+	s := p.s
+	r, err := s.Verify(ctx, nil)
+	if err != nil {
+		return err
+	}
+	s.maintaining.Lock()
+	defer s.maintaining.Unlock()
+	c := &cut{s: s}
+	for _, problem := range r.Problems {
+		st, err := s.Stream(problem.Stream)
+		if err != nil || problem.What != problemMissing {
+			continue
+		}
+		sh, err := st.Find(problem.Shard)
+		if err != nil {
+			continue
+		}
+		l := shard.Loss{First: problem.First, Last: problem.Last, Records: problem.Last - problem.First + 1, Time: s.now(), Reason: keyspace.LossDamage}
+		c.losses = append(c.losses, lossOf{sh, l})
+		p.lost(st, sh, l)
+	}
+	return c.apply(ctx)
+}

@@ -1,0 +1,162 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+// damage changes one file of the engine, the first whose name matches.
+func damage(t *testing.T, fs vfs.FS, match func(name string) bool, change func([]byte) []byte) string {
+	t.Helper()
+	names, err := fs.List("data/db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if !match(name) {
+			continue
+		}
+		path := "data/db/" + name
+		b, err := readFile(fs, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b = change(b); b == nil {
+			if err := fs.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+			return name
+		}
+		f, err := fs.Create(path, vfs.WriteCategoryUnspecified)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = f.Write(b)
+		if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	t.Fatalf("no such file among %v", names)
+	return ""
+}
+
+func flip(at func(n int) int) func([]byte) []byte {
+	return func(b []byte) []byte {
+		i := at(len(b))
+		for j := i; j < min(i+64, len(b)); j++ {
+			b[j] ^= 0xff
+		}
+		return b
+	}
+}
+
+// crashedStore is a store that was not closed, with records in tables and in
+// the log, and a checkpoint.
+func crashedStore(t *testing.T) (*vfs.MemFS, int) {
+	t.Helper()
+	fs := vfs.NewCrashableMem()
+	s := mustOpen(t, small(fs, nil))
+	st := mustCreate(t, s, StreamConfig{Name: "a", Shards: 2})
+	fill(t, s, st, 4)
+	put(t, s, st, 10, func(i int) (string, string) { return fmt.Sprint(i), "last" })
+	tx, _ := s.Begin(ctx, 1)
+	tx.Put(TableCheckpoint, []byte("c"), []byte("v"))
+	if err := tx.Commit(ctx); err != nil {
+		t.Fatal(err)
+	}
+	tx.Release()
+	waitFor(t, func() bool { return s.Metrics().Flushes >= 3 })
+	n := count(readAll(t, st))
+	clone := fs.CrashClone(vfs.CrashCloneCfg{})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return clone, n
+}
+
+func TestOpenNeverFailsForDamage(t *testing.T) {
+	suffix := func(s string) func(string) bool { return func(name string) bool { return strings.HasSuffix(name, s) } }
+	var bigTable func(string) bool
+	for _, c := range []struct {
+		name   string
+		match  func(string) bool
+		change func([]byte) []byte
+		tables bool // the tables themselves are whole
+	}{
+		{"log", suffix(".log"), flip(func(n int) int { return n / 2 }), true},
+		{"log gone", suffix(".log"), func([]byte) []byte { return nil }, true},
+		{"manifest", func(n string) bool { return strings.HasPrefix(n, "MANIFEST") }, flip(func(n int) int { return n / 3 }), true},
+		{"manifest gone", func(n string) bool { return strings.HasPrefix(n, "MANIFEST") }, func([]byte) []byte { return nil }, true},
+		{"manifest empty", func(n string) bool { return strings.HasPrefix(n, "MANIFEST") }, func([]byte) []byte { return []byte{} }, true},
+		{"table gone", bigTable, func([]byte) []byte { return nil }, false},
+		{"table cut", bigTable, func(b []byte) []byte { return b[:len(b)/2] }, false},
+		{"table footer", bigTable, flip(func(n int) int { return n - 40 }), false},
+		{"table block", bigTable, flip(func(n int) int { return n / 2 }), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			fs, n := crashedStore(t)
+			if c.match == nil {
+				// The first table with records in it.
+				c.match = func(name string) bool {
+					info, err := fs.Stat("data/db/" + name)
+					return err == nil && strings.HasSuffix(name, ".sst") && info.Size() > 500<<10
+				}
+			}
+			file := damage(t, fs, c.match, c.change)
+			s := mustOpen(t, small(fs, nil))
+			st, err := s.Stream("a")
+			if err != nil {
+				t.Fatalf("%s: %v", file, err)
+			}
+			got := count(readAll(t, st))
+			rec := s.Recovery()
+			t.Logf("%s: %d of %d records, recovery %+v", file, got, n, rec)
+			if got < n/3 || (c.tables && got < n*2/3) {
+				t.Fatalf("%d of %d records", got, n)
+			}
+			put(t, s, st, 10, func(i int) (string, string) { return fmt.Sprint(i), "after" })
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			r, err := Repair(ctx, "data", small(fs, nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !r.After.OK() {
+				t.Fatalf("after repair: %+v", r.After.Problems)
+			}
+			if v, err := Verify(ctx, "data", small(fs, nil), nil); err != nil || !v.OK() || v.Records < uint64(got) {
+				t.Fatalf("verify after repair: %v %+v", err, v)
+			}
+		})
+	}
+}
+
+func TestNewerFormatIsRefused(t *testing.T) {
+	fs := vfs.NewMem()
+	s := mustOpen(t, small(fs, nil))
+	if _, err := Open(ctx, "data", small(fs, nil)); !errors.Is(err, ErrLocked) {
+		t.Fatalf("second open: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeFile(fs, "data", formatFile, []byte("weir storage 2\n")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(ctx, "data", small(fs, nil)); !errors.Is(err, ErrNewerFormat) {
+		t.Fatal(err)
+	}
+	if err := writeFile(fs, "data", formatFile, []byte("weir storage 1\n")); err != nil {
+		t.Fatal(err)
+	}
+	s = mustOpen(t, small(fs, nil))
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
