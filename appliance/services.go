@@ -46,8 +46,8 @@ func (b *box) openServices(ctx context.Context, c *config.Loaded) error {
 	})
 
 	routes := api.Routes{
-		{Target: "Kinesis_20131202", Handler: streams},
-		{Target: "Firehose_20150804", Handler: deliveries},
+		{Target: "Kinesis_20131202", Service: "kinesis", Handler: streams},
+		{Target: "Firehose_20150804", Service: "firehose", Handler: deliveries},
 		{Path: "/v1/", Handler: records},
 		{Path: admin.Prefix, Handler: control},
 		{Path: "/metrics", Handler: api.HandlerFunc(b.metrics)},

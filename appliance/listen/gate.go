@@ -72,6 +72,10 @@ func (g *Gate) Serve(ctx context.Context, req api.Request, res api.Response) {
 		route.Handler.Serve(ctx, req, res)
 		return
 	}
+	if isPreflight(req) {
+		g.unrouted.Serve(ctx, req, res)
+		return
+	}
 	id, why := g.authenticate(req, route, true)
 	switch {
 	case why != nil:
@@ -83,6 +87,12 @@ func (g *Gate) Serve(ctx context.Context, req api.Request, res api.Response) {
 		req.SetIdentity(id)
 		route.Handler.Serve(ctx, req, res)
 	}
+}
+
+// isPreflight tells whether a browser asks if it may call a service from a page of
+// somebody else's. It may: no service takes a browser's word for who it is.
+func isPreflight(req api.Request) bool {
+	return req.Method() == "OPTIONS" && string(req.Path()) == "/" && len(req.Header("Origin")) > 0
 }
 
 // find is Routes.Find, but a call for a service that isn't there has no route.

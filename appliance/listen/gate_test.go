@@ -295,6 +295,11 @@ func TestGate(t *testing.T) {
 	f(g, gateRequest(far, "/v1/x", "Basic ???"), 401, "UnrecognizedClient")
 	f(g, gateRequest(far, "/v1/x", "Digest x"), 401, "MissingAuthenticationToken")
 
+	preflight := gateRequest(far, "/", "")
+	preflight.Verb = "OPTIONS"
+	f(g, preflight, 401, "")
+	preflight.Headers.Set("Origin", "http://page")
+	f(g, preflight, 200, "")
 	call := gateRequest(far, "/", "")
 	call.Verb, call.Payload = "POST", []byte(`{"Records":[]}`)
 	call.Headers.Set("Content-Type", "application/x-amz-json-1.1")

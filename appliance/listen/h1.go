@@ -146,7 +146,11 @@ func (x *http1) Host() []byte { return x.ctx.Request.Header.Host() }
 
 func (x *http1) Header(name string) []byte { return x.ctx.Request.Header.Peek(name) }
 
-func (x *http1) VisitHeaders(fn func(name, value []byte)) { x.ctx.Request.Header.VisitAll(fn) }
+func (x *http1) VisitHeaders(fn func(name, value []byte)) {
+	for name, value := range x.ctx.Request.Header.All() {
+		fn(name, value)
+	}
+}
 
 func (x *http1) Body() []byte { return x.body }
 

@@ -1,3 +1,7 @@
+//lint:file-ignore SA1019 x/net's ServeConn is deprecated in favour of net/http serving a
+// listener. That costs another buffer and goroutine for each idle connection, and
+// net/http does not look for the preface behind TLS without ALPN.
+
 package listen
 
 import (
@@ -25,9 +29,9 @@ const windowBytes = 256 << 10
 
 // newHTTP2 makes the HTTP/2 server and the base it is configured by, whose
 // Shutdown tells clients to open no more streams.
-func (s *Server) newHTTP2() (*http.Server, *http2.Server) {
+func (s *Server) newHTTP2() (*http.Server, *h2Server) {
 	base := &http.Server{Handler: http.HandlerFunc(s.serveHTTP2), MaxHeaderBytes: s.o.MaxHeaderBytes, ErrorLog: log.New(io.Discard, "", 0)}
-	h2 := &http2.Server{
+	h2 := &h2Server{
 		MaxConcurrentStreams:         uint32(s.o.MaxStreamsPerConn),
 		MaxReadFrameSize:             16 << 10, // a connection keeps a buffer of this size
 		IdleTimeout:                  s.o.IdleTimeout,
@@ -42,6 +46,9 @@ func (s *Server) newHTTP2() (*http.Server, *http2.Server) {
 	}
 	return base, h2
 }
+
+// h2Server serves single connections.
+type h2Server = http2.Server
 
 type connKey struct{}
 

@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 net/http's transport cannot speak HTTP/2 over TLS without ALPN, as some clients do.
+
 package listen
 
 import (

@@ -24,7 +24,7 @@ type Server struct {
 	o     Options
 	tls   *tls.Config
 	h1    *fasthttp.Server
-	h2    *http2.Server
+	h2    *h2Server
 	base2 *http.Server
 
 	ctx      context.Context // of every request; ends when the server stops at once

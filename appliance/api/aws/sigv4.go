@@ -337,8 +337,11 @@ func (st *sigState) fromQuery(query []byte) *Error {
 	}
 	missing := ""
 	for _, p := range [...]struct{ name, value string }{
-		{"Algorithm", st.algorithm}, {"Credential", st.credential}, {"Signature", st.signature},
-		{"SignedHeaders", st.signedHeaders}, {"Date", st.dateText},
+		{"Algorithm", st.algorithm},
+		{"Credential", st.credential},
+		{"Signature", st.signature},
+		{"SignedHeaders", st.signedHeaders},
+		{"Date", st.dateText},
 	} {
 		if p.value == "" {
 			missing += "AWS query-string parameters must include 'X-Amz-" + p.name + "'. "
