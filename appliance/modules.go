@@ -3,15 +3,15 @@ package appliance
 import (
 	"context"
 	"crypto/ed25519"
-	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 
 	"github.com/weirhq/weir/appliance/config"
+	"github.com/weirhq/weir/appliance/consume"
 	"github.com/weirhq/weir/appliance/fault"
-	"github.com/weirhq/weir/storage"
 	"github.com/weirhq/weir/wasm/egress"
 	"github.com/weirhq/weir/wasm/guest"
 	"github.com/weirhq/weir/wasm/host"
@@ -40,11 +40,29 @@ func (b *box) openModules(ctx context.Context, c *config.Loaded) error {
 		secrets[s.Name] = s.Value.Reveal()
 	}
 	b.modules, err = module.Open(ctx, module.Options{
-		Store: moduleStore{b.store}, Runtime: runtime, Signatures: module.SignaturePolicy(c.Wasm.Signatures), TrustedKeys: keys,
-		Egress: egress.Policy{Hosts: hosts}, Logger: b.log,
+		Store: consume.Modules{Store: b.store}, Runtime: runtime, Signatures: module.SignaturePolicy(c.Wasm.Signatures), TrustedKeys: keys,
+		Egress: egress.Policy{Hosts: hosts, Private: addresses(c.Wasm.AllowedHosts)}, Logger: b.log,
 		Secret: func(name string) (string, bool) { v, ok := secrets[name]; return v, ok },
 	})
 	return err
+}
+
+// addresses are the allowed hosts that are given as an address and a port: only
+// those are reached when they are not public.
+func addresses(hosts []string) []netip.AddrPort {
+	var out []netip.AddrPort
+	for _, h := range hosts {
+		if a, err := netip.ParseAddrPort(h); err == nil {
+			out = append(out, netip.AddrPortFrom(a.Addr().Unmap(), a.Port()))
+		}
+	}
+	return out
+}
+
+// openConsumers makes the engine that runs consumer modules.
+func (b *box) openConsumers(context.Context, *config.Loaded) error {
+	b.consumers = consume.New(consume.Options{Store: b.store, Modules: b.modules, Logger: b.log})
+	return nil
 }
 
 func trustedKeys(files []string) ([]ed25519.PublicKey, error) {
@@ -61,47 +79,4 @@ func trustedKeys(files []string) ([]ed25519.PublicKey, error) {
 		keys = append(keys, key)
 	}
 	return keys, nil
-}
-
-// moduleStore keeps the catalogue's rows in a table of the log's.
-type moduleStore struct{ store *storage.Store }
-
-// Get implements module.Store.
-func (m moduleStore) Get(_ context.Context, key []byte) ([]byte, error) {
-	value, err := m.store.Get(storage.TableModule, key)
-	if errors.Is(err, storage.ErrNotFound) {
-		return nil, nil
-	}
-	return value, err
-}
-
-// Scan implements module.Store.
-func (m moduleStore) Scan(_ context.Context, prefix []byte, fn func(key, value []byte) error) error {
-	var failed error
-	err := m.store.Scan(storage.TableModule, prefix, nil, 0, func(key, value []byte) bool {
-		failed = fn(key, value)
-		return failed == nil
-	})
-	return errors.Join(err, failed)
-}
-
-// Commit implements module.Store.
-func (m moduleStore) Commit(ctx context.Context, changes []module.Change) error {
-	size := 0
-	for _, c := range changes {
-		size += len(c.Key) + len(c.Value)
-	}
-	txn, err := m.store.Begin(ctx, size)
-	if err != nil {
-		return err
-	}
-	defer txn.Release()
-	for _, c := range changes {
-		if c.Value == nil {
-			txn.Delete(storage.TableModule, c.Key)
-		} else {
-			txn.Put(storage.TableModule, c.Key, c.Value)
-		}
-	}
-	return txn.Commit(ctx)
 }

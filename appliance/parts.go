@@ -15,6 +15,7 @@ import (
 	"github.com/weirhq/weir/appliance/admin"
 	"github.com/weirhq/weir/appliance/api/kinesis"
 	"github.com/weirhq/weir/appliance/config"
+	"github.com/weirhq/weir/appliance/consume"
 	"github.com/weirhq/weir/appliance/delivery"
 	"github.com/weirhq/weir/appliance/fault"
 	"github.com/weirhq/weir/appliance/listen"
@@ -36,6 +37,7 @@ type parts struct {
 
 	runtime    *host.Runtime
 	modules    *module.Catalog
+	consumers  *consume.Engine
 	sinks      *sink.Table
 	deliveries *delivery.Engine
 	server     *listen.Server

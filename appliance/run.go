@@ -61,7 +61,7 @@ func Run(ctx context.Context, c *config.Loaded, o Options) (err error) {
 
 	// Each part is opened before what needs it, and closed after.
 	for _, open := range []func(context.Context, *config.Loaded) error{
-		b.openDirectory, b.openStore, b.openTrust, b.openStreams, b.openModules, b.openDeliveries, b.openServices, b.openPort,
+		b.openDirectory, b.openStore, b.openTrust, b.openStreams, b.openModules, b.openConsumers, b.openDeliveries, b.openServices, b.openPort,
 	} {
 		if err := open(ctx, c); err != nil {
 			return errors.Join(err, b.close())
@@ -75,7 +75,7 @@ func (b *box) serve(ctx context.Context) error {
 	running, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	var wg sync.WaitGroup
-	for _, run := range []func(context.Context) error{b.accept, b.reloads, b.watchdog, b.kinesis.Run, b.deliveries.Run} {
+	for _, run := range []func(context.Context) error{b.accept, b.reloads, b.watchdog, b.kinesis.Run, b.consumers.Run, b.deliveries.Run} {
 		wg.Go(func() {
 			if err := run(running); err != nil && running.Err() == nil {
 				fail(err)

@@ -41,7 +41,7 @@ func (b *box) openServices(ctx context.Context, c *config.Loaded) error {
 		manager = "systemd"
 	}
 	control := admin.New(admin.Options{
-		Store: b.store, Modules: b.modules, Deliveries: b.deliveries, ShowSink: b.sinks.Show,
+		Store: b.store, Modules: b.modules, Consumers: b.consumers, Deliveries: b.deliveries, ShowSink: b.sinks.Show,
 		Version: b.Version, Started: b.started, Manager: manager, Reload: b.reload,
 	})
 

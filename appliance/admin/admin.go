@@ -12,7 +12,8 @@
 //	POST /admin/v1/streams/{name}/reshard     DELETE /admin/v1/streams/{name}
 //	GET  /admin/v1/streams/{name}/where?shard=…&sequence=…
 //	GET, POST /admin/v1/modules               GET    /admin/v1/modules/{name}, …/logs
-//	PUT  /admin/v1/module-pieces/{digest}/{n} POST   /admin/v1/modules/{name}/activate, shadow, remove, rollback, deactivate
+//	PUT  /admin/v1/module-pieces/{digest}/{n} POST   /admin/v1/modules/{name}/activate, shadow, remove, rollback, deactivate, resume, forget
+//	GET  /admin/v1/consumers
 //	GET, POST /admin/v1/deliveries            GET, PUT, DELETE /admin/v1/deliveries/{name}
 //	GET  /admin/v1/deliveries/{name}/objects  POST   /admin/v1/deliveries/{name}/pause, resume, flush, test, redrive
 //
@@ -30,6 +31,7 @@ import (
 	"time"
 
 	"github.com/weirhq/weir/appliance/api"
+	"github.com/weirhq/weir/appliance/consume"
 	"github.com/weirhq/weir/appliance/delivery"
 	"github.com/weirhq/weir/storage"
 	"github.com/weirhq/weir/wasm/module"
@@ -42,6 +44,7 @@ const Prefix = "/admin/v1/"
 type Options struct {
 	Store      *storage.Store
 	Modules    *module.Catalog
+	Consumers  *consume.Engine
 	Deliveries *delivery.Engine
 	// ShowSink returns a target's kind and settings, secrets hidden.
 	ShowSink func(delivery.Target) (kind string, settings any, err error)

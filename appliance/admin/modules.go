@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/weirhq/weir/appliance/consume"
 	"github.com/weirhq/weir/wasm/manifest"
 	"github.com/weirhq/weir/wasm/module"
 )
@@ -46,7 +47,10 @@ func (s *Service) moduleRoutes() []route {
 		{"POST", "modules/{name}/remove", "RemoveModule", s.moduleVersionAction(s.Modules.Remove)},
 		{"POST", "modules/{name}/rollback", "RollbackModule", s.moduleAction(s.Modules.Rollback)},
 		{"POST", "modules/{name}/deactivate", "DeactivateModule", s.moduleAction(s.Modules.Deactivate)},
+		{"POST", "modules/{name}/resume", "ResumeConsumer", s.moduleAction(s.resumeConsumer)},
+		{"POST", "modules/{name}/forget", "ForgetConsumer", s.forgetConsumer},
 		{"GET", "modules/{name}/logs", "GetModuleLogs", s.moduleLogs},
+		{"GET", "consumers", "ListConsumers", s.listConsumers},
 	}
 }
 
@@ -69,6 +73,7 @@ func moduleError(err error) error {
 		{module.ErrVectors, 400, "ModuleVectorsFail"},
 		{module.ErrKind, 400, "ModuleKind"},
 		{module.ErrUnsupported, 400, "ModuleUnsupported"},
+		{consume.ErrActive, 409, "ConsumerActive"},
 	} {
 		if errors.Is(err, row.is) {
 			return &Error{Status: row.status, Code: row.code, Message: err.Error()}
@@ -156,10 +161,41 @@ func (s *Service) moduleVersionAction(do func(ctx context.Context, name, version
 	}
 }
 
+// moduleLogs answers with the lines of the version in the query, by default the
+// active one.
 func (s *Service) moduleLogs(_ context.Context, c *call) (any, error) {
 	v, err := s.Modules.Active(c.params["name"])
+	if version := c.query.Get("version"); version != "" {
+		v, err = s.Modules.Version(c.params["name"], version)
+	}
 	if err != nil {
 		return nil, moduleError(err)
 	}
 	return &ModuleLogs{Lines: append([]module.LogLine{}, v.Logs()...)}, nil
+}
+
+// Consumers is what every consumer does on every shard.
+type Consumers struct {
+	Consumers []consume.ShardStatus `json:"consumers"`
+}
+
+func (s *Service) listConsumers(context.Context, *call) (any, error) {
+	return &Consumers{Consumers: append([]consume.ShardStatus{}, s.Consumers.Status()...)}, nil
+}
+
+func (s *Service) resumeConsumer(_ context.Context, name string) error {
+	if _, err := s.Modules.Active(name); err != nil {
+		return err
+	}
+	s.Consumers.Resume(name)
+	return nil
+}
+
+// forgetConsumer deletes the checkpoints, state and outbox of a consumer, also
+// of one that is no longer in the catalogue.
+func (s *Service) forgetConsumer(ctx context.Context, c *call) (any, error) {
+	if err := s.Consumers.Forget(ctx, c.params["name"]); err != nil {
+		return nil, moduleError(err)
+	}
+	return struct{}{}, nil
 }

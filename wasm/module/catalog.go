@@ -195,6 +195,18 @@ func (c *Catalog) Active(name string) (*Version, error) {
 	return e.active, nil
 }
 
+// Version returns a version of a module, active or not.
+func (c *Catalog) Version(name, version string) (*Version, error) {
+	e, err := c.entry(name)
+	if err != nil {
+		return nil, err
+	}
+	if v := e.versions[version]; v != nil {
+		return v, nil
+	}
+	return nil, fmt.Errorf("module %s: version %q: %w", name, version, ErrNoVersion)
+}
+
 // Consumers returns the active versions of all consumer modules, by name.
 func (c *Catalog) Consumers() []*Version {
 	var out []*Version
