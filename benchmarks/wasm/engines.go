@@ -151,9 +151,9 @@ func (b *run) perRecord(ctx context.Context) error {
 
 func (b *run) rounds() int {
 	if b.o.Quick {
-		return 15
+		return 7
 	}
-	return 60
+	return 40
 }
 
 // ways measures one guest in batches of one size and returns metered / plain.

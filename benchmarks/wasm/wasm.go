@@ -147,7 +147,7 @@ func compare(rounds int, all []*contender) error {
 	for range rounds {
 		for _, c := range all {
 			start, n := threadCPU(), 0
-			for n == 0 || threadCPU()-start < 2_000_000 {
+			for n == 0 || threadCPU()-start < 20_000_000 {
 				for range max(1, 200/c.per) {
 					if err := c.once(); err != nil {
 						return fmt.Errorf("%s: %w", c.name, err)

@@ -15,9 +15,10 @@ import (
 	"github.com/weirhq/weir/wasm/meter"
 )
 
-// FuelPerMillisecond turns a budget of CPU time into fuel. One unit of fuel
-// is at most one WebAssembly operator, and a small box runs about a million
-// of them in a millisecond; the same batch takes the same fuel everywhere.
+// FuelPerMillisecond turns a budget of CPU time into fuel. A unit of fuel
+// stands for one to sixteen WebAssembly operators (see wasm/meter), and a small box
+// runs a million units in about a millisecond, a fast one in a tenth of that;
+// the same batch takes the same fuel everywhere.
 const FuelPerMillisecond = 1_000_000
 
 // Limits of an instance and of each call into it. A zero field means its default.

@@ -10,6 +10,12 @@ const (
 	// at most this many values. So they are the last few frames of any stack.
 	freeHeight = 8
 	freeSlots  = 256
+	// wholeCost is the cost up to which a turn of a loop is charged in full,
+	// and beyond it a loopShare-th of the rest is. Few turns run the whole
+	// of a large loop: Go's compiler has each function in one loop, whose
+	// every turn runs one stretch of it.
+	wholeCost = 32
+	loopShare = 16
 	// slotsPerDepth is how many values of a frame one unit of depth stands for.
 	slotsPerDepth = 64
 )
@@ -44,6 +50,12 @@ func (m *module) settle(bodies []body, b *body) {
 		}
 	}
 	b.counted = b.counted || b.height > freeHeight
+	for i := range b.regions[1:] {
+		reg := &b.regions[1+i]
+		if reg.cost > wholeCost {
+			reg.cost = wholeCost + (reg.cost-wholeCost)/loopShare
+		}
+	}
 	b.cost = b.regions[0].cost
 	b.charged = b.counted || b.cost > freeCost
 	// Where a loop is entered first of all, its header charges the entry too,

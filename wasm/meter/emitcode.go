@@ -149,10 +149,13 @@ func (e *emitter) entry() {
 	e.code = append(e.code, opI32Sub)
 	e.op(opGlobalSet, e.depth())
 	e.op(opGlobalGet, e.depth())
-	if b.first == 0 {
-		e.op(opGlobalGet, e.fuel())
-		e.code = append(e.code, opI32Or)
+	if b.first != 0 { // the loop looks at the fuel
+		e.isNegative()
+		e.code = append(e.code, opIf, 0x40, opUnreachable, opEnd)
+		return
 	}
+	e.op(opGlobalGet, e.fuel())
+	e.code = append(e.code, opI32Or)
 	e.isNegative()
 	e.code = append(e.code, opIf, 0x40)
 	e.op(opCall, e.enter())

@@ -4,9 +4,10 @@
 //
 // The rewritten module computes what the original does, and
 //
-//   - counts fuel, about one unit per operator, at every loop header and at the
-//     entry of functions that call others, and charges bulk memory and table
-//     operators and memory.grow by length. Each time the fuel that the host
+//   - counts fuel at every loop header and at the entry of functions that call
+//     others, and charges bulk memory and table operators and memory.grow by
+//     length. A unit stands for an operator; of a large loop, which rarely runs
+//     as a whole in one turn, one for each sixteen. Each time the fuel that the host
 //     granted is used up it calls the import weir_sys.tick, where the host
 //     looks at its limits and grants more, or ends the call. No shape of code
 //     runs long without passing there: that also lets the garbage collector,
