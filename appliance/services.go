@@ -45,9 +45,19 @@ func (b *box) openServices(ctx context.Context, c *config.Loaded) error {
 		Version: b.Version, Started: b.started, Manager: manager, Reload: b.reload,
 	})
 
+	faults := aws.Faults{
+		Throttle: c.Faults.Throttle, Fail: c.Faults.Fail, ExpireIterators: c.Faults.ExpireIterators,
+		Delay: c.Faults.Delay, DelayBy: c.Faults.DelayBy, Operations: c.Faults.Operations,
+	}
+	if err := faults.Validate(); err != nil {
+		return err
+	}
+	if faults.Any() {
+		b.log.Warn("calls fail on purpose: the configuration asks for faults")
+	}
 	routes := api.Routes{
-		{Target: "Kinesis_20131202", Service: "kinesis", Handler: streams},
-		{Target: "Firehose_20150804", Service: "firehose", Handler: deliveries},
+		{Target: "Kinesis_20131202", Service: "kinesis", Handler: aws.InjectFaults(faults, streams)},
+		{Target: "Firehose_20150804", Service: "firehose", Handler: aws.InjectFaults(faults, deliveries)},
 		{Path: "/v1/", Handler: records},
 		{Path: admin.Prefix, Handler: control},
 		{Path: "/metrics", Handler: api.HandlerFunc(b.metrics)},

@@ -13,6 +13,7 @@ type Config struct {
 	Listen    Listen    `yaml:"listen"`
 	Auth      Auth      `yaml:"auth"`
 	Kinesis   Kinesis   `yaml:"kinesis"`
+	Faults    Faults    `yaml:"faults"`
 	Storage   Storage   `yaml:"storage"`
 	Streams   []Stream  `yaml:"streams"`
 	Wasm      Wasm      `yaml:"wasm"`
@@ -85,6 +86,16 @@ type Kinesis struct {
 	Account string `yaml:"account" doc:"12-digit account of the ARNs"`
 	Region  string `yaml:"region" doc:"region of the ARNs; requests may name any"`
 	Quotas  bool   `yaml:"quotas" doc:"enforce the per-shard quotas of AWS: 1,000 records and 1 MiB a second in, 5 reads and 2 MiB a second out"`
+}
+
+// Faults is what goes wrong on purpose, for the tests of programs that use the box.
+type Faults struct {
+	Throttle        float64       `yaml:"throttle_percent" min:"0" max:"100" doc:"percentage of calls answered with the service's throttling error"`
+	Fail            float64       `yaml:"fail_percent" min:"0" max:"100" doc:"percentage of calls answered with InternalFailure"`
+	ExpireIterators float64       `yaml:"expire_iterators_percent" min:"0" max:"100" doc:"percentage of GetRecords calls answered with ExpiredIteratorException"`
+	Delay           float64       `yaml:"delay_percent" min:"0" max:"100" doc:"percentage of calls held back, by up to delay"`
+	DelayBy         time.Duration `yaml:"delay" min:"0s" max:"1m" doc:"longest time a call is held back"`
+	Operations      []string      `yaml:"operations" doc:"operations that the faults are for, such as PutRecords; empty is all"`
 }
 
 // Storage is the shard log.
