@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 . ./toolchains.sh
 examples=(filter rename downsample anomaly router)
-guests=("${examples[@]}")
+guests=("${examples[@]}" probe) # probe makes every call of its SDK; the tests run it
 
 missing() {
 	echo "build: $1: no $2" >&2
@@ -18,7 +18,7 @@ build_c() {
 	find_clang || missing c "clang with a wasm-ld of the same version"
 	local e
 	for e in "${guests[@]}"; do
-		"$clang" $(cat c/flags) -Ic -o "dist/c/$e.wasm" "c/examples/$e.c"
+		"$clang" @c/flags -Ic -o "dist/c/$e.wasm" "c/examples/$e.c"
 	done
 }
 
@@ -48,10 +48,9 @@ build_assemblyscript() {
 	done
 }
 
-sources() {
-	find "$1" \( -name node_modules -o -name target \) -prune -o -type f -print
-	find vectors -type f
-	echo build.sh
+# newer lists a language's files that are younger than what was built from them.
+newer() {
+	find "$1" vectors build.sh \( -name node_modules -o -name target \) -prune -o -type f -newer "dist/$1/.built" -print
 }
 
 languages=("$@")
@@ -65,7 +64,7 @@ for language in "${languages[@]}"; do
 		;;
 	esac
 	mkdir -p "dist/$language"
-	if [ -e "dist/$language/.built" ] && [ -z "$(sources "$language" | tr '\n' '\0' | xargs -0 -I{} find {} -newer "dist/$language/.built" | head -1)" ]; then
+	if [ -e "dist/$language/.built" ] && [ -z "$(newer "$language")" ]; then
 		echo "           dist/$language is up to date"
 		continue
 	fi

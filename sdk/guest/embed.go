@@ -16,6 +16,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"sort"
 	"strings"
 )
@@ -85,9 +86,12 @@ func (l Language) Project(name, example string) ([]File, error) {
 	if !projectName.MatchString(name) {
 		return nil, fmt.Errorf("module name %q; expecting 1 to 63 of a-z, 0-9 and -, not beginning with -", name)
 	}
-	manifest, err := Files.ReadFile("vectors/" + example + ".yaml")
-	if err != nil || strings.Contains(example, "/") {
+	if !slices.Contains(Examples(), example) {
 		return nil, fmt.Errorf("example %q; expecting one of %s", example, strings.Join(Examples(), ", "))
+	}
+	manifest, err := Files.ReadFile("vectors/" + example + ".yaml")
+	if err != nil {
+		return nil, err
 	}
 	fill := strings.NewReplacer("EXAMPLE", example, "NAME", name)
 	files := map[string][]byte{
@@ -213,20 +217,15 @@ func hasWasmTarget(rustc string) bool {
 func cLanguage() Language {
 	l := Language{
 		Name: "c", Title: "C", Needs: "clang 14 or newer and lld (Debian: clang-14 and lld-14)", Source: "module.c", Output: "module.wasm",
-		sdk: map[string]string{"c/weir.h": "weir.h", "c/examples/EXAMPLE.c": "module.c"},
+		sdk: map[string]string{"c/weir.h": "weir.h", "c/flags": "flags", "c/examples/EXAMPLE.c": "module.c"},
 	}
 	l.build = func(look func(string) (string, error)) ([]Command, error) {
-		flags, err := Files.ReadFile("c/flags")
-		if err != nil {
-			return nil, err
-		}
 		for _, version := range []string{"", "-19", "-18", "-17", "-16", "-15", "-14"} {
 			if _, err := look("wasm-ld" + version); err != nil {
 				continue
 			}
 			if clang, err := look("clang" + version); err == nil {
-				args := append([]string{clang}, strings.Fields(string(flags))...)
-				return []Command{{Args: append(args, "-o", l.Output, "module.c")}}, nil
+				return []Command{{Args: []string{clang, "@flags", "-o", l.Output, "module.c"}}}, nil
 			}
 		}
 		return nil, l.missing("clang with a wasm-ld of the same version")

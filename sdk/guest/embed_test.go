@@ -90,7 +90,7 @@ func TestProjectRefusesBadNames(t *testing.T) {
 			t.Errorf("project %q: no error", name)
 		}
 	}
-	for _, example := range []string{"", "none", "../vectors/filter"} {
+	for _, example := range []string{"", "none", "probe", "../vectors/filter"} {
 		if _, err := l.Project("x", example); err == nil {
 			t.Errorf("example %q: no error", example)
 		}

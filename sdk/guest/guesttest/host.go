@@ -82,6 +82,11 @@ func NewHost(ctx context.Context, interpreter bool) (*Host, error) {
 			return nil, fmt.Errorf("host call %s.%s: not provided by this host", f.Module, f.Name)
 		}
 		b.NewFunctionBuilder().WithGoModuleFunction(api.GoModuleFunc(func(_ context.Context, m api.Module, stack []uint64) {
+			for i, t := range f.Params {
+				if t == abi.I32 {
+					stack[i] = uint64(uint32(stack[i])) // the upper half is not defined
+				}
+			}
 			stack[0] = call(h, m.Memory(), stack)
 		}), valueTypes(f.Params), valueTypes(f.Results)).Export(f.Name)
 	}
@@ -354,8 +359,10 @@ var hostCalls = map[string]func(*Host, api.Memory, []uint64) uint64{
 	"weir_state.incr": func(h *Host, m api.Memory, s []uint64) uint64 {
 		k := text(h, m, s[0], s[1])
 		var b [8]byte
-		if v, ok := h.State[k]; ok && copy(b[:], v) != len(v) {
+		if v, ok := h.State[k]; ok && len(v) != len(b) {
 			return code(abi.Invalid)
+		} else if ok {
+			copy(b[:], v)
 		}
 		sum := binary.LittleEndian.Uint64(b[:]) + s[2]
 		binary.LittleEndian.PutUint64(b[:], sum)
