@@ -43,9 +43,10 @@ type gather struct {
 	last    uint64
 	records uint64
 	bytes   int64
-	cut     bool // the next block belongs to a later object
-	tip     bool // no more for now
-	ended   bool // no more ever
+	head    time.Time // arrival of the next block, once it is known
+	cut     bool      // the next block belongs to a later object
+	tip     bool      // no more for now
+	ended   bool      // no more ever
 }
 
 func (c *collector) close() {
@@ -114,56 +115,79 @@ func (c *collector) waitsForParent(info storage.ShardInfo) bool {
 // limit is the size at which a batch is due.
 func (c *collector) limit() int64 { return c.config.Buffer.SizeBytes * max(c.grow, 1) }
 
-// scan gathers whole blocks from every shard in turn until each stops.
+// scan gathers whole blocks from all shards in the order of their arrival,
+// until each shard stops. That order makes a later batch never older than an
+// earlier one, so that names sort as their records do.
 func (c *collector) scan() error {
 	for _, g := range c.shards {
-		g.tip = false
+		g.tip, g.head = false, time.Time{}
 	}
 	for c.bytes < c.limit() {
-		progress := false
-		for _, g := range c.shards {
-			if g.state.Done || g.cut || g.tip || g.ended || c.bytes >= c.limit() {
-				continue
-			}
-			more, err := c.scanShard(g)
-			if err != nil {
-				return err
-			}
-			progress = progress || more
+		g, bound, err := c.oldestShard()
+		if g == nil || err != nil {
+			return err
 		}
-		if !progress {
-			return nil
+		if err := c.scanShard(g, bound); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// scanStep is how much of one shard is looked at before the next has its turn.
+// oldestShard finds the shard whose next block is the oldest, and the arrival
+// of the one after; nil when all shards have stopped.
+func (c *collector) oldestShard() (oldest *gather, bound time.Time, err error) {
+	bound = endOfTime
+	for _, g := range c.shards {
+		if g.head.IsZero() && !g.stopped() {
+			if err := c.scanShard(g, time.Time{}); err != nil { // a look
+				return nil, bound, err
+			}
+		}
+		switch {
+		case g.stopped():
+		case oldest == nil || g.head.Before(oldest.head):
+			if oldest != nil && oldest.head.Before(bound) {
+				bound = oldest.head
+			}
+			oldest = g
+		case g.head.Before(bound):
+			bound = g.head
+		}
+	}
+	return oldest, bound, nil
+}
+
+var endOfTime = time.Unix(1<<40, 0)
+
+func (g *gather) stopped() bool { return g.state.Done || g.cut || g.tip || g.ended }
+
+// scanStep is how much stored data is looked at before others have their turn.
 const scanStep = 1 << 20
 
-func (c *collector) scanShard(g *gather) (progress bool, err error) {
+// scanShard takes blocks that arrived no later than bound.
+func (c *collector) scanShard(g *gather, bound time.Time) error {
 	if g.reader == nil {
 		at := g.state.Next
 		if g.records > 0 {
 			at = g.last + 1
 		}
+		var err error
 		g.reader, err = c.stream.NewReader(g.number, storage.Position{Kind: storage.AtIndex, Index: at})
 		if errors.Is(err, storage.ErrShardNotFound) {
 			g.ended = true // retention took it
-			return false, nil
+			return nil
 		}
 		if err != nil {
-			return false, fmt.Errorf("read %s of %s: %w", g.number, c.stream.Name(), err)
+			return fmt.Errorf("read %s of %s: %w", g.number, c.stream.Name(), err)
 		}
 	}
-	refused := false
-	err = g.reader.Frames(scanStep, func(f storage.Frame) bool {
-		if !c.take(g, &f) {
-			refused = true
-			return false
-		}
-		progress = true
-		return c.bytes < c.limit()
+	any := false
+	err := g.reader.Frames(scanStep, func(f storage.Frame) bool {
+		any = true
+		g.head = f.Arrival
+		// A block that is refused is read again next time.
+		return !f.Arrival.After(bound) && c.bytes < c.limit() && c.take(g, &f)
 	})
 	for _, gap := range g.reader.Skipped() {
 		c.lost(gap)
@@ -171,16 +195,12 @@ func (c *collector) scanShard(g *gather) (progress bool, err error) {
 	switch {
 	case errors.Is(err, io.EOF):
 		g.ended = true
-		err = nil
+		return nil
 	case err != nil:
-		return progress, fmt.Errorf("read %s of %s: %w", g.number, c.stream.Name(), err)
-	case !progress && !refused:
-		g.tip = true
+		return fmt.Errorf("read %s of %s: %w", g.number, c.stream.Name(), err)
 	}
-	if refused || c.bytes >= c.limit() {
-		g.reset() // the reader may stand past what was taken
-	}
-	return progress, err
+	g.tip = !any
+	return nil
 }
 
 // take adds a block to the batch, or refuses it when it belongs to a later one.

@@ -138,7 +138,24 @@ func (e *Engine) newWorker(d definition) *worker {
 		}
 	}
 	w.budget <- b
+	w.look(&d)
 	return w
+}
+
+// look reads where the delivery stream stands, so that its lag is known before
+// it runs, or when it can't.
+func (w *worker) look(d *definition) {
+	name := d.Config.Source.Stream
+	if d.Config.Source.DirectPut {
+		name = d.Buffer
+	}
+	stream, err := w.engine.store.Stream(name)
+	if err == nil {
+		_, _, err = w.load(d, stream)
+	}
+	if err != nil {
+		w.log.Warn("delivery stream is not ready", "error", err)
+	}
 }
 
 // Run delivers until ctx ends. It returns when everything in progress has
