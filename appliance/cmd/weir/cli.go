@@ -24,6 +24,7 @@ type commandLine struct {
 	Globals
 
 	Serve  serveCmd  `cmd:"" help:"Run the box: one port for everything." group:"run"`
+	Demo   demoCmd   `cmd:"" help:"See it work: this machine's sensors through the whole path." group:"run"`
 	Doctor doctorCmd `cmd:"" help:"Look at the machine, the configuration and the box, and say what is wrong." group:"run"`
 
 	Stream streamCmd `cmd:"" help:"Make, list, describe, reshard and delete streams." group:"data"`
@@ -72,6 +73,8 @@ type app struct {
 	ctx     context.Context
 	environ []string
 	parser  *kong.Kong
+
+	dirGiven bool // by flag or by environment
 }
 
 // env returns the variable's value, the last one when it is there twice.
@@ -131,7 +134,7 @@ func (a *app) fromEnvironment() {
 			*f.flag = a.env(f.name)
 		}
 	}
-	if a.Dir == "" {
+	if a.dirGiven = a.Dir != ""; !a.dirGiven {
 		a.Dir = config.Default().Dir
 	}
 }

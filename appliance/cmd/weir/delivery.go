@@ -66,7 +66,7 @@ func (c *deliveryCreateCmd) Run(a *app) error {
 		return err
 	}
 	var out delivery.Info
-	if err := b.call(a.ctx, "POST", "deliveries", cfg, &out); err != nil {
+	if err := b.Call(a.ctx, "POST", "deliveries", cfg, &out); err != nil {
 		return err
 	}
 	return a.emit(out, func(w io.Writer) { describeDelivery(w, &out) })
@@ -157,7 +157,7 @@ func (c *deliveryListCmd) Run(a *app) error {
 		return err
 	}
 	var out admin.Deliveries
-	if err := b.call(a.ctx, "GET", "deliveries", nil, &out); err != nil {
+	if err := b.Call(a.ctx, "GET", "deliveries", nil, &out); err != nil {
 		return err
 	}
 	return a.emit(out, func(w io.Writer) {
@@ -226,7 +226,7 @@ func deliveryInfo(a *app, method, path string, human func(io.Writer, *delivery.I
 		return err
 	}
 	var out delivery.Info
-	if err := b.call(a.ctx, method, path, nil, &out); err != nil {
+	if err := b.Call(a.ctx, method, path, nil, &out); err != nil {
 		return err
 	}
 	return a.emit(out, func(w io.Writer) { human(w, &out) })
@@ -291,7 +291,7 @@ func (c *deliveryUpdateCmd) Run(a *app) error {
 		return err
 	}
 	var out delivery.Info
-	if err := b.call(a.ctx, "PUT", deliveryPath(c.Name), admin.DeliveryUpdate{Version: in.Version, Config: in.Config}, &out); err != nil {
+	if err := b.Call(a.ctx, "PUT", deliveryPath(c.Name), admin.DeliveryUpdate{Version: in.Version, Config: in.Config}, &out); err != nil {
 		return err
 	}
 	return a.emit(out, func(w io.Writer) { describeDelivery(w, &out) })
@@ -339,7 +339,7 @@ func (c *deliveryFlushCmd) Run(a *app) error {
 	defer bar.done()
 	var out delivery.Info
 	for deadline := time.Now().Add(c.Wait); ; {
-		if err := b.call(a.ctx, "POST", deliveryPath(c.Name, "/flush"), nil, &out); err != nil {
+		if err := b.Call(a.ctx, "POST", deliveryPath(c.Name, "/flush"), nil, &out); err != nil {
 			return err
 		}
 		if c.Wait == 0 || (out.Stats.LagRecords == 0 && out.Stats.Pending == 0) {
@@ -369,7 +369,7 @@ func (c *deliveryTestCmd) Run(a *app) error {
 		return err
 	}
 	var out admin.Probed
-	if err := b.call(a.ctx, "POST", deliveryPath(c.Name, "/test"), nil, &out); err != nil {
+	if err := b.Call(a.ctx, "POST", deliveryPath(c.Name, "/test"), nil, &out); err != nil {
 		return err
 	}
 	return a.emit(out, func(w io.Writer) {
@@ -389,7 +389,7 @@ func (c *deliveryStatsCmd) Run(a *app) error {
 		return err
 	}
 	var out delivery.Info
-	if err := b.call(a.ctx, "GET", deliveryPath(c.Name), nil, &out); err != nil {
+	if err := b.Call(a.ctx, "GET", deliveryPath(c.Name), nil, &out); err != nil {
 		return err
 	}
 	return a.emit(out.Stats, func(w io.Writer) { printDeliveryStats(w, &out.Stats) })
@@ -406,7 +406,7 @@ func (c *deliveryObjectsCmd) Run(a *app) error {
 		return err
 	}
 	var out admin.Objects
-	if err := b.call(a.ctx, "GET", deliveryPath(c.Name, fmt.Sprintf("/objects?limit=%d", c.Limit)), nil, &out); err != nil {
+	if err := b.Call(a.ctx, "GET", deliveryPath(c.Name, fmt.Sprintf("/objects?limit=%d", c.Limit)), nil, &out); err != nil {
 		return err
 	}
 	return a.emit(out, func(w io.Writer) {
@@ -431,7 +431,7 @@ func (c *deliveryWhereCmd) Run(a *app) error {
 	}
 	var out admin.Places
 	query := url.Values{"shard": {c.Shard}, "sequence": {c.Sequence}}
-	if err := b.call(a.ctx, "GET", "streams/"+url.PathEscape(c.Stream)+"/where?"+query.Encode(), nil, &out); err != nil {
+	if err := b.Call(a.ctx, "GET", "streams/"+url.PathEscape(c.Stream)+"/where?"+query.Encode(), nil, &out); err != nil {
 		return err
 	}
 	return a.emit(out, func(w io.Writer) {
@@ -476,7 +476,7 @@ func (c *deliveryRedriveCmd) Run(a *app) error {
 	var out struct {
 		Records int64 `json:"records"`
 	}
-	if err := b.call(a.ctx, "POST", deliveryPath(c.Name, "/redrive"), nil, &out); err != nil {
+	if err := b.Call(a.ctx, "POST", deliveryPath(c.Name, "/redrive"), nil, &out); err != nil {
 		return err
 	}
 	return a.emit(out, func(w io.Writer) { fmt.Fprintf(w, "%s are sent again.\n", plural(int(out.Records), "record")) })

@@ -10,6 +10,7 @@ import (
 	"github.com/weirhq/weir/appliance/admin"
 	"github.com/weirhq/weir/appliance/config"
 	"github.com/weirhq/weir/appliance/fault"
+	"github.com/weirhq/weir/appliance/remote"
 )
 
 type doctorCmd struct {
@@ -59,7 +60,7 @@ type patient struct {
 	a      *app
 	config *config.Loaded // nil when it can't be loaded
 	broken error          // why not
-	box    *box           // nil when none runs
+	box    *remote.Box    // nil when none runs
 	status *admin.Status  // of the box that runs
 }
 
@@ -184,7 +185,7 @@ func admit(a *app) *patient {
 	ctx, cancel := context.WithTimeout(a.ctx, 10*time.Second)
 	defer cancel()
 	status := &admin.Status{}
-	if b.call(ctx, "GET", "status", nil, status) == nil {
+	if b.Call(ctx, "GET", "status", nil, status) == nil {
 		p.box, p.status = b, status
 	}
 	return p

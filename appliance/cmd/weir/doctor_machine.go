@@ -235,7 +235,7 @@ func checkNames(_ context.Context, p *patient) []finding {
 
 func checkPort(_ context.Context, p *patient) []finding {
 	if p.box != nil {
-		return []finding{ok("the box answers at %s", p.box.endpoint)}
+		return []finding{ok("the box answers at %s", p.box.Endpoint)}
 	}
 	address := config.Default().Listen.Address
 	if p.config != nil {

@@ -53,13 +53,13 @@ func (c *putCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	p := &putter{a: a, client: b.kinesis(), cmd: c, Stream: c.Stream, Shards: map[string]int{}, bar: a.progress("put " + c.Stream)}
+	p := &putter{a: a, client: b.Kinesis(), cmd: c, Stream: c.Stream, Shards: map[string]int{}, bar: a.progress("put " + c.Stream)}
 	defer p.bar.done()
 	if err := p.all(); err != nil {
 		if p.Records > 0 {
-			return fmt.Errorf("%s written before: %w", plural(int(p.Records), "record"), b.explainSDK(err))
+			return fmt.Errorf("%s written before: %w", plural(int(p.Records), "record"), b.Explain(err))
 		}
-		return b.explainSDK(err)
+		return b.Explain(err)
 	}
 	p.bar.done()
 	return a.emit(p, func(w io.Writer) {

@@ -16,7 +16,7 @@ func (c *reloadCmd) Run(a *app) error {
 		return err
 	}
 	var out admin.Reloaded
-	if err := b.call(a.ctx, "POST", "reload", nil, &out); err != nil {
+	if err := b.Call(a.ctx, "POST", "reload", nil, &out); err != nil {
 		return err
 	}
 	return a.emit(out, func(w io.Writer) {

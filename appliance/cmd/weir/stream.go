@@ -44,10 +44,10 @@ func (c *streamCreateCmd) Run(a *app) error {
 		in.Mode = &mode
 	}
 	var out admin.Stream
-	if c.IfMissing && b.call(a.ctx, "GET", "streams/"+url.PathEscape(c.Name), nil, &out) == nil {
+	if c.IfMissing && b.Call(a.ctx, "GET", "streams/"+url.PathEscape(c.Name), nil, &out) == nil {
 		return a.emit(out, func(w io.Writer) { fmt.Fprintf(w, "Stream %s is there already.\n", out.Name) })
 	}
-	if err := b.call(a.ctx, "POST", "streams", in, &out); err != nil {
+	if err := b.Call(a.ctx, "POST", "streams", in, &out); err != nil {
 		return err
 	}
 	return a.emit(out, func(w io.Writer) {
@@ -71,7 +71,7 @@ func (c *streamListCmd) Run(a *app) error {
 	if c.System {
 		path += "?system=true"
 	}
-	if err := b.call(a.ctx, "GET", path, nil, &out); err != nil {
+	if err := b.Call(a.ctx, "GET", path, nil, &out); err != nil {
 		return err
 	}
 	return a.emit(out, func(w io.Writer) {
@@ -97,7 +97,7 @@ func (c *streamDescribeCmd) Run(a *app) error {
 		return err
 	}
 	var out admin.Stream
-	if err := b.call(a.ctx, "GET", "streams/"+url.PathEscape(c.Name), nil, &out); err != nil {
+	if err := b.Call(a.ctx, "GET", "streams/"+url.PathEscape(c.Name), nil, &out); err != nil {
 		return err
 	}
 	return a.emit(out, func(w io.Writer) { describeStream(w, &out) })
@@ -142,7 +142,7 @@ func (c *streamDeleteCmd) Run(a *app) error {
 	}
 	path := "streams/" + url.PathEscape(c.Name)
 	var s admin.Stream
-	if err := b.call(a.ctx, "GET", path, nil, &s); err != nil {
+	if err := b.Call(a.ctx, "GET", path, nil, &s); err != nil {
 		return err
 	}
 	if err := a.confirm(c.Yes, fmt.Sprintf("Delete %s with %s records?", s.Name, count(s.Records))); err != nil {
@@ -151,7 +151,7 @@ func (c *streamDeleteCmd) Run(a *app) error {
 	var out struct {
 		Deleted string `json:"deleted"`
 	}
-	if err := b.call(a.ctx, "DELETE", path, nil, &out); err != nil {
+	if err := b.Call(a.ctx, "DELETE", path, nil, &out); err != nil {
 		return err
 	}
 	return a.emit(out, func(w io.Writer) { fmt.Fprintf(w, "Stream %s is deleted.\n", out.Deleted) })
@@ -172,7 +172,7 @@ func (c *streamReshardCmd) Run(a *app) error {
 	}
 	var out admin.Stream
 	in := admin.Reshard{Shards: c.Shards, Split: c.Split, At: c.At, Merge: c.Merge}
-	if err := b.call(a.ctx, "POST", "streams/"+url.PathEscape(c.Name)+"/reshard", in, &out); err != nil {
+	if err := b.Call(a.ctx, "POST", "streams/"+url.PathEscape(c.Name)+"/reshard", in, &out); err != nil {
 		return err
 	}
 	return a.emit(out, func(w io.Writer) { describeStream(w, &out) })
@@ -196,7 +196,7 @@ func (c *streamRetentionCmd) Run(a *app) error {
 	if in == (admin.StreamSettings{}) {
 		method, body = "GET", nil
 	}
-	if err := b.call(a.ctx, method, "streams/"+url.PathEscape(c.Name), body, &out); err != nil {
+	if err := b.Call(a.ctx, method, "streams/"+url.PathEscape(c.Name), body, &out); err != nil {
 		return err
 	}
 	return a.emit(out, func(w io.Writer) {

@@ -64,11 +64,11 @@ func (c *tailCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	t := &tailer{a: a, cmd: c, client: b.kinesis()}
+	t := &tailer{a: a, cmd: c, client: b.Kinesis()}
 	t.mu.seen = map[string]bool{}
 	shards, err := t.shards()
 	if err != nil {
-		return b.explainSDK(err)
+		return b.Explain(err)
 	}
 	var ctx context.Context
 	t.group, ctx = errgroup.WithContext(a.ctx)
@@ -76,7 +76,7 @@ func (c *tailCmd) Run(a *app) error {
 		t.read(ctx, id, start)
 	}
 	if err := t.group.Wait(); err != nil && err != errEnough && a.ctx.Err() == nil {
-		return b.explainSDK(err)
+		return b.Explain(err)
 	}
 	return nil
 }

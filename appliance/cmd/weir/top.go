@@ -22,7 +22,7 @@ func (c *topCmd) Run(a *app) error {
 	var before *admin.Status
 	for n := 0; c.Count == 0 || n < c.Count; n++ {
 		now := &admin.Status{}
-		if err := b.call(a.ctx, "GET", "status", nil, now); err != nil {
+		if err := b.Call(a.ctx, "GET", "status", nil, now); err != nil {
 			return err
 		}
 		if a.JSON {

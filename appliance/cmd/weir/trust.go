@@ -11,6 +11,7 @@ import (
 
 	"github.com/weirhq/weir/appliance"
 	"github.com/weirhq/weir/appliance/fault"
+	"github.com/weirhq/weir/appliance/remote"
 	"github.com/weirhq/weir/appliance/trust"
 )
 
@@ -70,7 +71,7 @@ func (c *trustCmd) print(w io.Writer, info *trustInfo) {
 			fmt.Fprintln(w, "Secrets       in the files; --secrets prints them")
 		}
 	}
-	fill := strings.NewReplacer("{endpoint}", info.Endpoint, "{ca}", info.CAFile, "{credentials}", info.CredentialsFile, "{region}", region)
+	fill := strings.NewReplacer("{endpoint}", info.Endpoint, "{ca}", info.CAFile, "{credentials}", info.CredentialsFile, "{region}", remote.Region)
 	for _, s := range clientSettings {
 		if c.For == "" {
 			fmt.Fprintf(w, "\n%s\n\n", s.title)

@@ -1,0 +1,192 @@
+// Package remote is a running box as a client program sees it: the calls of the
+// control API, signed with one access key, and the unmodified AWS SDK pointed at
+// the same port.
+//
+// It owns the signature of a call and the wording of what went wrong on the way.
+// It never looks for a box or for keys: the command line does.
+package remote
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
+	"github.com/aws/aws-sdk-go-v2/service/kinesis"
+	"github.com/aws/smithy-go"
+
+	"github.com/weirhq/weir/appliance/admin"
+	"github.com/weirhq/weir/appliance/fault"
+)
+
+// Region is written into signatures; a box takes any.
+const Region = "us-east-1"
+
+// Box is a running appliance at an URL. It is safe for concurrent use.
+type Box struct {
+	Endpoint string
+	http     *http.Client
+	key      aws.Credentials
+	signer   *v4.Signer
+}
+
+// New returns the box at the endpoint. It trusts the authorities in roots, the
+// system's if nil, and signs every request with the access key. It makes no
+// connection yet. A fault of class Usage says that the endpoint is no URL.
+func New(endpoint, accessKeyID, secretAccessKey string, roots *x509.CertPool) (*Box, error) {
+	endpoint = strings.TrimSuffix(endpoint, "/")
+	if u, err := url.Parse(endpoint); err != nil || u.Host == "" || (u.Scheme != "https" && u.Scheme != "http") {
+		return nil, &fault.Error{Class: fault.Usage, Subject: "endpoint", Value: endpoint, Expect: "expecting a URL such as https://weir.local:4567"}
+	}
+	return &Box{
+		Endpoint: endpoint, signer: v4.NewSigner(),
+		key: aws.Credentials{AccessKeyID: accessKeyID, SecretAccessKey: secretAccessKey},
+		http: &http.Client{Transport: &http.Transport{
+			TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, MaxIdleConnsPerHost: 16,
+			DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
+		}},
+	}, nil
+}
+
+// Kinesis returns the unmodified AWS SDK's client, pointed at the box.
+func (b *Box) Kinesis(options ...func(*kinesis.Options)) *kinesis.Client {
+	return kinesis.New(kinesis.Options{
+		Region: Region, BaseEndpoint: &b.Endpoint, HTTPClient: b.http,
+		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) { return b.key, nil }),
+	}, options...)
+}
+
+// Call sends in as JSON to a path of the admin API and reads the answer into
+// out; either may be nil.
+func (b *Box) Call(ctx context.Context, method, path string, in, out any) error {
+	var body []byte
+	if in != nil {
+		var err error
+		if body, err = json.Marshal(in); err != nil {
+			return err
+		}
+	}
+	res, err := b.Send(ctx, method, path, "application/json", body)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if out == nil {
+		return nil
+	}
+	if err := json.NewDecoder(res.Body).Decode(out); err != nil {
+		return fmt.Errorf("answer of %s: %w", b.Endpoint, err)
+	}
+	return nil
+}
+
+// Send makes one signed request to a path of the admin API. The caller closes
+// the body of the answer, which is a success.
+func (b *Box) Send(ctx context.Context, method, path, contentType string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, b.Endpoint+admin.Prefix+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	if len(body) > 0 {
+		req.Header.Set("Content-Type", contentType)
+	}
+	hash := sha256.Sum256(body)
+	digest := hex.EncodeToString(hash[:])
+	req.Header.Set("X-Amz-Content-Sha256", digest)
+	if err := b.signer.SignHTTP(ctx, b.key, req, digest, "weir", Region, time.Now()); err != nil {
+		return nil, err
+	}
+	res, err := b.http.Do(req)
+	if err != nil {
+		return nil, b.explain(err)
+	}
+	if res.StatusCode/100 == 2 {
+		return res, nil
+	}
+	defer res.Body.Close()
+	return nil, refused(res)
+}
+
+// refused turns an error answer into a fault.
+func refused(res *http.Response) error {
+	data, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
+	var body struct {
+		Error struct{ Code, Message string }
+	}
+	if err != nil || json.Unmarshal(data, &body) != nil || body.Error.Message == "" {
+		return fmt.Errorf("the box answered %s: %.200s", res.Status, data)
+	}
+	f := &fault.Error{Class: fault.Runtime, Err: errors.New(body.Error.Message)}
+	switch res.StatusCode {
+	case 400, 404, 405, 409:
+		f.Class = fault.Usage
+	case 401, 403:
+		f.Class, f.Try = fault.Environment, "weir trust, which shows the access key of a data directory"
+	case 507:
+		f.Class, f.Try = fault.Environment, "weir doctor"
+	}
+	return f
+}
+
+// explain says what a connection that failed means.
+func (b *Box) explain(err error) error {
+	if errors.Is(err, context.Canceled) {
+		return context.Canceled
+	}
+	f := &fault.Error{Class: fault.Environment, Subject: "box", Value: b.Endpoint, Expect: "does not answer", Err: cause(err), Try: "weir doctor"}
+	var unknown x509.UnknownAuthorityError
+	var wrongHost x509.HostnameError
+	var verify *tls.CertificateVerificationError
+	switch {
+	case errors.As(err, &unknown), errors.As(err, &wrongHost), errors.As(err, &verify):
+		f.Expect, f.Try = "its certificate is not trusted", "--ca with the ca.pem of the box; weir trust prints it there"
+	}
+	return f
+}
+
+// cause drops the layers that repeat the URL.
+func cause(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err
+	}
+	return err
+}
+
+// Explain turns an error of the AWS SDK into a fault: the service's own
+// answer, or what is wrong with the connection.
+func (b *Box) Explain(err error) error {
+	var answer smithy.APIError
+	if errors.As(err, &answer) {
+		f := &fault.Error{Class: fault.Runtime, Subject: answer.ErrorCode(), Expect: answer.ErrorMessage()}
+		if answer.ErrorFault() == smithy.FaultClient || strings.HasPrefix(answer.ErrorCode(), "ResourceNotFound") {
+			f.Class = fault.Usage
+		}
+		if strings.HasPrefix(answer.ErrorCode(), "ResourceNotFound") {
+			f.Try = "weir stream list"
+		}
+		return f
+	}
+	var u *url.Error
+	if errors.As(err, &u) {
+		return b.explain(err)
+	}
+	return err
+}
