@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -35,6 +36,7 @@ type disk struct {
 	fs       vfs.FS // not wrapped: for the ballast
 	path     string
 	full     atomic.Bool // a write failed for want of space
+	running  atomic.Bool // the engine is open
 	failures atomic.Int32
 	level    atomic.Int32
 	wake     chan struct{}
@@ -95,7 +97,69 @@ func (p *patientFS) Create(name string, category vfs.DiskWriteCategory) (vfs.Fil
 			timer.Stop()
 		}
 	}
-	return p.FS.Create(name, category)
+	f, err := p.FS.Create(name, category)
+	return p.vital(name, f, err)
+}
+
+// ReuseForWrite makes a new log of an old one.
+func (p *patientFS) ReuseForWrite(from, to string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	f, err := p.FS.ReuseForWrite(from, to, category)
+	return p.vital(to, f, err)
+}
+
+// OpenDir opens a directory, to sync it.
+func (p *patientFS) OpenDir(name string) (vfs.File, error) {
+	f, err := p.FS.OpenDir(name)
+	if err != nil {
+		return nil, err
+	}
+	return &vitalFile{File: f, d: p.d, name: name}, nil
+}
+
+// vital wraps the write-ahead log.
+func (p *patientFS) vital(name string, f vfs.File, err error) (vfs.File, error) {
+	if !strings.HasSuffix(name, ".log") {
+		return f, err
+	}
+	if err = p.d.park("make", name, err); err != nil {
+		return nil, err
+	}
+	return &vitalFile{File: f, d: p.d, name: name}, nil
+}
+
+// vitalFile is the write-ahead log or a directory. When one of these can't be
+// written, Pebble panics in a way that can't be recovered from and would take
+// the process, with its readers, along.
+type vitalFile struct {
+	vfs.File
+	d    *disk
+	name string
+}
+
+func (f *vitalFile) Write(p []byte) (int, error) {
+	n, err := f.File.Write(p)
+	return n, f.d.park("write", f.name, err)
+}
+
+func (f *vitalFile) Sync() error { return f.d.park("sync", f.name, f.File.Sync()) }
+
+func (f *vitalFile) SyncData() error { return f.d.park("sync", f.name, f.File.SyncData()) }
+
+func (f *vitalFile) SyncTo(length int64) (bool, error) {
+	full, err := f.File.SyncTo(length)
+	return full, f.d.park("sync", f.name, err)
+}
+
+// park makes the store read-only when an operation on a vital file failed, and
+// does not return then: the caller is one of Pebble's goroutines, and must not
+// go on. Close leaves the engine alone in that state. While the engine is being
+// opened, errors are Pebble's to return.
+func (d *disk) park(operation, name string, err error) error {
+	if err == nil || !d.running.Load() {
+		return err
+	}
+	d.s.fail(fmt.Errorf("%s %s: %w", operation, name, err))
+	select {}
 }
 
 // Unwrap returns the file system below.
@@ -109,6 +173,9 @@ func (d *disk) listener() *pebble.EventListener {
 				d.failures.Store(0)
 				return
 			}
+			if harmless(i.Err) {
+				return
+			}
 			if d.failures.Add(1) >= flushFailures {
 				d.level.Store(int32(hard))
 				d.full.Store(true)
@@ -120,6 +187,13 @@ func (d *disk) listener() *pebble.EventListener {
 		},
 		DiskSlow: func(i pebble.DiskSlowInfo) { d.s.log.Warn("disk is slow", "operation", i.String()) },
 	}
+}
+
+// harmless says that a flush ended early for a reason that is not the disk's:
+// there was nothing to flush, or an Excise took what was being flushed. Pebble
+// names only the second.
+func harmless(err error) bool {
+	return errors.Is(err, pebble.ErrCancelledCompaction) || err.Error() == "pebble: empty table"
 }
 
 // admit says whether a stream of that policy may take a record now.

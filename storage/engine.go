@@ -105,3 +105,22 @@ func readWhole(fs vfs.FS, path string) (vfs.File, int64, error) {
 	}
 	return f, info.Size(), nil
 }
+
+// guard runs fn, which uses the engine, and returns its error. When the engine
+// fails meanwhile, fn may never end, because Pebble ended its goroutine or it is
+// parked: guard then returns ErrReadOnly with the cause, and leaves it behind.
+func (s *Store) guard(fn func() error) error {
+	done := make(chan error, 1)
+	go func() { done <- fn() }()
+	select {
+	case err := <-done:
+		return err
+	case <-s.failed:
+	}
+	select {
+	case err := <-done:
+		return err
+	default:
+		return fmt.Errorf("%w: %w", ErrReadOnly, s.Failed())
+	}
+}

@@ -219,7 +219,7 @@ func (c *cut) apply(ctx context.Context) error {
 }
 
 func (s *Store) excise(ctx context.Context, from, to []byte) error {
-	if err := s.db.Excise(ctx, pebble.KeyRange{Start: from, End: to}); err != nil {
+	if err := s.guard(func() error { return s.db.Excise(ctx, pebble.KeyRange{Start: from, End: to}) }); err != nil {
 		return fmt.Errorf("excise %x to %x: %w", from, to, err)
 	}
 	return nil

@@ -38,6 +38,7 @@ type Store struct {
 	ledger    *ledger
 	recovery  Recovery
 	failure   atomic.Pointer[error] // of the engine, set by Pebble's goroutines
+	failed    chan struct{}         // closed when failure is set
 
 	mu struct {
 		sync.RWMutex
@@ -60,8 +61,11 @@ type Store struct {
 // open. ctx bounds the recovery.
 func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 	o = o.complete()
-	s := &Store{o: o, dir: dir, log: o.Logger, stop: make(chan struct{})}
-	if err := s.open(ctx); err != nil {
+	s := &Store{o: o, dir: dir, log: o.Logger, stop: make(chan struct{}), failed: make(chan struct{})}
+	if err := s.guard(func() error { return s.open(ctx) }); err != nil {
+		if s.Failed() != nil && s.lock != nil {
+			_ = s.lock.Close() // the rest stays as it stopped
+		}
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
 	return s, nil
@@ -83,6 +87,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 	if err := s.recoverState(ctx); err != nil {
 		return err
 	}
+	s.disk.running.Store(true)
 	s.startDisk()
 	s.background.Add(1)
 	go s.maintain()
@@ -107,11 +112,7 @@ const formatFile = "FORMAT"
 // openDir makes the directory durable, locks it and checks its version.
 func (s *Store) openDir() error {
 	fs := s.o.FS
-	if err := fs.MkdirAll(s.dir, 0o750); err != nil {
-		return err
-	}
-	// The directory's own entry must survive: Pebble syncs only what it made itself.
-	if err := syncDir(fs, fs.PathDir(s.dir)); err != nil {
+	if err := makeDir(fs, s.dir); err != nil {
 		return err
 	}
 	lock, err := fs.Lock(fs.PathJoin(s.dir, "LOCK"))
@@ -158,6 +159,19 @@ func (s *Store) Close() error {
 	s.mu.closed = true
 	s.mu.Unlock()
 	close(s.stop)
+	err := s.guard(s.closeEngine)
+	if e := s.lock.Close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return fmt.Errorf("close store %s: %w", s.dir, err)
+	}
+	return nil
+}
+
+// closeEngine ends everything but the lock. After a failure of the engine it
+// stops before what might wait for ever or give the disk what is in memory.
+func (s *Store) closeEngine() error {
 	s.background.Wait()
 	s.committer.Close()
 	s.env.Close()
@@ -167,9 +181,7 @@ func (s *Store) Close() error {
 		}
 	}
 	if s.Failed() != nil {
-		// The engine stopped half way: closing it might wait for ever, and
-		// what it holds in memory must not reach the disk any more.
-		return s.lock.Close()
+		return nil
 	}
 	err := s.closeRows()
 	if e := s.db.Close(); err == nil {
@@ -178,13 +190,7 @@ func (s *Store) Close() error {
 	if e := s.health.Close(); err == nil {
 		err = e
 	}
-	if e := s.lock.Close(); err == nil {
-		err = e
-	}
-	if err != nil {
-		return fmt.Errorf("close store %s: %w", s.dir, err)
-	}
-	return nil
+	return err
 }
 
 // closeRows writes the last batch: the directory rows and the clean mark.
@@ -220,6 +226,7 @@ func (s *Store) Failed() error {
 // fail makes the store read-only.
 func (s *Store) fail(err error) {
 	if s.failure.CompareAndSwap(nil, &err) {
+		close(s.failed)
 		s.log.Error("storage is read-only until it is opened again", "reason", err)
 	}
 	if s.committer != nil {
