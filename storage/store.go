@@ -159,7 +159,11 @@ func (s *Store) Close() error {
 	s.mu.closed = true
 	s.mu.Unlock()
 	close(s.stop)
+	known := s.Failed() != nil // and reported to whoever wrote
 	err := s.guard(s.closeEngine)
+	if known {
+		err = nil
+	}
 	if e := s.lock.Close(); err == nil {
 		err = e
 	}
