@@ -21,6 +21,7 @@ import (
 	"syscall"
 
 	"github.com/weirhq/weir/benchmarks/report"
+	"github.com/weirhq/weir/benchmarks/storage"
 	"github.com/weirhq/weir/benchmarks/wasm"
 	"github.com/weirhq/weir/wasm/host"
 )
@@ -31,6 +32,8 @@ var benchmarks = []struct {
 	run         func(ctx context.Context, o report.Options, r *report.Report) error
 }{
 	{"wasm", "users' modules: per record, per module, and hostile ones beside appends", wasm.Run},
+	{"storage", "the shard log against a segment log and one key per record", storage.Run},
+	{storage.ChildName, "(run by storage: what needs a process of its own)", storage.Child},
 }
 
 func main() {

@@ -1,0 +1,144 @@
+package storage
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/weirhq/weir/benchmarks/report"
+	"github.com/weirhq/weir/storage"
+)
+
+// ChildName is the hidden benchmark that measures what needs a process of its
+// own: resident memory, and a store that nobody closed.
+const ChildName = "storage-child"
+
+// errand is what a child is to do; it comes as JSON on standard input.
+type errand struct {
+	Dir     string        `json:"dir"`
+	Shards  int           `json:"shards"`
+	Group   [2]int        `json:"group"`
+	For     time.Duration `json:"for"`     // how long to append; 0 = only open
+	HangUp  bool          `json:"hang_up"` // stay, without closing, until killed
+	Retain  int64         `json:"retain"`  // bytes to keep, 0 = the default retention
+	Records int           `json:"records"` // size of the pool
+}
+
+// finding is what the child saw, one line of JSON on standard output.
+type finding struct {
+	OpenMS     float64 `json:"open_ms"`
+	ResidentMB float64 `json:"resident_mb"` // anonymous pages at the end of the load
+	PeakMB     float64 `json:"peak_mb"`     // highest seen while appending
+	PoolMB     float64 `json:"pool_mb"`     // of which the load itself, before the store was opened
+	PerSecond  float64 `json:"records_per_second"`
+	CPUPerM    float64 `json:"cpu_s_per_million"`
+	Stored     int64   `json:"stored_bytes"`
+}
+
+// Child does one errand.
+func Child(ctx context.Context, _ report.Options, _ *report.Report) error {
+	var e errand
+	if err := json.NewDecoder(os.Stdin).Decode(&e); err != nil {
+		return fmt.Errorf("errand: %w", err)
+	}
+	samples := pool(max(e.Records, 1000))
+	var f finding
+	f.PoolMB = residentMB()
+	start := time.Now()
+	w, err := openWeir(vfs.Default, e.Dir, storage.StreamConfig{Name: "load", Shards: e.Shards, RetentionBytes: e.Retain})
+	if err != nil {
+		return err
+	}
+	f.OpenMS = float64(time.Since(start)) / 1e6
+	if e.For > 0 {
+		stop := make(chan struct{})
+		seen := make(chan float64)
+		go func() {
+			peak := 0.0
+			for tick := time.NewTicker(100 * time.Millisecond); ; {
+				select {
+				case <-tick.C:
+					peak = max(peak, residentMB())
+				case <-stop:
+					seen <- peak
+					return
+				}
+			}
+		}()
+		o, err := drive(ctx, w, samples, group{e.Group[0], e.Group[1]}, e.For)
+		close(stop)
+		f.PeakMB = <-seen
+		if err != nil {
+			return err
+		}
+		f.PerSecond, f.CPUPerM = o.perSecond(), o.cpuPerM()
+	}
+	f.ResidentMB = residentMB()
+	if err := json.NewEncoder(os.Stdout).Encode(f); err != nil {
+		return err
+	}
+	if e.HangUp {
+		<-ctx.Done()
+		return nil
+	}
+	return w.close()
+}
+
+// send runs a child for an errand and returns what it found. With HangUp the
+// child is killed as soon as it has reported.
+func send(ctx context.Context, e errand) (finding, error) {
+	var f finding
+	self, err := os.Executable()
+	if err != nil {
+		return f, err
+	}
+	in, err := json.Marshal(e)
+	if err != nil {
+		return f, err
+	}
+	cmd := exec.CommandContext(ctx, self, ChildName, "--json")
+	cmd.Env = append(os.Environ(), "GOGC=50")
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return f, err
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		return f, err
+	}
+	if err := cmd.Start(); err != nil {
+		return f, err
+	}
+	if _, err := stdin.Write(in); err != nil {
+		return f, err
+	}
+	_ = stdin.Close()
+	line, err := bufio.NewReader(stdout).ReadBytes('\n')
+	if err != nil {
+		_ = cmd.Process.Kill()
+		return f, fmt.Errorf("child: %w", errOr(cmd.Wait(), err))
+	}
+	if err := json.Unmarshal(line, &f); err != nil {
+		return f, err
+	}
+	if e.HangUp {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // killed: its exit state says nothing
+		return f, nil
+	}
+	return f, cmd.Wait()
+}
+
+func errOr(a, b error) error {
+	if a != nil {
+		return a
+	}
+	return b
+}

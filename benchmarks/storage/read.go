@@ -1,0 +1,255 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"golang.org/x/sys/unix"
+
+	"github.com/weirhq/weir/benchmarks/report"
+	"github.com/weirhq/weir/storage"
+	"github.com/weirhq/weir/storage/record"
+)
+
+// fill appends about total bytes in large batches.
+func fill(ctx context.Context, w *weir, samples []sample, total int) error {
+	const batch, producers = 500, 8
+	var mu sync.Mutex
+	left := total
+	var wg sync.WaitGroup
+	errs := make([]error, producers)
+	for p := range producers {
+		wg.Go(func() {
+			for at := p * batch; ; at += producers * batch {
+				b := samples[at%(len(samples)-batch):][:batch]
+				mu.Lock()
+				left -= bytesOf(b)
+				done := left < 0
+				mu.Unlock()
+				if done {
+					return
+				}
+				if errs[p] = w.append(ctx, b); errs[p] != nil {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+// replay reads the whole stream with n consumers, each all shards, and
+// returns bytes of data a second over all of them and the CPU seconds used.
+func replay(w *weir, consumers, recordsACall int) (bytesPerSecond, cpuS float64, records int, err error) {
+	before := usageNow()
+	var wg sync.WaitGroup
+	type sum struct {
+		bytes, records int
+		touched        byte
+		err            error
+	}
+	sums := make([]sum, consumers)
+	for c := range consumers {
+		wg.Go(func() {
+			s := &sums[c]
+			for _, info := range w.stream.Shards() {
+				if s.err = replayShard(w, info.Number, recordsACall, func(r *record.Record) bool {
+					s.bytes += len(r.Data)
+					s.records++
+					s.touched ^= r.Data[len(r.Data)-1]
+					return true
+				}); s.err != nil {
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	after := usageNow()
+	bytes := 0
+	var errs []error
+	for i := range sums {
+		bytes += sums[i].bytes
+		records += sums[i].records
+		errs = append(errs, sums[i].err)
+	}
+	return float64(bytes) / after.at.Sub(before.at).Seconds(), (after.cpu - before.cpu).Seconds(), records, errors.Join(errs...)
+}
+
+func replayShard(w *weir, n record.ShardNumber, recordsACall int, fn func(*record.Record) bool) error {
+	r, err := w.stream.NewReader(n, storage.Position{Kind: storage.TrimHorizon})
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	for {
+		n, err := r.Read(recordsACall, 10<<20, fn)
+		if errors.Is(err, io.EOF) || (err == nil && n == 0) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// dropCaches asks the kernel to forget the pages of the files below dir.
+func dropCaches(dir string) error {
+	unix.Sync()
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+	})
+}
+
+func measureReplay(ctx context.Context, o report.Options, r *report.Report, samples []sample) error {
+	dir := filepath.Join(o.Dir, "replay")
+	defer os.RemoveAll(dir)
+	size, rounds := 300<<20, 5
+	if o.Quick {
+		size, rounds = 60<<20, 2
+	}
+	w, err := openWeir(vfs.Default, dir, storage.StreamConfig{Name: "load", Shards: 4})
+	if err != nil {
+		return err
+	}
+	if err := fill(ctx, w, samples, size); err != nil {
+		return errors.Join(err, w.close())
+	}
+	if err := w.close(); err != nil {
+		return err
+	}
+	if w, err = openWeir(vfs.Default, dir, storage.StreamConfig{Name: "load", Shards: 4}); err != nil {
+		return err
+	}
+	defer w.close()
+	var perCore, recordsPerCore, small float64
+	for _, c := range []struct {
+		name      string
+		consumers int
+		call      int
+		cold      bool
+	}{{"1 consumer, cold", 1, 10000, true}, {"1 consumer, warm", 1, 10000, false}, {"5 consumers, warm", 5, 10000, false}, {"1 consumer, 100 records a call", 1, 100, false}} {
+		var mb, cpu, rate []float64
+		for range rounds {
+			if c.cold {
+				if err := dropCaches(dir); err != nil {
+					return err
+				}
+			}
+			b, s, n, err := replay(w, c.consumers, c.call)
+			if err != nil {
+				return err
+			}
+			mb, cpu = append(mb, b/1e6), append(cpu, s/float64(n)*1e6)
+			rate = append(rate, float64(n)/s)
+			_ = n
+		}
+		r.Add("replay", c.name, "MB/s", median(mb), "cpu_s/Mrec", median(cpu), "Mrec/s of one core", median(rate)/1e6)
+		switch c.name {
+		case "1 consumer, warm":
+			perCore, recordsPerCore = median(mb), median(rate)
+		case "1 consumer, 100 records a call":
+			small = median(mb)
+		}
+	}
+	r.AtLeast("replay, 1 consumer, warm, MB/s", 1000, perCore)
+	r.AtLeast("replay, records/s of one core, warm", 4.5e6, recordsPerCore)
+	r.AtLeast("replay, 100 records a call, MB/s", 300, small)
+	return nil
+}
+
+// measureTail measures from the return of the append, which is the publication
+// of the watermark, to the record in the consumer's hands.
+func measureTail(ctx context.Context, o report.Options, r *report.Report, samples []sample) error {
+	dir := filepath.Join(o.Dir, "tail")
+	defer os.RemoveAll(dir)
+	w, err := openWeir(vfs.Default, dir, storage.StreamConfig{Name: "load", Shards: 1})
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	for _, consumers := range []int{1, 5} {
+		lat, err := tail(ctx, w, samples, consumers, o.Quick)
+		if err != nil {
+			return err
+		}
+		p99 := quantileMS(lat, 0.99)
+		r.Add("tail: commit returned to record read, single records", fmt.Sprintf("%d consumers", consumers), "p50_ms", quantileMS(lat, 0.5), "p99_ms", p99)
+		if consumers == 5 {
+			r.AtMost("tail p99, 5 consumers, ms", 0.25, p99)
+		}
+	}
+	return nil
+}
+
+func tail(ctx context.Context, w *weir, samples []sample, consumers int, quick bool) ([]time.Duration, error) {
+	n := 5000
+	if quick {
+		n = 1000
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	acked := make([]time.Time, n)
+	seen := make([][]time.Time, consumers)
+	errs := make([]error, consumers)
+	var ready, wg sync.WaitGroup
+	ready.Add(consumers)
+	for c := range consumers {
+		seen[c] = make([]time.Time, 0, n)
+		wg.Go(func() {
+			rd, err := w.stream.NewReader(0, storage.Position{Kind: storage.Latest})
+			ready.Done()
+			if err != nil {
+				errs[c] = err
+				return
+			}
+			defer rd.Close()
+			for len(seen[c]) < n {
+				if errs[c] = rd.Wait(ctx); errs[c] != nil {
+					return
+				}
+				if _, errs[c] = rd.Read(1000, 1<<20, func(*record.Record) bool {
+					seen[c] = append(seen[c], time.Now())
+					return true
+				}); errs[c] != nil {
+					return
+				}
+			}
+		})
+	}
+	ready.Wait()
+	for i := range n {
+		if err := w.append(ctx, samples[i:i+1]); err != nil {
+			return nil, err
+		}
+		acked[i] = time.Now()
+	}
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	var lat []time.Duration
+	for c := range consumers {
+		for i := range n {
+			lat = append(lat, max(0, seen[c][i].Sub(acked[i])))
+		}
+	}
+	return lat, nil
+}

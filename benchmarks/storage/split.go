@@ -1,0 +1,65 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/weirhq/weir/benchmarks/report"
+	"github.com/weirhq/weir/storage/block"
+)
+
+// measureSplit compares blocks of two frames, meta and data apart, with one
+// compressed body that holds the same.
+func measureSplit(_ context.Context, o report.Options, r *report.Report, samples []sample) error {
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(128<<10), zstd.WithEncoderCRC(false))
+	if err != nil {
+		return err
+	}
+	defer enc.Close()
+	rounds := pick(o, 5, 3)
+	b := block.NewBuilder()
+	var body, out []byte
+	for _, n := range []int{1, 16, 64, 300} {
+		blocks := pick(o, 60_000, 15_000) / max(n, 16)
+		var size, cpu []float64
+		for range rounds {
+			var one, two int
+			var oneT, twoT time.Duration
+			for i := range blocks {
+				run := samples[(i*n)%(len(samples)-n):][:n]
+				start := time.Now()
+				b.Reset()
+				for k := range run {
+					b.Add(run[k].key, nil, run[k].data, 0)
+				}
+				two += len(b.Encode(block.Zstd, block.Stamp{ArrivalMS: 1_780_000_000_000}))
+				mid := time.Now()
+				body = body[:0]
+				for k := range run {
+					body = append(body, byte(len(run[k].data)), byte(len(run[k].data)>>8), byte(len(run[k].key)))
+				}
+				for k := range run {
+					body = append(append(body, run[k].key...), run[k].data...)
+				}
+				if len(body) >= 400 {
+					out = enc.EncodeAll(body, out[:0])
+				} else {
+					out = append(out[:0], body...)
+				}
+				one += len(out) + block.HeaderBytes
+				twoT += mid.Sub(start)
+				oneT += time.Since(mid)
+			}
+			size, cpu = append(size, float64(two)/float64(one)), append(cpu, float64(twoT)/float64(oneT))
+		}
+		r.Add("block of two frames against one body", fmt.Sprintf("%d records", n), "size ratio", median(size), "time ratio", median(cpu))
+		if n == 300 {
+			r.AtMost("size of two frames of one body's, 300 records", 1.03, median(size))
+			r.AtMost("time of two frames of one body's, 300 records", 1.03, median(cpu))
+		}
+	}
+	return nil
+}
