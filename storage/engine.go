@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -111,7 +112,21 @@ func readWhole(fs vfs.FS, path string) (vfs.File, int64, error) {
 // parked: guard then returns ErrReadOnly with the cause, and leaves it behind.
 func (s *Store) guard(fn func() error) error {
 	done := make(chan error, 1)
-	go func() { done <- fn() }()
+	go func() {
+		defer func() {
+			// Pebble panics with the error where it can't go on; a bug panics otherwise.
+			switch r := recover().(type) {
+			case nil:
+			case runtime.Error:
+				panic(r)
+			case error:
+				s.fail(r)
+			default:
+				panic(r)
+			}
+		}()
+		done <- fn()
+	}()
 	select {
 	case err := <-done:
 		return err
