@@ -248,7 +248,7 @@ func TestPowerCutAtEveryWrite(t *testing.T) {
 			s := &story{t: t}
 			rng := rand.New(rand.NewPCG(11, 12))
 			g := &gate{FS: fs, at: func(n int64, op string) error {
-				if n%int64(*sweepStep) != 0 || s.step.Load() == 0 {
+				if n%int64(*sweepStep) != 0 {
 					return nil
 				}
 				mu.Lock()
@@ -293,12 +293,7 @@ func TestErrorAtEveryWrite(t *testing.T) {
 		fs := vfs.NewCrashableMem()
 		s := &story{t: t}
 		var what atomic.Value
-		var n int64
-		g := &gate{FS: fs, at: func(_ int64, op string) error {
-			if s.step.Load() == 0 {
-				return nil
-			}
-			n++
+		g := &gate{FS: fs, at: func(n int64, op string) error {
 			if n == k {
 				what.Store(op)
 				return errorfs.ErrInjected
@@ -314,7 +309,7 @@ func TestErrorAtEveryWrite(t *testing.T) {
 		} else {
 			s.models = []*Model{NewModel()}
 		}
-		if n < k {
+		if g.n.Load() < k {
 			t.Logf("%d errors injected", k-1)
 			return
 		}
