@@ -145,7 +145,7 @@ const (
 )
 
 func (o *recordWriter) write(r *record.Record) bool {
-	o.last = o.st.Sequence(o.shard, r.Index, r.Arrival)
+	o.last = o.st.sequence(o.shard, r.Index, r.Arrival)
 	o.bytes += len(r.Data) + len(r.PartitionKey)
 	o.n++
 	if o.w.Encoding == aws.JSON {

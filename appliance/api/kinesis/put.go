@@ -357,7 +357,7 @@ func (p *put) appendJSON(w *aws.Writer) {
 		}
 		shard, index, arrival := p.txn.Result(i)
 		b = append(b, jsonSequence...)
-		b = p.st.Sequence(shard, index, arrival).AppendTo(b)
+		b = p.st.sequence(shard, index, arrival).AppendTo(b)
 		b = append(b, jsonShard...)
 		b = appendShardID(b, shard)
 		b = append(b, jsonEndEntry...)
@@ -370,7 +370,7 @@ func (p *put) writeResult(w *aws.Writer, i int) {
 	shard, index, arrival := p.txn.Result(i)
 	var buf [64]byte
 	w.Key("SequenceNumber")
-	w.Text(p.st.Sequence(shard, index, arrival).AppendTo(buf[:0]))
+	w.Text(p.st.sequence(shard, index, arrival).AppendTo(buf[:0]))
 	w.Key("ShardId")
 	w.Text(appendShardID(buf[:0], shard))
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/weirhq/weir/storage"
+	"github.com/weirhq/weir/storage/record"
 )
 
 // streamSettings is what the service keeps of a stream beside what the store
@@ -32,12 +33,29 @@ type stream struct {
 	auto     atomic.Bool   // settings.Auto, for the hot path
 	spread   atomic.Uint64 // records distributed under AUTO
 	quotas   quotas
+	created  atomic.Pointer[map[record.ShardNumber]int64] // of the shards, epoch seconds; never changed but replaced
 	mu       struct {
 		sync.Mutex
 		resharding bool
 		settled    time.Time // UPDATING until then
 		consumers  map[string]*consumer
 	}
+}
+
+// sequence is storage.Stream's Sequence without its lock: what it needs of a shard
+// never changes, and PutRecords asks for each record.
+func (st *stream) sequence(n record.ShardNumber, index uint64, arrival time.Time) record.SequenceNumber {
+	if known := st.created.Load(); known != nil {
+		if created, ok := (*known)[n]; ok {
+			return record.NewSequenceNumber(created, n, index, arrival.Unix())
+		}
+	}
+	all := make(map[record.ShardNumber]int64)
+	for _, info := range st.Shards() {
+		all[info.Number] = info.StartingSequenceNumber().Created()
+	}
+	st.created.Store(&all)
+	return st.Sequence(n, index, arrival)
 }
 
 // consumer is a registered fan-out consumer.
