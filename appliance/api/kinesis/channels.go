@@ -2,8 +2,6 @@ package kinesis
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -154,12 +152,8 @@ func (s *Service) createChannel(ctx context.Context, c *aws.Call, in *createChan
 	if err := s.checkChannel(in, st); err != nil {
 		return nil, err
 	}
-	var id [10]byte
-	if _, err := rand.Read(id[:]); err != nil {
-		return nil, err
-	}
 	row := &channelRow{
-		ID: hex.EncodeToString(id[:]), Name: in.ChannelName, StreamID: st.ID(), Stream: st.Name(), StreamCreated: st.CreatedAt(),
+		ID: s.unique(), Name: in.ChannelName, StreamID: st.ID(), Stream: st.Name(), StreamCreated: st.CreatedAt(),
 		Created: s.now().UTC(), Role: in.ServiceExecutionRoleARN, Record: *source.RecordConfiguration,
 		S3: *in.S3DestinationConfiguration, Encryption: in.EncryptionConfiguration, Logging: in.LoggingConfiguration, Tags: in.Tags,
 	}

@@ -143,7 +143,7 @@ func TestContinuationSequenceNumberResumes(t *testing.T) {
 	}
 }
 
-func decoded(t *testing.T, s string) string {
+func decoded(t testing.TB, s string) string {
 	t.Helper()
 	var raw []byte
 	if err := json.Unmarshal([]byte(`"`+s+`"`), &raw); err != nil {

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -69,16 +70,28 @@ func newSealer(key []byte) (*sealer, error) {
 	return s, nil
 }
 
+// unique returns 24 hexadecimal digits that no other call returns.
+func (s *sealer) unique() string {
+	var b [12]byte
+	s.nonce(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// nonce writes tokenNonceBytes bytes that it never writes again.
+func (s *sealer) nonce(dst []byte) {
+	var count [8]byte
+	binary.BigEndian.PutUint64(count[:], s.next.Add(1))
+	copy(dst, s.start[:])
+	copy(dst[len(s.start):], count[2:])
+}
+
 // append seals plain as a token of the kind and appends its base64 to dst.
 func (s *sealer) append(dst []byte, kind byte, plain []byte) []byte {
 	var raw [tokenOverhead + 256]byte
 	b := raw[:tokenTagBytes+tokenNonceBytes]
 	b[tokenTagBytes-1] = kind
 	nonce := b[tokenTagBytes:]
-	var count [8]byte
-	binary.BigEndian.PutUint64(count[:], s.next.Add(1))
-	copy(nonce, s.start[:])
-	copy(nonce[6:], count[2:])
+	s.nonce(nonce)
 	b = s.aead.Seal(b, nonce, plain, b[:tokenTagBytes])
 	return tokenEncoding.AppendEncode(dst, b)
 }
