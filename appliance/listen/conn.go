@@ -30,12 +30,14 @@ const (
 // Server waits for the next byte itself.
 type conn struct {
 	sniffed
-	s      *Server
-	remote netip.AddrPort
-	tls    *tls.Conn // nil in cleartext
+	s       *Server
+	remote  netip.AddrPort
+	network netip.Prefix // what its address is counted as
+	tls     *tls.Conn    // nil in cleartext
 
 	phase      atomic.Int32
 	parked     bool // Read has given up waiting, and the connection is open
+	lingers    bool // the client may still be sending a body that was refused
 	isWaiting  atomic.Bool
 	until      time.Time // end of the header or of the whole body
 	bodyFrom   time.Time
@@ -48,7 +50,7 @@ type conn struct {
 }
 
 // parkAfter is how long an idle connection keeps its buffers.
-const parkAfter = time.Second
+const parkAfter = 50 * time.Millisecond
 
 // maxGuess bounds the buffer that an answer is given at first.
 const maxGuess = 1 << 20
@@ -175,7 +177,24 @@ func (c *conn) Close() error {
 	if c.parked {
 		return nil
 	}
+	if c.lingers && !c.closed.Load() {
+		c.linger()
+	}
 	return c.shut()
+}
+
+// linger ends our side and takes what the client still sends for a moment: closing
+// with input unread would reset the connection, and the client might never see
+// why it was refused.
+func (c *conn) linger() {
+	under := c.Conn
+	if c.tls != nil {
+		_ = c.tls.SetWriteDeadline(time.Now().Add(time.Second))
+		_ = c.tls.CloseWrite()
+		under = c.tls.NetConn().(*sniffed).Conn
+	}
+	_ = under.SetDeadline(time.Now().Add(time.Second))
+	finish(under, "")
 }
 
 // shut closes the connection, once.

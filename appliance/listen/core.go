@@ -48,13 +48,22 @@ var (
 	refuseCut     = &api.Refusal{Status: 400, Code: "IncompleteBody", Message: "The request body ended before its length."}
 )
 
-// handle serves one exchange. abort tells that the connection cannot be used any more.
-func (s *Server) handle(ctx context.Context, x exchange, res api.Response) (abort bool) {
+// rest is what handle has left of a request's body.
+type rest uint8
+
+const (
+	restNone    rest = iota // all of it was read
+	restUnread              // some may be there; its end can be found
+	restUnknown             // the connection cannot be used for another request
+)
+
+// handle serves one exchange.
+func (s *Server) handle(ctx context.Context, x exchange, res api.Response) rest {
 	s.stats.requests.Add(1)
 	if s.inFlight.Add(1) > int64(s.o.MaxRequests) {
 		s.inFlight.Add(-1)
 		s.refuse(ctx, x, res, refuseBusy)
-		return false
+		return restOf(x, refuseBusy)
 	}
 	defer s.inFlight.Add(-1)
 	body, held, why := s.takeBody(ctx, x)
@@ -70,14 +79,26 @@ func (s *Server) handle(ctx context.Context, x exchange, res api.Response) (abor
 	}()
 	if why != nil {
 		s.refuse(ctx, x, res, why)
-		return why == refuseSlow || why == refuseCut
+		return restOf(x, why)
 	}
 	x.setBody(body)
 	s.call(ctx, x, res)
 	if x.streaming() {
 		s.admitStream(ctx, x, res)
 	}
-	return false
+	return restNone
+}
+
+// restOf tells what a refused request has left. Of a body without a length nobody
+// knows how much is still to come.
+func restOf(x exchange, why *api.Refusal) rest {
+	switch {
+	case why == refuseSlow || why == refuseCut || x.length() < 0:
+		return restUnknown
+	case x.length() > 0:
+		return restUnread
+	}
+	return restNone
 }
 
 // admitStream lets a streamed answer begin, or refuses it. What begins has to end

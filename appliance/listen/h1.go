@@ -99,12 +99,13 @@ func (s *Server) serveHTTP1(ctx *fasthttp.RequestCtx) {
 	c.setPhase(phaseBusy)
 	x := exchanges1.Get().(*http1)
 	*x = http1{ctx: ctx, c: c}
-	abort := s.handle(s.ctx, x, (*response1)(x))
+	left := s.handle(s.ctx, x, (*response1)(x))
 	stream := x.stream
 	*x = http1{}
 	exchanges1.Put(x)
 
-	if abort || s.isDraining() {
+	c.lingers = left != restNone
+	if left == restUnknown || s.isDraining() {
 		ctx.SetConnectionClose()
 	}
 	if c.getPhase() != phaseBody {

@@ -103,8 +103,8 @@ func (s *Server) serveHTTP2(w http.ResponseWriter, r *http.Request) {
 	x := &http2x{w: w, r: r, ctl: http.NewResponseController(w), status: 200}
 	x.c, _ = r.Context().Value(connKey{}).(*conn)
 	x.path, x.query, _ = strings.Cut(r.RequestURI, "?")
-	abort := s.handle(r.Context(), x, (*response2)(x))
-	if x.stream != nil && !abort {
+	s.handle(r.Context(), x, (*response2)(x))
+	if x.stream != nil {
 		s.stream2(x)
 		return
 	}

@@ -64,6 +64,33 @@ func TestBodyThatIsTooLargeIsRefusedBeforeItIsSent(t *testing.T) {
 	c.closed()
 }
 
+func TestRefusalReachesAClientThatGoesOnSending(t *testing.T) {
+	_, addr := start(t, Options{Handler: echo, MaxBodyBytes: 1000})
+	for _, tls := range []bool{false, true} {
+		for _, head := range []string{"Content-Length: 4000000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n3d0900\r\n"} {
+			c := dial(t, addr)
+			if tls {
+				c = dialTLS(t, addr)
+			}
+			c.send("POST / HTTP/1.1\r\nHost: h\r\n" + head)
+			sent := make(chan struct{})
+			go func() {
+				defer close(sent)
+				for range 1000 {
+					if _, err := io.WriteString(c, strings.Repeat("x", 4000)); err != nil {
+						return
+					}
+				}
+			}()
+			if res, _ := c.answer(); res.StatusCode != 413 || !res.Close {
+				t.Errorf("%d, close %v", res.StatusCode, res.Close)
+			}
+			<-sent
+			_ = c.Close()
+		}
+	}
+}
+
 func TestHeaderLimit(t *testing.T) {
 	eachClient(t, Options{Handler: echo, MaxHeaderBytes: 8 << 10}, func(t *testing.T, _ *Server, c *http.Client, url, _ string) {
 		for size, want := range map[int]int{4 << 10: 200, 100 << 10: 431} {

@@ -322,6 +322,17 @@ func dial(t testing.TB, addr string) *raw {
 	return &raw{c, t, bufio.NewReader(c)}
 }
 
+func dialTLS(t testing.TB, addr string) *raw {
+	t.Helper()
+	c, err := tls.Dial("tcp", addr, clientTLS())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	return &raw{c, t, bufio.NewReader(c)}
+}
+
 func (c *raw) send(s string) {
 	c.t.Helper()
 	if _, err := io.WriteString(c, s); err != nil {

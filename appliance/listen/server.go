@@ -192,11 +192,8 @@ func (s *Server) accept(nc net.Conn) {
 		s.turnAwayConn(nc)
 		return
 	}
-	go func() {
-		defer s.wg.Done()
-		defer s.forget(c, network)
-		s.serveConn(c)
-	}()
+	c.network = network
+	go c.run((*conn).begin)
 }
 
 // networkOf is what counts as one address: a single IPv4 address, an IPv6 /64.
@@ -209,13 +206,13 @@ func networkOf(a netip.Addr) netip.Prefix {
 	return p
 }
 
-func (s *Server) forget(c *conn, network netip.Prefix) {
+func (s *Server) forget(c *conn) {
 	_ = c.shut()
 	c.releaseOut()
 	s.mu.Lock()
 	delete(s.mu.conns, c)
-	if s.mu.byAddr[network]--; s.mu.byAddr[network] <= 0 {
-		delete(s.mu.byAddr, network)
+	if s.mu.byAddr[c.network]--; s.mu.byAddr[c.network] <= 0 {
+		delete(s.mu.byAddr, c.network)
 	}
 	s.mu.Unlock()
 }
@@ -257,15 +254,20 @@ func (s *Server) turnAwayConn(nc net.Conn) {
 	}()
 }
 
+// maxLinger bounds what is read from a client that is not listened to any more.
+const maxLinger = 8 << 20
+
 // finish writes a last answer to a connection whose input nobody reads, in such a
 // way that the answer arrives: closing with unread input would reset it.
 func finish(nc net.Conn, answer string) {
-	_, _ = nc.Write([]byte(answer))
+	if answer != "" {
+		_, _ = nc.Write([]byte(answer))
+	}
 	if half, ok := nc.(interface{ CloseWrite() error }); ok {
 		_ = half.CloseWrite()
 	}
 	var sink [1024]byte
-	for total := 0; total < 256<<10; {
+	for total := 0; total < maxLinger; {
 		n, err := nc.Read(sink[:])
 		if total += n; err != nil {
 			return
@@ -273,36 +275,58 @@ func finish(nc net.Conn, answer string) {
 	}
 }
 
-// serveConn finds out what the client speaks and serves it to the end.
-func (s *Server) serveConn(c *conn) {
-	_ = c.SetDeadline(time.Now().Add(s.o.HandshakeTimeout))
-	first, err := c.firstByte()
-	if err != nil {
+// step is a part of a connection's life. It returns the next one, nil at the end.
+type step func(c *conn) step
+
+// run takes the connection through its life, each step in a goroutine of its own:
+// a stack that a handshake or a request has made large is given up when the
+// connection starts to wait, which it mostly does.
+func (c *conn) run(do step) {
+	if next := do(c); next != nil {
+		go c.run(next)
 		return
 	}
+	c.s.forget(c)
+	c.s.wg.Done()
+}
+
+// begin finds out whether the client speaks TLS.
+func (c *conn) begin() step {
+	s := c.s
+	_ = c.SetDeadline(time.Now().Add(s.o.HandshakeTimeout))
+	first, err := c.firstByte()
 	switch {
+	case err != nil:
+		return nil
 	case first == recordHandshake && s.tls != nil:
 		if !s.handshake(c) {
 			s.stats.handshakes.Add(1)
-			return
+			return nil
 		}
+		return (*conn).choose
 	case !s.mayCleartext(c.remote.Addr()):
 		s.stats.turnedAway.Add(1)
 		_ = c.SetDeadline(time.Now().Add(time.Second))
 		finish(c.Conn, needsTLS)
-		return
+		return nil
 	}
+	return c.choose()
+}
+
+// choose finds out which HTTP the client speaks.
+func (c *conn) choose() step {
 	h2 := c.tls != nil && c.tls.ConnectionState().NegotiatedProtocol == http2.NextProtoTLS
 	if !h2 {
+		var err error
 		if h2, err = c.hasPreface(); err != nil {
-			return
+			return nil
 		}
 	}
 	if h2 {
-		s.serveConn2(c)
-		return
+		c.s.serveConn2(c)
+		return nil
 	}
-	s.serveConn1(c)
+	return c.serve()
 }
 
 func (s *Server) mayCleartext(a netip.Addr) bool {
@@ -320,20 +344,26 @@ func (s *Server) handshake(c *conn) bool {
 	return true
 }
 
-// serveConn1 serves HTTP/1.1. The connection is lent to fasthttp while requests
-// come, and kept here, without buffers, while none do.
-func (s *Server) serveConn1(c *conn) {
-	for {
-		c.setPhase(phaseIdle)
-		if s.isDraining() && c.n == 0 {
-			return
-		}
-		err := s.h1.ServeConn(c)
-		c.releaseOut()
-		if err != nil || !c.parked || !c.wait() {
-			return
-		}
+// serve lends the connection to fasthttp while requests come.
+func (c *conn) serve() step {
+	c.setPhase(phaseIdle)
+	if c.s.isDraining() && c.n == 0 {
+		return nil
 	}
+	err := c.s.h1.ServeConn(c)
+	c.releaseOut()
+	if err != nil || !c.parked {
+		return nil
+	}
+	return (*conn).park
+}
+
+// park waits, without buffers, for the next request.
+func (c *conn) park() step {
+	if !c.wait() {
+		return nil
+	}
+	return c.serve()
 }
 
 // Shutdown stops in good order: no new connections, idle ones closed, streams told
