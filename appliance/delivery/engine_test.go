@@ -95,7 +95,7 @@ func (r *rig) start() {
 
 func (r *rig) stream(name string, shards int) *storage.Stream {
 	r.t.Helper()
-	st, err := r.store.CreateStream(r.t.Context(), storage.StreamConfig{Name: name, Shards: shards, Retention: 24 * time.Hour})
+	st, err := r.store.CreateStream(r.t.Context(), storage.StreamConfig{Name: name, Shards: shards, Retention: 30 * 24 * time.Hour})
 	if err != nil {
 		r.t.Fatal(err)
 	}

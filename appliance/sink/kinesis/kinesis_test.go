@@ -1,0 +1,184 @@
+package kinesis_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+
+	"github.com/weirhq/weir/appliance/api"
+	"github.com/weirhq/weir/appliance/api/apitest"
+	service "github.com/weirhq/weir/appliance/api/kinesis"
+	"github.com/weirhq/weir/appliance/delivery"
+	sink "github.com/weirhq/weir/appliance/sink/kinesis"
+	"github.com/weirhq/weir/appliance/sink/sinktest"
+	"github.com/weirhq/weir/storage"
+	"github.com/weirhq/weir/storage/record"
+)
+
+// upstream is another Weir: its Kinesis service over a store of its own.
+type upstream struct {
+	store  *storage.Store
+	stream *storage.Stream
+	server *httptest.Server
+	mu     sync.Mutex
+	fail   map[int]bool // entries of the next answer that are made to have failed
+	calls  int
+}
+
+func newUpstream(t *testing.T) *upstream {
+	t.Helper()
+	store, err := storage.Open(t.Context(), t.TempDir(), storage.Options{SoftFreeBytes: 1, ReserveBytes: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = store.Close() })
+	st, err := store.CreateStream(t.Context(), storage.StreamConfig{Name: "up", Shards: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := service.New(t.Context(), store, service.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := &upstream{store: store, stream: st}
+	u.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { u.serve(s, w, r) }))
+	t.Cleanup(u.server.Close)
+	return u
+}
+
+func (u *upstream) serve(s api.Handler, w http.ResponseWriter, r *http.Request) {
+	body, _ := io.ReadAll(r.Body)
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.calls++
+	fail := u.fail
+	u.fail = nil
+	if fail != nil {
+		body = without(body, fail)
+	}
+	res := apitest.Do(r.Context(), s, &apitest.Request{
+		Headers: r.Header, Payload: body, Who: &api.Identity{Name: "test", Policy: api.FullAccess},
+	})
+	for k, v := range res.Header {
+		w.Header()[k] = v
+	}
+	w.WriteHeader(res.Status)
+	if fail != nil {
+		res.Body = with(res.Body, fail)
+	}
+	_, _ = w.Write(res.Body)
+}
+
+// without takes entries out of a request; with puts their failures back into
+// the answer: so does a shard that is over its quota.
+func without(body []byte, fail map[int]bool) []byte {
+	var in struct {
+		StreamName string
+		Records    []json.RawMessage
+	}
+	_ = json.Unmarshal(body, &in)
+	var kept []json.RawMessage
+	for i, r := range in.Records {
+		if !fail[i] {
+			kept = append(kept, r)
+		}
+	}
+	in.Records = kept
+	out, _ := json.Marshal(in)
+	return out
+}
+
+func with(body []byte, fail map[int]bool) []byte {
+	var out struct {
+		FailedRecordCount int
+		Records           []json.RawMessage
+	}
+	_ = json.Unmarshal(body, &out)
+	var all []json.RawMessage
+	for i := 0; len(all) < len(out.Records)+len(fail) && len(fail) > 0; i++ {
+		if fail[i] {
+			all = append(all, json.RawMessage(`{"ErrorCode":"ProvisionedThroughputExceededException","ErrorMessage":"slow down"}`))
+			out.FailedRecordCount++
+		} else if len(all)-out.FailedRecordCount < len(out.Records) {
+			all = append(all, out.Records[len(all)-out.FailedRecordCount])
+		}
+		if i > 1000 {
+			break
+		}
+	}
+	out.Records = all
+	raw, _ := json.Marshal(out)
+	return raw
+}
+
+// received reads everything that is in the stream, by shard.
+func (u *upstream) received(t *testing.T) []string {
+	t.Helper()
+	var out []string
+	for _, info := range u.stream.Shards() {
+		r, err := u.stream.NewReader(info.Number, storage.Position{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Read(10_000, 10<<20, func(rec *record.Record) bool {
+			out = append(out, string(rec.Data))
+			return true
+		}); err != nil {
+			t.Fatal(err)
+		}
+		r.Close()
+	}
+	return out
+}
+
+func settings(endpoint string) sink.Settings {
+	return sink.Settings{Stream: "up", Endpoint: endpoint, AccessKeyID: "AKIDEXAMPLE", SecretAccessKey: "secret"}
+}
+
+func TestSuite(t *testing.T) {
+	sinktest.RunRecords(t, func(t *testing.T) sinktest.Records {
+		u := newUpstream(t)
+		p := sinktest.NewProxy(t, u.server.URL)
+		s, err := sink.Open(settings(p.URL))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sinktest.Records{Sink: s, Faults: p, Received: func() []string { return u.received(t) }}
+	})
+}
+
+// TestOnlyFailedEntriesAreSentAgain, in order, with their keys.
+func TestOnlyFailedEntriesAreSentAgain(t *testing.T) {
+	u := newUpstream(t)
+	s, err := sink.Open(settings(u.server.URL))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := sinktest.Batch(0, "0", "1", "2", "3", "4")
+	hash, err := record.ParseHashKey("340282366920938463463374607431768211455")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range b.Records {
+		b.Records[i].HasExplicitHash, b.Records[i].ExplicitHashKey = true, hash
+	}
+	u.fail = map[int]bool{1: true, 3: true}
+	_, err = s.PutRecords(t.Context(), b)
+	if e, ok := err.(*delivery.SinkError); !ok || e.Code != "Kinesis.ProvisionedThroughputExceededException" {
+		t.Fatalf("got %v", err)
+	}
+	if done, err := s.PutRecords(t.Context(), b); err != nil || done != 5 {
+		t.Fatalf("the second attempt: %d, %v", done, err)
+	}
+	if got := fmt.Sprint(u.received(t)); got != "[0 2 4 1 3]" {
+		t.Errorf("received %s", got)
+	}
+	info, err := u.stream.Shard(1)
+	if err != nil || info.Last-info.First+1 != 5 {
+		t.Errorf("the explicit hash key leads to shard 1, which has %+v, %v", info, err)
+	}
+}

@@ -1,0 +1,84 @@
+package sinktest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+	"time"
+
+	"github.com/weirhq/weir/appliance/delivery"
+)
+
+// Records is a sink of records under test and how to look behind it.
+type Records struct {
+	Sink delivery.RecordSink
+	// Received returns the data of all records that arrived, in order.
+	Received func() []string
+	Faults   *Proxy
+}
+
+// RequestIDs are those of the suite's batches, in order.
+var RequestIDs = []string{"request-0", "request-1", "request-2", "request-3"}
+
+// Batch makes the n-th batch with the given data.
+func Batch(n int, data ...string) *delivery.Batch {
+	b := &delivery.Batch{RequestID: RequestIDs[n], Delivery: "d", Time: time.Unix(1_700_000_000, 0), Throttle: func(r io.Reader) io.Reader { return r }}
+	for i, d := range data {
+		b.Records = append(b.Records, delivery.OutRecord{Index: uint64(i + 1), PartitionKey: []byte("k"), Data: []byte(d), Arrival: b.Time})
+	}
+	return b
+}
+
+// RunRecords runs the suite on sinks that open makes, one for each case.
+func RunRecords(t *testing.T, open func(t *testing.T) Records) {
+	t.Run("sends in order", func(t *testing.T) {
+		r := open(t)
+		var want []string
+		for n := range 3 {
+			data := []string{fmt.Sprintf("a%d", n), "", fmt.Sprintf("ü%d", n)}
+			want = append(want, data...)
+			done, err := r.Sink.PutRecords(t.Context(), Batch(n, data...))
+			if err != nil || done != 3 {
+				t.Fatalf("batch %d: %d, %v", n, done, err)
+			}
+		}
+		if got := r.Received(); fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Errorf("received %q, want %q", got, want)
+		}
+	})
+	for _, f := range Faults {
+		t.Run("survives "+f.Name, func(t *testing.T) {
+			r := open(t)
+			r.Faults.Arm(f)
+			b := Batch(0, "one", "two")
+			_, err := r.Sink.PutRecords(t.Context(), b)
+			var s *delivery.SinkError
+			if err != nil && !errors.As(err, &s) {
+				t.Fatalf("%v is not a SinkError", err)
+			}
+			if done, err := r.Sink.PutRecords(t.Context(), b); err != nil || done != 2 {
+				t.Fatalf("the second attempt: %d, %v", done, err)
+			}
+			got := r.Received()
+			if len(got) < 2 || got[len(got)-2] != "one" || got[len(got)-1] != "two" {
+				t.Errorf("received %q", got)
+			}
+		})
+	}
+	t.Run("ends with its context", func(t *testing.T) {
+		r := open(t)
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := r.Sink.PutRecords(ctx, Batch(0, "one")); err == nil {
+			t.Error("a put whose context has ended succeeds")
+		}
+	})
+	t.Run("probes", func(t *testing.T) {
+		r := open(t)
+		if g, err := r.Sink.Probe(t.Context()); err != nil || g != delivery.AtLeastOnce {
+			t.Errorf("probe found %q, %v", g, err)
+		}
+	})
+}
