@@ -53,6 +53,9 @@ newer() {
 	find "$1" vectors build.sh \( -name node_modules -o -name target \) -prune -o -type f -newer "dist/$1/.built" -print
 }
 
+mkdir -p dist
+exec 9>dist/.lock
+flock 9 # the tests of several packages may ask for a build at the same time
 languages=("$@")
 [ $# -gt 0 ] || languages=(c go rust assemblyscript)
 for language in "${languages[@]}"; do
