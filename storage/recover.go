@@ -666,7 +666,8 @@ func (s *Store) damaged(sh *shard.Shard, first, last uint64, cause error) {
 	if s.Failed() != nil {
 		return
 	}
-	if err := s.db.Set(keyspace.MetaIndex(keyspace.KindLoss, sh.ID, first), lossRow(loss).Encode(), pebble.NoSync); err != nil {
+	key := keyspace.MetaIndex(keyspace.KindLoss, sh.ID, first)
+	if err := s.guard(func() error { return s.db.Set(key, lossRow(loss).Encode(), pebble.NoSync) }); err != nil {
 		s.log.Warn("damage could not be noted", "cause", err)
 	}
 }

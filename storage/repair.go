@@ -7,7 +7,6 @@ import (
 	"io"
 	"slices"
 
-	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -134,8 +133,7 @@ func (p *repairer) rewrite(ctx context.Context, k epoch.Key) error {
 	if n == 0 {
 		return errors.Join(removeIfThere(s.o.FS, path), s.excise(ctx, from, to))
 	}
-	_, err = s.db.IngestAndExcise(ctx, []string{path}, nil, nil, pebble.KeyRange{Start: from, End: to})
-	return err
+	return s.replaceRange(ctx, path, from, to)
 }
 
 // keepTables copies the tables that overlap a range to the quarantine.

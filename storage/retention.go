@@ -201,7 +201,7 @@ func (c *cut) apply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := b.Commit(pebble.Sync); err != nil {
+	if err := s.guard(func() error { return b.Commit(pebble.Sync) }); err != nil {
 		s.fail(err)
 		return err
 	}
@@ -416,7 +416,7 @@ func (s *Store) saveLedger() {
 	b := s.db.NewBatch()
 	defer b.Close()
 	s.ledger.count(totals(s.db, s.committer), s.now())
-	if err := errors.Join(s.ledger.stage(b, s.now()), b.Commit(pebble.NoSync)); err != nil {
+	if err := errors.Join(s.ledger.stage(b, s.now()), s.guard(func() error { return b.Commit(pebble.NoSync) })); err != nil {
 		s.log.Warn("save ledger", "cause", err)
 	}
 }

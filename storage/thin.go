@@ -76,7 +76,7 @@ func (s *Store) thinRun(ctx context.Context, sh *shard.Shard, r epoch.Run) (free
 	if err := c.apply(ctx); err != nil {
 		return 0, errors.Join(err, removeIfThere(s.o.FS, path))
 	}
-	if _, err := s.db.IngestAndExcise(ctx, []string{path}, nil, nil, pebble.KeyRange{Start: from, End: to}); err != nil {
+	if err := s.replaceRange(ctx, path, from, to); err != nil {
 		return 0, errors.Join(err, removeIfThere(s.o.FS, path))
 	}
 	freed = uint64(r.Stored) - min(uint64(r.Stored), plan.stored)
@@ -87,6 +87,14 @@ func (s *Store) thinRun(ctx context.Context, sh *shard.Shard, r epoch.Run) (free
 	})
 	s.directory.Shrink(k, freed)
 	return freed, s.rewriteRow(k, sh.ID, plan)
+}
+
+// replaceRange puts the table at path in place of all keys from … to.
+func (s *Store) replaceRange(ctx context.Context, path string, from, to []byte) error {
+	return s.guard(func() error {
+		_, err := s.db.IngestAndExcise(ctx, []string{path}, nil, nil, pebble.KeyRange{Start: from, End: to})
+		return err
+	})
 }
 
 // thinPlan is what of a run stays.
@@ -159,7 +167,7 @@ func (s *Store) rewriteRow(k epoch.Key, shardID uint32, p thinPlan) error {
 	}
 	row.Runs[i].Thin++
 	row.Runs[i].Raw, row.Runs[i].Stored = p.raw, p.stored
-	return s.db.Set(key, row.Encode(), pebble.NoSync)
+	return s.guard(func() error { return s.db.Set(key, row.Encode(), pebble.NoSync) })
 }
 
 // tableOptions are those of tables made outside of Pebble.
