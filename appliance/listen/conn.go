@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -128,6 +129,30 @@ func (c *conn) wait() bool {
 		return false
 	}
 	return c.readAhead() == nil
+}
+
+// watch returns a context that ends when the client goes away while an answer is
+// streamed to it: until unwatch is called, it reads what the client sends, which is
+// nothing, or the beginning of the next request, which is kept.
+func (c *conn) watch(parent context.Context) (ctx context.Context, unwatch func()) {
+	if c.off < c.n { // the next request is here already
+		return parent, func() {}
+	}
+	ctx, cancel := context.WithCancel(parent)
+	c.off, c.n = 0, 0
+	_ = c.SetReadDeadline(time.Time{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := c.readAhead(); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			cancel()
+		}
+	}()
+	return ctx, func() {
+		_ = c.SetReadDeadline(time.Unix(1, 0))
+		<-done
+		cancel()
+	}
 }
 
 // beginBody starts the time for a body.

@@ -250,7 +250,9 @@ func (b *stream1) WriteTo(io.Writer) (int64, error) {
 	w := &chunks{c: b.c, buf: getBuffer(smallestBuffer)[:chunkHead]}
 	w.buf = append(w.buf, b.c.out...)
 	b.c.releaseOut()
-	err := s.runStream(s.ctx, b.fn, w)
+	ctx, unwatch := b.c.watch(s.ctx)
+	err := s.runStream(ctx, b.fn, w)
+	unwatch()
 	putBuffer(w.buf)
 	if err != nil {
 		_ = b.c.shut() // so that the client does not take what it has for all

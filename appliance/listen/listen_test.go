@@ -363,6 +363,11 @@ func (c *raw) closed() {
 }
 
 func TestConnectionIsReusedAfterItWasParked(t *testing.T) {
+	t.Run("cleartext", func(t *testing.T) { reuseParked(t, dial) })
+	t.Run("TLS", func(t *testing.T) { reuseParked(t, dialTLS) })
+}
+
+func reuseParked(t *testing.T, dial func(testing.TB, string) *raw) {
 	s, addr := start(t, Options{Handler: echo})
 	c := dial(t, addr)
 	parked := func() bool { return s.Stats().Parked == 1 }
@@ -381,6 +386,71 @@ func TestConnectionIsReusedAfterItWasParked(t *testing.T) {
 		t.Errorf("pipelined: %d %s", res.StatusCode, got)
 	}
 	c.closed()
+}
+
+func TestStreamEndsWhenTheClientIsGone(t *testing.T) {
+	gone := make(chan error, 1)
+	handler := api.HandlerFunc(func(_ context.Context, _ api.Request, res api.Response) {
+		res.Stream(func(ctx context.Context, w api.StreamWriter) error {
+			if _, err := w.Write([]byte("begun")); err != nil {
+				return err
+			}
+			if err := w.Flush(); err != nil {
+				return err
+			}
+			<-ctx.Done()
+			gone <- ctx.Err()
+			return nil
+		})
+	})
+	eachClient(t, Options{Handler: handler}, func(t *testing.T, s *Server, c *http.Client, url, _ string) {
+		res, err := c.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(res.Body, make([]byte, 5)); err != nil {
+			t.Fatal(err)
+		}
+		_ = res.Body.Close() // ends the connection or resets the stream
+		if err := <-gone; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		until(t, "no stream is left", func() bool { return s.Stats().Streams == 0 })
+	})
+}
+
+func TestRequestSentDuringAStreamIsServedAfterIt(t *testing.T) {
+	next := make(chan struct{})
+	handler := api.HandlerFunc(func(_ context.Context, req api.Request, res api.Response) {
+		if string(req.Path()) != "/stream" {
+			_, _ = res.Write(req.Body())
+			return
+		}
+		res.Stream(func(ctx context.Context, w api.StreamWriter) error {
+			_, err := w.Write([]byte("streamed"))
+			_ = w.Flush()
+			<-next
+			return errors.Join(err, ctx.Err())
+		})
+	})
+	for _, dial := range []func(testing.TB, string) *raw{dial, dialTLS} {
+		_, addr := start(t, Options{Handler: handler})
+		c := dial(t, addr)
+		for range 3 {
+			c.send("GET /stream HTTP/1.1\r\nHost: h\r\n\r\n")
+			if _, err := c.in.Peek(len("HTTP/1.1 200")); err != nil {
+				t.Fatal(err)
+			}
+			c.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nafter")
+			next <- struct{}{}
+			if res, got := c.answer(); res.StatusCode != 200 || got != "streamed" {
+				t.Fatalf("%d %q", res.StatusCode, got)
+			}
+			if res, got := c.answer(); res.StatusCode != 200 || got != "after" {
+				t.Fatalf("%d %q", res.StatusCode, got)
+			}
+		}
+	}
 }
 
 func TestHandlerPanicIsAnswered(t *testing.T) {
