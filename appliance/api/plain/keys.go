@@ -132,9 +132,9 @@ func (k *keys) open(s *Service) error {
 	return err
 }
 
-// added counts a new key, and makes room when there are too many.
-func (k *keys) added(ctx context.Context, s *Service) {
-	if k.stored.Add(1) <= int64(s.o.MaxKeys) {
+// added counts a key that was stored, and makes room when there are too many.
+func (k *keys) added(ctx context.Context, s *Service, r *retryKey) {
+	if r.old != nil || k.stored.Add(1) <= int64(s.o.MaxKeys) {
 		return
 	}
 	if _, err := k.sweep(ctx, s, sweepRows/10); err != nil {

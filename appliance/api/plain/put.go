@@ -153,7 +153,7 @@ func (s *Service) write(ctx context.Context, st *storage.Stream, entries []entry
 		return nil, err
 	}
 	if retry != nil {
-		s.keys.added(ctx, s)
+		s.keys.added(ctx, s, retry)
 	}
 	return txn, nil
 }

@@ -133,6 +133,9 @@ func (f *follow) run(ctx context.Context, w api.StreamWriter) error {
 	}
 	for {
 		sent, err := f.send(w)
+		if errors.Is(err, storage.ErrStreamNotFound) {
+			return nil // deleted: that is the end of it
+		}
 		if err != nil || len(f.readers) == 0 {
 			return err
 		}
