@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -47,6 +46,7 @@ func Run(ctx context.Context, o report.Options, r *report.Report) error {
 		{"records", b.perRecord},
 		{"through the host", b.throughHost},
 		{"compile and instantiate", b.compileAndInstantiate},
+		{"stateful consumer", b.consumer},
 		{"hostile neighbours", b.hostileNeighbours},
 	} {
 		o.Logf("wasm: %s", part.name)
@@ -175,5 +175,3 @@ func ratio(c, base *contender) float64 {
 	}
 	return median(v)
 }
-
-func title(s string) string { return strings.ToUpper(s[:1]) + s[1:] }

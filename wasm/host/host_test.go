@@ -1,11 +1,9 @@
 package host_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -88,68 +86,6 @@ func TestCallReturnsTheFirstResult(t *testing.T) {
 			t.Errorf("call with one argument of two: %v", err)
 		}
 	})
-}
-
-func TestCompiledCodeComesFromTheCacheOnlyWithItsSeal(t *testing.T) {
-	ctx, dir := context.Background(), t.TempDir()
-	m := asm.New()
-	m.Func("one", "", "i", "", asm.I32(1))
-	run := func() {
-		t.Helper()
-		r, err := host.New(ctx, host.Options{CacheDir: dir})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer r.Close(ctx)
-		i := instantiate(t, compile(t, r, m), host.InstanceOptions{})
-		if got, err := i.Function("one").Call(ctx); err != nil || got != 1 {
-			t.Fatalf("one() = %d, %v", got, err)
-		}
-		if err := i.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	code := func() string {
-		t.Helper()
-		files, _ := filepath.Glob(filepath.Join(dir, "wazero-*", "*"))
-		if len(files) != 1 {
-			t.Fatalf("cache holds %q; one file was expected", files)
-		}
-		return files[0]
-	}
-	run()
-	before, err := os.Stat(code())
-	if err != nil {
-		t.Fatal(err)
-	}
-	run()
-	if after, err := os.Stat(code()); err != nil || !os.SameFile(before, after) {
-		t.Errorf("the second run compiled again (%v)", err)
-	}
-	b, err := os.ReadFile(code())
-	if err != nil {
-		t.Fatal(err)
-	}
-	b[len(b)/2] ^= 1
-	if err := os.WriteFile(code(), b, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	run()
-	if after, err := os.ReadFile(code()); err != nil || bytes.Equal(after, b) {
-		t.Errorf("code that was changed was not compiled again (%v)", err)
-	}
-	if info, err := os.Stat(dir); err != nil || info.Mode().Perm() != 0o700 {
-		t.Errorf("cache directory has mode %v, %v", info.Mode(), err)
-	}
-}
-
-func TestCompileChildThatFailsIsReported(t *testing.T) {
-	m := asm.New()
-	m.Func("one", "", "i", "", asm.I32(1))
-	r := open(t, host.Options{CacheDir: t.TempDir(), CompileCommand: []string{"/bin/false"}})
-	if _, err := r.Compile(context.Background(), m.Bytes(), host.CompileOptions{}); !errors.Is(err, host.ErrCompile) {
-		t.Errorf("compile with a child that fails: %v", err)
-	}
 }
 
 func TestImportsNeedAGrant(t *testing.T) {

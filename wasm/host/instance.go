@@ -145,15 +145,14 @@ func (m *Module) Instantiate(ctx context.Context, o InstanceOptions) (*Instance,
 }
 
 // instantiate runs no guest code: start sections are refused at Compile and
-// no start function is named. wazero panics when the allocator has no memory to give.
+// no start function is named. wazero panics when the allocator has no memory
+// to give, and a module must not end the process however it makes it panic.
 func (m *Module) instantiate(ctx context.Context, linear *linearMemory) (mod api.Module, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			if linear.refused {
+			if err = fmt.Errorf("%w: wazero panicked: %v", ErrTrap, r); linear.refused {
 				err = linear.refusal()
-				return
 			}
-			panic(r)
 		}
 	}()
 	ctx = experimental.WithMemoryAllocator(ctx, linear)

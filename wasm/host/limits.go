@@ -49,7 +49,7 @@ func (c *Call) settle(left int32) {
 // exceeded looks at every limit of the call, and lets other goroutines run when it is their turn.
 func (c *Call) exceeded() error {
 	if limit := c.inst.o.Limits.Fuel; c.fuel.used >= limit {
-		return limitError(ErrFuel, c.fuel.used, limit, "units")
+		return fmt.Errorf("%w: the limit is %d units", ErrFuel, limit)
 	}
 	if err := c.ctx.Err(); err != nil {
 		return c.contextError(err)
@@ -78,7 +78,7 @@ func (c *Call) contextError(err error) error {
 func (c *Call) Charge(n uint64) {
 	c.fuel.used += n
 	if limit := c.inst.o.Limits.Fuel; c.fuel.used > limit {
-		c.Abort(limitError(ErrFuel, c.fuel.used, limit, "units"))
+		c.Abort(fmt.Errorf("%w: the limit is %d units", ErrFuel, limit))
 	}
 }
 

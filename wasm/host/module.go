@@ -64,11 +64,7 @@ func (r *Runtime) Compile(ctx context.Context, wasm []byte, o CompileOptions) (*
 // compile compiles a rewritten module, or loads it from the cache.
 func (r *Runtime) compile(ctx context.Context, wasm []byte) (wazero.CompiledModule, error) {
 	if r.cache == nil {
-		c, err := r.rt.CompileModule(ctx, wasm)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrCompile, err)
-		}
-		return c, nil
+		return r.compileHere(ctx, wasm)
 	}
 	select { // one at a time: memory and CPU of compiling are bounded by one child's limits
 	case r.compiling <- struct{}{}:
@@ -98,15 +94,25 @@ func (r *Runtime) compile(ctx context.Context, wasm []byte) (wazero.CompiledModu
 		return nil, fmt.Errorf("%w: cache: %w", ErrCompile, err)
 	}
 	if !adopted { // this machine forbids executable memory: wazero interprets, and there is nothing to load
-		c, err := r.rt.CompileModule(ctx, wasm)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrCompile, err)
-		}
-		return c, nil
+		return r.compileHere(ctx, wasm)
 	}
 	c, err := r.load(wasm)
 	if err != nil {
-		return nil, fmt.Errorf("%w: load compiled code: %w", ErrCompile, err)
+		return nil, fmt.Errorf("load compiled code: %w", err)
+	}
+	return c, nil
+}
+
+// compileHere compiles in this process. A module must not end the process
+// however it makes wazero panic.
+func (r *Runtime) compileHere(ctx context.Context, wasm []byte) (c wazero.CompiledModule, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			c, err = nil, fmt.Errorf("%w: wazero panicked: %v", ErrCompile, p)
+		}
+	}()
+	if c, err = r.rt.CompileModule(ctx, wasm); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrCompile, err)
 	}
 	return c, nil
 }
@@ -117,7 +123,7 @@ func (r *Runtime) compile(ctx context.Context, wasm []byte) (wazero.CompiledModu
 func (r *Runtime) load(wasm []byte) (wazero.CompiledModule, error) {
 	done, cancel := context.WithCancelCause(context.Background())
 	cancel(errors.New("the cache has no code for this machine"))
-	return r.rt.CompileModule(experimental.WithCompilationWorkers(done, 2), wasm)
+	return r.compileHere(experimental.WithCompilationWorkers(done, 2), wasm)
 }
 
 // checkImports refuses imports that are not granted or do not exist.

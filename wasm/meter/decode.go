@@ -59,6 +59,7 @@ type item struct {
 	code     []byte
 	refFunc  bool
 	function uint32
+	number   int64 // value of a lone i32.const, unsigned, or -1
 }
 
 type globalEntry struct {
@@ -390,11 +391,11 @@ func (m *module) readExports(r *reader) {
 // constant reads a constant expression that gives a value of type want.
 func (m *module) constant(r *reader, want valueType) item {
 	start := r.pos
-	var it item
+	it := item{number: -1}
 	var got valueType
 	switch op := r.byte(); op {
 	case opI32Const:
-		r.signed(32)
+		it.number = int64(uint32(r.signed(32)))
 		got = i32
 	case opI64Const:
 		r.signed(64)
@@ -483,7 +484,19 @@ func (m *module) readElements(r *reader) {
 		if e.mode == 0 && m.tables[e.table].of != e.of {
 			r.fail(ErrMalformed, "%s elements for a table of %s", typeName(e.of), typeName(m.tables[e.table].of))
 		}
+		if e.mode == 0 {
+			m.fits(r, "elements", e.offset, len(e.items), int64(m.tables[e.table].min))
+		}
 		m.elements = append(m.elements, e)
+	}
+}
+
+// fits refuses a segment of an upload that does not fit the table or memory it
+// goes to: such a module can never be instantiated, and wazero 1.12 panics
+// over some of them where int has 32 bits.
+func (m *module) fits(r *reader, what string, offset item, n int, size int64) {
+	if m.caps.FunctionImportsOnly && offset.number+int64(n) > size {
+		r.fail(ErrMalformed, "segment of %d %s at %d; there are %d to begin with", n, what, offset.number, size)
 	}
 }
 
@@ -522,6 +535,9 @@ func (m *module) readDatas(r *reader) {
 			d.offset = m.constant(r, i32)
 		}
 		d.bytes = r.take(r.u32())
+		if d.active {
+			m.fits(r, "bytes", d.offset, len(d.bytes), int64(m.memories[0].min)<<16)
+		}
 		if total += len(d.bytes); total > m.caps.DataBytes {
 			r.fail(ErrLimit, "%d bytes in data segments; the limit is %d", total, m.caps.DataBytes)
 		}
