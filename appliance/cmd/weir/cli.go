@@ -33,6 +33,7 @@ type commandLine struct {
 
 	Top topCmd `cmd:"" help:"Show the box as it works: streams, rates, lag, deliveries." group:"data"`
 
+	Module   moduleCmd   `cmd:"" help:"Modules: write, try, sign, upload, switch over." group:"extend"`
 	Delivery deliveryCmd `cmd:"" help:"Delivery streams: from a stream to objects and other sinks." group:"extend"`
 
 	Verify  verifyCmd  `cmd:"" help:"Read everything, check every checksum, and prove that no record is missing." group:"offline"`
