@@ -294,7 +294,10 @@ func (w *worker) commit(ctx context.Context) error {
 	w.judge()
 	now := w.e.o.Now()
 	renew := now.After(time.UnixMilli(w.lease.UntilMS).Add(-w.e.o.Lease * 2 / 3))
-	if w.group.empty() && len(w.state.dirty) == 0 && w.at == w.stored && !renew {
+	// A tick that did nothing is not worth a write.
+	changed := w.at
+	changed.TickMS = w.stored.TickMS
+	if w.group.empty() && len(w.state.dirty) == 0 && changed == w.stored && !renew {
 		return nil
 	}
 	next := w.at

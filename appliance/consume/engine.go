@@ -23,7 +23,8 @@ type Options struct {
 	Modules *module.Catalog
 	// Slots is how many modules run at the same moment. Default GOMAXPROCS.
 	Slots int
-	// Lease is how long a shard stays leased without a renewal. Default 10 s.
+	// Lease is how long a shard stays leased without a renewal; a third of it
+	// passes between renewals of an idle shard, each a small write. Default 5 min.
 	Lease time.Duration
 	// Poll is how often streams are looked at for new shards. Default 500 ms.
 	Poll   time.Duration
@@ -53,7 +54,7 @@ func New(o Options) *Engine {
 		o.Slots = runtime.GOMAXPROCS(0)
 	}
 	if o.Lease <= 0 {
-		o.Lease = 10 * time.Second
+		o.Lease = 5 * time.Minute
 	}
 	if o.Poll <= 0 {
 		o.Poll = 500 * time.Millisecond

@@ -102,6 +102,9 @@ func (w *worker) run(ctx context.Context) {
 			continue
 		case errors.Is(err, storage.ErrClosed), errors.Is(err, storage.ErrStreamNotFound), errors.Is(err, storage.ErrShardNotFound):
 			return
+		case errors.Is(err, module.ErrNotFound), errors.Is(err, module.ErrNoVersion):
+			w.sleep(ctx, firstBackoff) // switched off: the engine is about to end this worker
+			continue
 		case errors.Is(err, errHalted):
 			w.e.o.Logger.Error("consumer halted", "consumer", w.k.consumer, "stream", w.stream.Name(), "shard", w.shardName, "error", err)
 			w.setStatus(Halted, err.Error())

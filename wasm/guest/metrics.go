@@ -68,6 +68,17 @@ func (m *Metrics) define(kind uint32, name string) abi.Code {
 	return abi.Code(len(m.mu.defs) - 1)
 }
 
+// Reset sets all metrics to 0. Their ids stay good.
+func (m *Metrics) Reset() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range m.mu.defs {
+		d := &m.mu.defs[i]
+		d.Value, d.Count, d.Sum = 0, 0, 0
+		clear(d.Buckets)
+	}
+}
+
 // Snapshot returns a copy of all metrics, in the order they were defined.
 func (m *Metrics) Snapshot() []Metric {
 	m.mu.Lock()

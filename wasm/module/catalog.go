@@ -358,9 +358,9 @@ func (c *Catalog) isClosed() bool {
 // begin after it returned use it.
 func (c *Catalog) Activate(ctx context.Context, name, version string) error {
 	return c.change(ctx, name, func(e *entry) ([]Change, error) {
-		v := e.row.version(version)
-		if v == nil {
-			return nil, fmt.Errorf("version %q: %w", version, ErrNoVersion)
+		v, err := e.row.find(version)
+		if err != nil {
+			return nil, err
 		}
 		if e.row.Active == version {
 			return nil, nil
@@ -382,6 +382,9 @@ func (c *Catalog) Rollback(ctx context.Context, name string) error {
 }
 
 func (c *Catalog) rollback(e *entry, why string) error {
+	if len(e.row.Versions) == 0 {
+		return ErrNotFound
+	}
 	if e.row.Active == "" {
 		return fmt.Errorf("%w: none is active", ErrNoVersion)
 	}
@@ -411,13 +414,17 @@ func (c *Catalog) Deactivate(ctx context.Context, name string) error {
 // without effect. An empty version ends it.
 func (c *Catalog) Shadow(ctx context.Context, name, version string) error {
 	return c.change(ctx, name, func(e *entry) ([]Change, error) {
-		if version != "" && e.row.version(version) == nil {
-			return nil, fmt.Errorf("version %q: %w", version, ErrNoVersion)
+		if version == "" && len(e.row.Versions) > 0 {
+			e.row.Shadow = ""
+			return nil, nil
 		}
-		if version != "" && version == e.row.Active {
+		if _, err := e.row.find(version); err != nil {
+			return nil, err
+		}
+		if version == e.row.Active {
 			return nil, fmt.Errorf("version %q: %w; a shadow is compared with it", version, ErrActive)
 		}
-		if version != "" && e.versions[version].Manifest.Kind != manifest.Transform {
+		if e.versions[version].Manifest.Kind != manifest.Transform {
 			return nil, fmt.Errorf("version %q: %w: only transforms run as shadows", version, ErrKind)
 		}
 		e.row.Shadow = version
@@ -441,11 +448,10 @@ func (c *Catalog) Remove(ctx context.Context, name, version string) error {
 			clear(e.versions)
 			return changes, nil
 		}
-		v := e.row.version(version)
-		switch {
-		case v == nil:
-			return nil, fmt.Errorf("version %q: %w", version, ErrNoVersion)
-		case e.row.Active == version:
+		if _, err := e.row.find(version); err != nil {
+			return nil, err
+		}
+		if e.row.Active == version {
 			return nil, fmt.Errorf("version %q: %w", version, ErrActive)
 		}
 		return c.dropVersion(e, version), nil

@@ -16,6 +16,7 @@ package module
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/weirhq/weir/wasm/manifest"
@@ -104,6 +105,17 @@ type VersionInfo struct {
 	Activated time.Time `json:"activated,omitzero"`
 	Failure   string    `json:"failure,omitempty"`
 	Stats     Stats     `json:"stats"`
+}
+
+// find is version with an error that says what is missing.
+func (r *row) find(v string) (*versionRow, error) {
+	if len(r.Versions) == 0 {
+		return nil, ErrNotFound
+	}
+	if found := r.version(v); found != nil {
+		return found, nil
+	}
+	return nil, fmt.Errorf("version %q: %w", v, ErrNoVersion)
 }
 
 func (r *row) version(v string) *versionRow {

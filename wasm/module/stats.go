@@ -56,6 +56,12 @@ func (c *counters) add(r *transform.Report) {
 	}
 }
 
+func (c *counters) reset() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.s = Stats{}
+}
+
 func (c *counters) snapshot() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -93,6 +99,12 @@ func (l *Log) add(at time.Time, level host.Level, text []byte) {
 	}
 	l.lines[l.next] = line
 	l.next = (l.next + 1) % logLines
+}
+
+func (l *Log) reset() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines, l.next = nil, 0
 }
 
 // Lines returns a copy of the lines kept, oldest first.

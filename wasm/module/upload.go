@@ -225,9 +225,11 @@ func (c *Catalog) insert(e *entry, v *Version, r versionRow) ([]Change, error) {
 	return changes, nil
 }
 
-// try loads a version and runs its test vectors.
+// try loads a version and runs its test vectors. What that counted and logged
+// is not kept, and nothing stays loaded.
 func (c *Catalog) try(ctx context.Context, v *Version) error {
 	results, err := v.RunVectors(ctx)
+	v.forget()
 	if err != nil {
 		return err
 	}

@@ -126,6 +126,14 @@ func (v *Version) rest() {
 	}
 }
 
+// forget makes a version as if it had never run.
+func (v *Version) forget() {
+	v.rest()
+	v.counters.reset()
+	v.metrics.Reset()
+	v.logs.reset()
+}
+
 func (v *Version) unloadLocked() {
 	if v.mu.module != nil && v.mu.users == 0 {
 		// Freeing compiled code; there is nothing to do about a failure.

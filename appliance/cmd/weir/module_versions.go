@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
@@ -21,9 +22,18 @@ func (a *app) moduleChange(name, path string, in any, sentence func(module.Info)
 	}
 	var info module.Info
 	if err := b.call(a.ctx, "POST", modulePath(name, path), in, &info); err != nil {
-		return err
+		return tryList(err)
 	}
 	return a.emit(info, func(w io.Writer) { fmt.Fprintln(w, sentence(info)) })
+}
+
+// tryList points to the list of modules when a name or version was wrong.
+func tryList(err error) error {
+	var f *fault.Error
+	if errors.As(err, &f) && f.Class == fault.Usage && f.Try == "" {
+		f.Try = "weir module list"
+	}
+	return err
 }
 
 type moduleActivateCmd struct {
@@ -200,7 +210,7 @@ func (c *moduleStatsCmd) Run(a *app) error {
 		Consumers []consume.ShardStatus `json:"consumers,omitempty"`
 	}{}
 	if err := b.call(a.ctx, "GET", modulePath(c.Name, ""), nil, &out.Info); err != nil {
-		return err
+		return tryList(err)
 	}
 	var all admin.Consumers
 	if err := b.call(a.ctx, "GET", "consumers", nil, &all); err != nil {
@@ -232,7 +242,7 @@ func printVersion(w io.Writer, m *module.Info, v *module.VersionInfo) {
 	if s.Batches > 0 || s.Errors > 0 {
 		fmt.Fprintf(w, "  since the start of the box: %s records in %s batches, %s out, %s dropped, %s failed\n", count(s.Records), count(s.Batches), count(s.Outputs), count(s.Dropped), count(s.Failed))
 		if s.Records > 0 {
-			fmt.Fprintf(w, "  %.0f ns and %s fuel a record, largest instance %s, %s lost, %s\n", s.WallSeconds*1e9/float64(s.Records), count(s.Fuel/s.Records), size(s.MemoryBytes), plural(int(s.Aborts), "instance"), plural(int(s.Retries), "retry"))
+			fmt.Fprintf(w, "  %.0f ns and %s fuel a record, largest instance %s, %s lost, %s retries\n", s.WallSeconds*1e9/float64(s.Records), count(s.Fuel/s.Records), size(s.MemoryBytes), plural(int(s.Aborts), "instance"), count(s.Retries))
 		}
 	}
 	if s.LastError != "" {
@@ -290,7 +300,7 @@ func (c *moduleLogsCmd) Run(a *app) error {
 	}
 	var out admin.ModuleLogs
 	if err := b.call(a.ctx, "GET", path, nil, &out); err != nil {
-		return err
+		return tryList(err)
 	}
 	out.Lines = out.Lines[max(0, len(out.Lines)-c.Lines):]
 	return a.emit(out, func(w io.Writer) {

@@ -86,6 +86,13 @@ EXPORT(weir_process) i64 weir_process(u32 ptr, u32 len) {
     case 'E': code = emit_chunk(a.p, a.n); break;
     case 'H': for (u32 x = 0; x < b.n; x++) if (b.p[x] == '~') b.p[x] = '\n'; else if (b.p[x] == '+') b.p[x] = ' ';
       code = http_call(b.p, b.n, buf, (u32)num(args[1]), &cell); n = code > 0 ? (u32)cell : 0; break;
+    case 'P': /* a buffer that is too small, then the response that was kept */
+      code = http_call(a.p, a.n, buf, 3, &cell);
+      if (code == -2) code = http_call(0, 0, buf, sizeof buf, &cell);
+      n = code > 0 ? (u32)cell : 0; break;
+    case 'Z': http_enqueue(a.p, a.n); code = http_enqueue(a.p, a.n); break;
+    case 'q': code = http_enqueue(a.p, a.n); break;
+    case 'w': code = http_call(a.p, a.n, b.p, b.n, &cell); break;
     case 'Q': for (u32 x = 0; x < a.n; x++) if (a.p[x] == '~') a.p[x] = '\n'; else if (a.p[x] == '+') a.p[x] = ' ';
       code = http_enqueue(a.p, a.n); break;
     }
