@@ -12,6 +12,7 @@ import (
 
 	"github.com/weirhq/weir/appliance/admin"
 	"github.com/weirhq/weir/appliance/fault"
+	"github.com/weirhq/weir/appliance/remote"
 	"github.com/weirhq/weir/wasm/module"
 )
 
@@ -39,7 +40,7 @@ func (c *modulePushCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	info, err := b.upload(a, wasm, text, sig)
+	info, err := upload(a, b, wasm, text, sig)
 	if err != nil {
 		return err
 	}
@@ -51,7 +52,7 @@ func (c *modulePushCmd) Run(a *app) error {
 		then, path = "running as a shadow of "+info.Active, "/shadow"
 	}
 	if path != "" {
-		if err := b.call(a.ctx, "POST", modulePath(m.Name, path), admin.ModuleVersion{Version: m.Version}, &info); err != nil {
+		if err := b.Call(a.ctx, "POST", modulePath(m.Name, path), admin.ModuleVersion{Version: m.Version}, &info); err != nil {
 			return err
 		}
 	}
@@ -92,13 +93,13 @@ func (c *modulePushCmd) signature(p *project, wasm, text []byte) ([]byte, error)
 }
 
 // upload sends a module piece by piece, then its manifest and signature.
-func (b *box) upload(a *app, wasm, text, sig []byte) (module.Info, error) {
+func upload(a *app, b *remote.Box, wasm, text, sig []byte) (module.Info, error) {
 	digest := sha256.Sum256(wasm)
 	bar := a.progress("upload")
 	defer bar.done()
 	for n, at := 0, 0; at < len(wasm); n, at = n+1, at+module.ChunkBytes {
 		piece := wasm[at:min(at+module.ChunkBytes, len(wasm))]
-		res, err := b.send(a.ctx, "PUT", fmt.Sprintf("module-pieces/%x/%d", digest, n), "application/octet-stream", piece)
+		res, err := b.Send(a.ctx, "PUT", fmt.Sprintf("module-pieces/%x/%d", digest, n), "application/octet-stream", piece)
 		if err != nil {
 			return module.Info{}, err
 		}
@@ -107,5 +108,5 @@ func (b *box) upload(a *app, wasm, text, sig []byte) (module.Info, error) {
 	}
 	var info module.Info
 	in := admin.ModuleAddition{Digest: hex.EncodeToString(digest[:]), Size: int64(len(wasm)), Manifest: string(bytes.Clone(text)), Signature: sig}
-	return info, b.call(a.ctx, "POST", "modules", in, &info)
+	return info, b.Call(a.ctx, "POST", "modules", in, &info)
 }

@@ -173,22 +173,22 @@ func (c *moduleTestCmd) replay(a *app, b *wasmguest.Batch) error {
 		at := time.Now().Add(-d)
 		from.ShardIteratorType, from.Timestamp = types.ShardIteratorTypeAtTimestamp, &at
 	}
-	client := bx.kinesis()
+	client := bx.Kinesis()
 	shards, err := client.ListShards(a.ctx, &kinesis.ListShardsInput{StreamName: &c.Stream})
 	if err != nil {
-		return bx.explainSDK(err)
+		return bx.Explain(err)
 	}
 	for i := range shards.Shards {
 		from.ShardId = shards.Shards[i].ShardId
 		it, err := client.GetShardIterator(a.ctx, &from)
 		if err != nil {
-			return bx.explainSDK(err)
+			return bx.Explain(err)
 		}
 		for next := it.ShardIterator; next != nil && len(b.Records) < c.Limit; {
 			limit := int32(min(c.Limit-len(b.Records), 10000))
 			res, err := client.GetRecords(a.ctx, &kinesis.GetRecordsInput{ShardIterator: next, Limit: &limit})
 			if err != nil {
-				return bx.explainSDK(err)
+				return bx.Explain(err)
 			}
 			for _, r := range res.Records {
 				b.Records = append(b.Records, wasmguest.Record{

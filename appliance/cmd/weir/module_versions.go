@@ -11,6 +11,7 @@ import (
 	"github.com/weirhq/weir/appliance/admin"
 	"github.com/weirhq/weir/appliance/consume"
 	"github.com/weirhq/weir/appliance/fault"
+	"github.com/weirhq/weir/appliance/remote"
 	"github.com/weirhq/weir/wasm/module"
 )
 
@@ -21,7 +22,7 @@ func (a *app) moduleChange(name, path string, in any, sentence func(module.Info)
 		return err
 	}
 	var info module.Info
-	if err := b.call(a.ctx, "POST", modulePath(name, path), in, &info); err != nil {
+	if err := b.Call(a.ctx, "POST", modulePath(name, path), in, &info); err != nil {
 		return tryList(err)
 	}
 	return a.emit(info, func(w io.Writer) { fmt.Fprintln(w, sentence(info)) })
@@ -121,11 +122,11 @@ func (c *moduleRmCmd) Run(a *app) error {
 		return err
 	}
 	var info module.Info
-	if err := b.call(a.ctx, "POST", modulePath(c.Name, "/remove"), admin.ModuleVersion{Version: c.Version}, &info); err != nil {
+	if err := b.Call(a.ctx, "POST", modulePath(c.Name, "/remove"), admin.ModuleVersion{Version: c.Version}, &info); err != nil {
 		return err
 	}
 	if c.State {
-		if err := b.forget(a, c.Name); err != nil {
+		if err := forget(a, b, c.Name); err != nil {
 			return err
 		}
 	}
@@ -133,9 +134,9 @@ func (c *moduleRmCmd) Run(a *app) error {
 }
 
 // forget deletes a consumer's state as soon as its workers have stopped.
-func (b *box) forget(a *app, name string) error {
+func forget(a *app, b *remote.Box, name string) error {
 	for deadline := time.Now().Add(30 * time.Second); ; {
-		err := b.call(a.ctx, "POST", modulePath(name, "/forget"), nil, nil)
+		err := b.Call(a.ctx, "POST", modulePath(name, "/forget"), nil, nil)
 		if err == nil || time.Now().After(deadline) || !strings.Contains(err.Error(), consume.ErrActive.Error()) {
 			return err
 		}
@@ -155,7 +156,7 @@ func (c *moduleListCmd) Run(a *app) error {
 		return err
 	}
 	var out admin.Modules
-	if err := b.call(a.ctx, "GET", "modules", nil, &out); err != nil {
+	if err := b.Call(a.ctx, "GET", "modules", nil, &out); err != nil {
 		return err
 	}
 	return a.emit(out, func(w io.Writer) {
@@ -209,11 +210,11 @@ func (c *moduleStatsCmd) Run(a *app) error {
 		module.Info
 		Consumers []consume.ShardStatus `json:"consumers,omitempty"`
 	}{}
-	if err := b.call(a.ctx, "GET", modulePath(c.Name, ""), nil, &out.Info); err != nil {
+	if err := b.Call(a.ctx, "GET", modulePath(c.Name, ""), nil, &out.Info); err != nil {
 		return tryList(err)
 	}
 	var all admin.Consumers
-	if err := b.call(a.ctx, "GET", "consumers", nil, &all); err != nil {
+	if err := b.Call(a.ctx, "GET", "consumers", nil, &all); err != nil {
 		return err
 	}
 	for _, s := range all.Consumers {
@@ -299,7 +300,7 @@ func (c *moduleLogsCmd) Run(a *app) error {
 		path += "?version=" + url.QueryEscape(c.Version)
 	}
 	var out admin.ModuleLogs
-	if err := b.call(a.ctx, "GET", path, nil, &out); err != nil {
+	if err := b.Call(a.ctx, "GET", path, nil, &out); err != nil {
 		return tryList(err)
 	}
 	out.Lines = out.Lines[max(0, len(out.Lines)-c.Lines):]
