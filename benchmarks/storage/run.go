@@ -22,8 +22,15 @@ func Run(ctx context.Context, o report.Options, r *report.Report) error {
 		name string
 		fn   func(context.Context, report.Options, *report.Report, []sample) error
 	}{
-		{"groups", measureGroups}, {"shards", measureShards}, {"modelled eMMC", measureEMMC}, {"retention", measureRetention},
-		{"replay", measureReplay}, {"tail", measureTail}, {"block split", measureSplit}, {"memory and open", measureProcesses}, {"stored size", measureStored},
+		{"groups", measureGroups},
+		{"shards", measureShards},
+		{"modelled eMMC", measureEMMC},
+		{"retention", measureRetention},
+		{"replay", measureReplay},
+		{"tail", measureTail},
+		{"block split", measureSplit},
+		{"memory and open", measureProcesses},
+		{"stored size", measureStored},
 	} {
 		if err := ctx.Err(); err != nil {
 			return err
