@@ -1,0 +1,145 @@
+package keyspace
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"math/rand/v2"
+	"reflect"
+	"testing"
+)
+
+func TestGoldenKeys(t *testing.T) {
+	for want, got := range map[string][]byte{
+		"12000000050000000700000000000003e8": DataKey{Lane: 2, Epoch: 5, Shard: 7, Last: 1000}.Append(nil),
+		"0101":                               Meta(KindStore),
+		"010200000009":                       Meta(KindStream, 9),
+		"01030000000900000001":               Meta(KindShard, 9, 1),
+		"0105000000090000000000000400":       MetaIndex(KindJump, 9, 1024),
+		"01060000000103":                     MetaEpoch(1, 3),
+		"01426b6579":                         AppendTableKey(nil, TableCheckpoint, []byte("key")),
+		"11":                                 LaneStart(1),
+		"110000000200000003":                 ShardStart(1, 2, 3),
+		"0143":                               AppendPrefixEnd(nil, []byte{0x01, 0x42, 0xff, 0xff}),
+	} {
+		if hex.EncodeToString(got) != want {
+			t.Errorf("got %x, want %s", got, want)
+		}
+	}
+}
+
+func TestGoldenRows(t *testing.T) {
+	for want, got := range map[string][]byte{
+		"00040000000000000100000000000000":                                                 JumpRow{Last: 1024, TimeMS: 1}.Encode(),
+		"050000000000000004000000000000000300000000000000020000000000000001":               LossRow{5, 4, 3, 2, LossDropped}.Encode(),
+		"0102e807e907010703020a0bea0700":                                                   EpochRow{2, 1000, 1001, []EpochRun{{7, 3, 2, 10, 11, 1002, 0}}}.Encode(),
+		"01000000000000000200000000000000030000000000000004000000000000000500000000000000": LedgerRow{1, 2, 3, 4, 5}.Encode(),
+	} {
+		if hex.EncodeToString(got) != want {
+			t.Errorf("got %x, want %s", got, want)
+		}
+	}
+}
+
+// TestDataKeysSortByLaneEpochShardAndIndex relies on bytes.Compare being the
+// database's order.
+func TestDataKeysSortByLaneEpochShardAndIndex(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	key := func() DataKey {
+		return DataKey{uint8(rng.IntN(3)), rng.Uint32N(3), rng.Uint32N(3), rng.Uint64N(1 << 40)}
+	}
+	less := func(a, b DataKey) bool {
+		switch {
+		case a.Lane != b.Lane:
+			return a.Lane < b.Lane
+		case a.Epoch != b.Epoch:
+			return a.Epoch < b.Epoch
+		case a.Shard != b.Shard:
+			return a.Shard < b.Shard
+		}
+		return a.Last < b.Last
+	}
+	for range 1000 {
+		a, b := key(), key()
+		if less(a, b) != (bytes.Compare(a.Append(nil), b.Append(nil)) < 0) {
+			t.Fatalf("%+v and %+v", a, b)
+		}
+	}
+}
+
+func TestTableNamesAreUniqueAndParse(t *testing.T) {
+	seen := map[string]bool{}
+	for table := Table(1); table <= MaxTable; table++ {
+		name := table.String()
+		if got, ok := ParseTable(name); !ok || got != table || seen[name] || name == "" {
+			t.Errorf("table %d is named %q", table, name)
+		}
+		seen[name] = true
+	}
+}
+
+func FuzzParseDataKey(f *testing.F) {
+	f.Add(DataKey{Lane: 2, Epoch: 5, Shard: 7, Last: 1000}.Append(nil))
+	f.Add([]byte{0x10})
+	f.Fuzz(func(t *testing.T, in []byte) {
+		k, err := ParseDataKey(in)
+		if err != nil {
+			if !errors.Is(err, ErrKey) {
+				t.Fatal(err)
+			}
+			return
+		}
+		if !bytes.Equal(k.Append(nil), in) {
+			t.Fatalf("%x parsed as %+v", in, k)
+		}
+	})
+}
+
+func FuzzParseMeta(f *testing.F) {
+	f.Add(Meta(KindShard, 9, 1))
+	f.Add(MetaIndex(KindLoss, 9, 1024))
+	f.Add(MetaEpoch(1, 3))
+	f.Add(AppendTableKey(nil, TableCheckpoint, []byte("key")))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		k, err := ParseMeta(in)
+		if err != nil {
+			return
+		}
+		var again []byte
+		switch {
+		case k.Table != 0:
+			again = AppendTableKey(nil, k.Table, k.Rest)
+		case k.Kind == KindStore:
+			again = Meta(k.Kind)
+		case k.Kind == KindShard:
+			again = Meta(k.Kind, k.ID, k.Shard)
+		case k.Kind == KindJump || k.Kind == KindLoss:
+			again = MetaIndex(k.Kind, k.ID, k.Index)
+		case k.Kind == KindEpoch:
+			again = MetaEpoch(k.ID, k.Lane)
+		default:
+			again = Meta(k.Kind, k.ID)
+		}
+		if !bytes.Equal(again, in) {
+			t.Fatalf("%x parsed as %+v", in, k)
+		}
+	})
+}
+
+func FuzzDecodeEpoch(f *testing.F) {
+	f.Add(EpochRow{2, 1000, 1001, []EpochRun{{7, 3, 2, 10, 11, 1002, 0}}}.Encode())
+	f.Add([]byte{1, 0, 0, 0, 0})
+	f.Fuzz(func(t *testing.T, in []byte) {
+		r, err := DecodeEpoch(in)
+		if err != nil {
+			return
+		}
+		again, err := DecodeEpoch(r.Encode())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.StartMS >= 0 && r.EndMS >= 0 && len(r.Runs) == 0 && !reflect.DeepEqual(r, again) {
+			t.Fatalf("%+v and %+v", r, again)
+		}
+	})
+}
