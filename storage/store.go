@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -120,9 +121,25 @@ func (s *Store) openDir() error {
 		return fmt.Errorf("%w: %w", ErrLocked, err)
 	}
 	s.lock = lock
-	if err := checkFormat(fs, s.dir); err != nil {
+	if err := errors.Join(checkFormat(fs, s.dir), removeLeftOver(fs, s.dir)); err != nil {
 		_ = lock.Close()
 		return err
+	}
+	return nil
+}
+
+// removeLeftOver removes tables that were on their way into the database.
+func removeLeftOver(fs vfs.FS, dir string) error {
+	names, err := fs.List(dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if strings.HasSuffix(name, ".sst") && (strings.HasPrefix(name, "thin-") || strings.HasPrefix(name, "repair-")) {
+			if err := removeIfThere(fs, fs.PathJoin(dir, name)); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
