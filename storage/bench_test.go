@@ -3,6 +3,7 @@ package storage
 import (
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -45,7 +46,8 @@ func BenchmarkAppend(b *testing.B) {
 			var left atomic.Int64
 			left.Store(int64(b.N))
 			var bytes atomic.Int64
-			b.ReportAllocs()
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
 			b.ResetTimer()
 			var wg sync.WaitGroup
 			for p := range c.producers {
@@ -79,11 +81,13 @@ func BenchmarkAppend(b *testing.B) {
 			}
 			wg.Wait()
 			b.StopTimer()
+			runtime.ReadMemStats(&after)
 			m := s.Metrics()
 			n := float64(bytes.Load())
 			b.SetBytes(bytes.Load() / int64(b.N))
 			b.ReportMetric(float64(m.BytesWAL+m.BytesFlushed+m.BytesCompacted)/n, "flash/byte")
 			b.ReportMetric(float64(m.BytesCompacted)/float64(max(m.BytesFlushed, 1)), "compacted/flushed")
+			b.ReportMetric(float64(after.Mallocs-before.Mallocs)/float64(b.N), "allocs/record")
 			b.ReportMetric(float64(m.Records)/float64(m.Groups), "records/sync")
 		})
 	}
