@@ -61,10 +61,9 @@ func BenchmarkGuest(b *testing.B) {
 // the operators executed, is the same on every run and machine: tune by it.
 func BenchmarkMetered(b *testing.B) {
 	eachGuest(b, func(b *testing.B, language, example, config string, records []Record) {
-		rt := boxRuntime(b, false)
 		m := boxed(readManifest(b, example))
 		m.Config = []byte(config)
-		mod := compile(b, rt, m, language, example)
+		mod := openBox(b, false).compile(b, m, language, example)
 		g := guest.New(guest.Options{Manifest: m, Limits: m.Limits})
 		inst, err := mod.Instantiate(b.Context(), g.InstanceOptions())
 		if err != nil {
@@ -90,7 +89,7 @@ func BenchmarkTransform(b *testing.B) {
 	eachGuest(b, func(b *testing.B, language, example, config string, records []Record) {
 		m := boxed(readManifest(b, example))
 		m.Config = []byte(config)
-		tr := openTransform(b, boxRuntime(b, false), m, language, example)
+		tr := openTransform(b, openBox(b, false), m, language, example)
 		batch := &transform.Batch{Stream: "s", TimeMS: 1, Records: boxRecords(records)}
 		loop(b, len(records), func() error {
 			return tr.Process(b.Context(), batch, func(*transform.Output) error { return nil })
@@ -147,8 +146,7 @@ func boxRecords(records []Record) []guest.Record {
 func BenchmarkInstantiate(b *testing.B) {
 	for _, language := range languages {
 		b.Run("language="+language, func(b *testing.B) {
-			rt := boxRuntime(b, false)
-			mod := compile(b, rt, boxed(readManifest(b, "filter")), language, "filter")
+			mod := openBox(b, false).compile(b, boxed(readManifest(b, "filter")), language, "filter")
 			var memory int64
 			for b.Loop() {
 				inst, err := mod.Instantiate(b.Context(), host.InstanceOptions{})

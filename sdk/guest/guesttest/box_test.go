@@ -13,21 +13,45 @@ import (
 	"github.com/weirhq/weir/wasm/host"
 	"github.com/weirhq/weir/wasm/manifest"
 	"github.com/weirhq/weir/wasm/transform"
-	"github.com/weirhq/weir/wasm/wasmtest"
 )
 
-// boxRuntime runs guests as the box does: validated, metered, limited.
-func boxRuntime(t testing.TB, interpreter bool) *host.Runtime {
-	return wasmtest.Runtime(t, host.Options{Interpreter: interpreter, InterpretedModuleBytes: 4 << 20})
+// box runs guests as the box does: validated, metered, limited. It is made once for
+// each engine, so that each module is compiled once.
+type box struct {
+	rt      *host.Runtime
+	modules map[string]*host.Module
 }
 
-func compile(t testing.TB, rt *host.Runtime, m *manifest.Manifest, language, example string) *host.Module {
+var boxes = [2]*box{}
+
+func openBox(t testing.TB, interpreter bool) *box {
 	t.Helper()
-	mod, err := rt.Compile(t.Context(), dist(t, language, example), host.CompileOptions{Grant: guest.Grant(m)})
-	if err != nil {
-		t.Fatalf("%s/%s: %v", language, example, err)
+	i := 0
+	if interpreter {
+		i = 1
 	}
-	return mod
+	if boxes[i] == nil {
+		o := host.Options{Interpreter: interpreter, InterpretedModuleBytes: 4 << 20, Imports: guest.Imports()}
+		rt, err := host.New(context.Background(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		boxes[i] = &box{rt: rt, modules: map[string]*host.Module{}}
+	}
+	return boxes[i]
+}
+
+func (b *box) compile(t testing.TB, m *manifest.Manifest, language, example string) *host.Module {
+	t.Helper()
+	name := language + "/" + example
+	if b.modules[name] == nil {
+		mod, err := b.rt.Compile(context.Background(), dist(t, language, example), host.CompileOptions{Grant: guest.Grant(m)})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		b.modules[name] = mod
+	}
+	return b.modules[name]
 }
 
 // boxed makes the limits those of a slow machine: the interpreter is up to 60
@@ -38,11 +62,23 @@ func boxed(m *manifest.Manifest) *manifest.Manifest {
 	return &b
 }
 
-func openTransform(t testing.TB, rt *host.Runtime, m *manifest.Manifest, language, example string) *transform.Transform {
-	mod := compile(t, rt, m, language, example)
+// openTransform opens a transform, which owns its module. The box keeps another, so
+// that wazero has the code already.
+func openTransform(t testing.TB, b *box, m *manifest.Manifest, language, example string) *transform.Transform {
+	t.Helper()
+	digest := b.compile(t, m, language, example).Digest()
 	tr := transform.New(transform.Options{
-		Manifest: m, Digest: mod.Digest(), Instances: 1,
-		Load: func(_ context.Context, n int) (transform.Engines, error) {
+		Manifest: m, Digest: digest, Instances: 1,
+		Observe: func(r transform.Report) {
+			if r.Aborts > 0 {
+				t.Errorf("%s/%s: %d instances aborted: %s", language, example, r.Aborts, r.Poison)
+			}
+		},
+		Load: func(ctx context.Context, n int) (transform.Engines, error) {
+			mod, err := b.rt.Compile(ctx, dist(t, language, example), host.CompileOptions{Grant: guest.Grant(m)})
+			if err != nil {
+				return nil, err
+			}
 			return transform.NewGuestEngines(mod, n, func() guest.Options { return guest.Options{Manifest: m, Limits: m.Limits} })
 		},
 	})
@@ -62,11 +98,11 @@ func inputs(v *manifest.Vector) []guest.Record {
 // machinery: metering, limits, instance pool, the contract of wasm/transform.
 func TestTransformsKeepTheirVectorsOnTheBox(t *testing.T) {
 	for _, interpreter := range []bool{false, true} {
-		rt := boxRuntime(t, interpreter)
+		b := openBox(t, interpreter)
 		for _, example := range []string{"filter", "rename", "router"} {
 			m := boxed(readManifest(t, example))
 			for _, language := range languages {
-				tr := openTransform(t, rt, m, language, example)
+				tr := openTransform(t, b, m, language, example)
 				for i := range m.Tests {
 					v := &m.Tests[i]
 					got := make([]Outcome, len(v.Records))
@@ -84,7 +120,6 @@ func TestTransformsKeepTheirVectorsOnTheBox(t *testing.T) {
 						}
 					}
 				}
-				tr.Close()
 			}
 		}
 	}
@@ -150,11 +185,11 @@ func (s mapState) Scan(prefix, after []byte, limit int, fn func(key, value []byt
 // state in memory.
 func TestConsumersKeepTheirVectorsOnTheBox(t *testing.T) {
 	for _, interpreter := range []bool{false, true} {
-		rt := boxRuntime(t, interpreter)
+		b := openBox(t, interpreter)
 		for _, example := range []string{"downsample", "anomaly"} {
 			m := boxed(readManifest(t, example))
 			for _, language := range languages {
-				mod := compile(t, rt, m, language, example)
+				mod := b.compile(t, m, language, example)
 				for i := range m.Tests {
 					if err := runConsumer(t.Context(), mod, m, &m.Tests[i]); err != nil {
 						t.Errorf("%s/%s interpreter=%v: %s: %v", language, example, interpreter, m.Tests[i].Name, err)
@@ -235,7 +270,7 @@ func readOutputs(res *abi.Result, first, count int, in []guest.Record) []Output 
 // TestImportsAreWhatTheExampleUses shows that a linker leaves out what a module
 // doesn't call, so that its imports say what it asks for.
 func TestImportsAreWhatTheExampleUses(t *testing.T) {
-	rt := boxRuntime(t, false)
+	b := openBox(t, false)
 	want := map[string][]string{
 		"filter": nil, "rename": nil, "router": nil,
 		"anomaly": {"weir_state"}, "downsample": {"weir_metric", "weir_state"},
@@ -244,7 +279,7 @@ func TestImportsAreWhatTheExampleUses(t *testing.T) {
 		m := readManifest(t, example)
 		for _, language := range languages {
 			seen := map[string]bool{}
-			for _, i := range compile(t, rt, m, language, example).Imports() {
+			for _, i := range b.compile(t, m, language, example).Imports() {
 				// every module may log, and Go and AssemblyScript do when they panic or abort
 				if strings.HasPrefix(i.Module, "weir_") && i.Module != "weir_log" {
 					seen[i.Module] = true
@@ -266,12 +301,12 @@ func TestImportsAreWhatTheExampleUses(t *testing.T) {
 // 200 bytes, under the limits of the manifests as they are: nobody should have to
 // raise a limit to run an example.
 func TestFullBatchesFitDefaultLimits(t *testing.T) {
-	rt := boxRuntime(t, false)
+	b := openBox(t, false)
 	for _, w := range workloads {
 		m := readManifest(t, w.example)
 		m.Config = []byte(w.config)
 		for _, language := range languages {
-			tr := openTransform(t, rt, m, language, w.example)
+			tr := openTransform(t, b, m, language, w.example)
 			batch := &transform.Batch{Stream: "s", TimeMS: 1, Records: boxRecords(sensorRecords(500))}
 			err := tr.Process(t.Context(), batch, func(o *transform.Output) error {
 				if o.Status == transform.ProcessingFailed {

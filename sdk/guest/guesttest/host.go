@@ -2,6 +2,7 @@ package guesttest
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -26,7 +27,9 @@ type Record struct {
 // shows that a guest keeps to ABI.md by itself, and gives benchmarks their base.
 // It keeps state, metrics and log lines in memory for a test to read.
 type Host struct {
-	rt      wazero.Runtime
+	rt       wazero.Runtime
+	compiled map[[sha256.Size]byte]wazero.CompiledModule
+
 	State   map[string]string
 	Metrics map[string]float64
 	Log     []string
@@ -63,7 +66,7 @@ func NewHost(ctx context.Context, interpreter bool) (*Host, error) {
 	if interpreter {
 		cfg = wazero.NewRuntimeConfigInterpreter()
 	}
-	h := &Host{rt: wazero.NewRuntimeWithConfig(ctx, cfg)}
+	h := &Host{rt: wazero.NewRuntimeWithConfig(ctx, cfg), compiled: map[[sha256.Size]byte]wazero.CompiledModule{}}
 	h.Reset()
 	if _, err := wasi_snapshot_preview1.Instantiate(ctx, h.rt); err != nil {
 		return nil, fmt.Errorf("instantiate wasi: %w", err)
@@ -126,10 +129,9 @@ type Guest struct {
 	batches                  uint64
 }
 
-// Instantiate compiles and starts a guest and configures it, when config isn't
-// empty. Each instance is configured once, as on the box.
+// Instantiate starts a guest and configures it, when config isn't empty. Each instance is configured once, as on the box.
 func (h *Host) Instantiate(ctx context.Context, wasm []byte, config string) (*Guest, error) {
-	compiled, err := h.rt.CompileModule(ctx, wasm)
+	compiled, err := h.compile(ctx, wasm)
 	if err != nil {
 		return nil, fmt.Errorf("compile: %w", err)
 	}
@@ -150,6 +152,20 @@ func (h *Host) Instantiate(ctx context.Context, wasm []byte, config string) (*Gu
 		}
 	}
 	return g, nil
+}
+
+// compile compiles a module the first time it is seen: a Go module takes seconds.
+func (h *Host) compile(ctx context.Context, wasm []byte) (wazero.CompiledModule, error) {
+	digest := sha256.Sum256(wasm)
+	if compiled, ok := h.compiled[digest]; ok {
+		return compiled, nil
+	}
+	compiled, err := h.rt.CompileModule(ctx, wasm)
+	if err != nil {
+		return nil, err
+	}
+	h.compiled[digest] = compiled
+	return compiled, nil
 }
 
 // Close ends the instance.

@@ -25,7 +25,13 @@ func TestMain(m *testing.M) {
 		fmt.Fprintf(os.Stderr, "build examples: %v\nTry: sdk/guest/install.sh\n", err)
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	for _, h := range hosts {
+		if h != nil {
+			_ = h.Close(context.Background())
+		}
+	}
+	os.Exit(code)
 }
 
 // dist returns a built example.
@@ -51,15 +57,21 @@ func readManifest(t testing.TB, example string) *manifest.Manifest {
 	return m
 }
 
+// hosts are made once, so that each module is compiled once for each engine.
+var hosts = [2]*Host{}
+
 func engines(t *testing.T, run func(t *testing.T, h *Host)) {
-	for name, interpreter := range map[string]bool{"compiler": false, "interpreter": true} {
+	for i, name := range []string{"compiler", "interpreter"} {
 		t.Run(name, func(t *testing.T) {
-			h, err := NewHost(t.Context(), interpreter)
-			if err != nil {
-				t.Fatal(err)
+			if hosts[i] == nil {
+				h, err := NewHost(context.Background(), name == "interpreter")
+				if err != nil {
+					t.Fatal(err)
+				}
+				hosts[i] = h
 			}
-			defer h.Close(context.Background())
-			run(t, h)
+			hosts[i].Reset()
+			run(t, hosts[i])
 		})
 	}
 }
