@@ -25,6 +25,7 @@ type commandLine struct {
 
 	Serve  serveCmd  `cmd:"" help:"Run the box: one port for everything." group:"run"`
 	Demo   demoCmd   `cmd:"" help:"See it work: this machine's sensors through the whole path." group:"run"`
+	Check  checkCmd  `cmd:"" help:"Validate the configuration and try every sink." group:"run"`
 	Doctor doctorCmd `cmd:"" help:"Look at the machine, the configuration and the box, and say what is wrong." group:"run"`
 
 	Stream streamCmd `cmd:"" help:"Make, list, describe, reshard and delete streams." group:"data"`

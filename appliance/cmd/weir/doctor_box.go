@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/weirhq/weir/appliance/admin"
 )
 
 // noBox is what the checks of a running box say when there is none.
@@ -78,6 +80,72 @@ func checkStreams(_ context.Context, p *patient) []finding {
 	}
 	if out == nil {
 		out = append(out, ok("%s", plural(len(p.status.Streams), "stream")))
+	}
+	return out
+}
+
+func checkModules(_ context.Context, p *patient) []finding {
+	if p.status == nil {
+		return noBox()
+	}
+	var out []finding
+	for _, m := range p.status.Modules {
+		for _, v := range m.Versions {
+			switch {
+			case v.Version == m.Active && v.Stats.LastError != "":
+				out = append(out, warn("weir module logs "+m.Name, "%s %s: %s records failed, last: %s", m.Name, v.Version, count(v.Stats.Failed), v.Stats.LastError))
+			case v.Failure != "":
+				out = append(out, warn("weir module logs "+m.Name, "%s %s was rolled back: %s", m.Name, v.Version, v.Failure))
+			}
+		}
+	}
+	if out == nil {
+		out = append(out, ok("%s", plural(len(p.status.Modules), "module")))
+	}
+	return out
+}
+
+func checkDeliveries(_ context.Context, p *patient) []finding {
+	if p.status == nil {
+		return noBox()
+	}
+	var out []finding
+	for i := range p.status.Deliveries {
+		d := &p.status.Deliveries[i]
+		lag := fmt.Sprintf("%s: %s records wait, the oldest for %s", d.Name, count(d.LagRecords), seconds(d.OldestAge))
+		switch {
+		case d.Circuit == "open":
+			out = append(out, bad("weir delivery test "+d.Name, "%s; its sink fails", lag))
+		case d.Lost > 0:
+			out = append(out, bad("a longer retention of its stream", "%s; %s were lost to retention before they were delivered", lag, count(d.Lost)))
+		case d.Failed > 0:
+			out = append(out, warn("weir delivery redrive "+d.Name, "%s; %s failed and are kept", lag, count(d.Failed)))
+		default:
+			out = append(out, ok("%s", lag))
+		}
+	}
+	if out == nil {
+		out = append(out, ok("there are none"))
+	}
+	return out
+}
+
+func checkSinks(ctx context.Context, p *patient) []finding {
+	if p.box == nil {
+		return noBox()
+	}
+	var out []finding
+	for i := range p.status.Deliveries {
+		name := p.status.Deliveries[i].Name
+		var probed admin.Probed
+		if err := p.box.Call(ctx, "POST", deliveryPath(name, "/test"), nil, &probed); err != nil {
+			out = append(out, bad("weir delivery describe "+name, "%s: %v", name, err))
+		} else {
+			out = append(out, ok("%s: reached, written and removed; guarantees %s", name, probed.Guarantees["sink"]))
+		}
+	}
+	if out == nil {
+		out = append(out, ok("there are none"))
 	}
 	return out
 }

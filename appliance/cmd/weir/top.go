@@ -74,4 +74,24 @@ func printTop(w io.Writer, before, now *admin.Status) {
 		t.add(s.Name, count(s.OpenShards), rate, count(s.Records), size(s.StoredBytes), ago(s.LastArrival, now.Now))
 	}
 	t.write(w)
+	if len(now.Deliveries) == 0 {
+		return
+	}
+	fmt.Fprintln(w)
+	t = newTable("DELIVERY", "LAG ", "OLDEST ", "DONE IN ", "OBJECTS ", "RECORDS ", "SENT ", "STATE")
+	for i := range now.Deliveries {
+		d := &now.Deliveries[i]
+		finish, state := "-", d.Circuit
+		if d.LagRecords > 0 && !d.Finish.IsZero() {
+			finish = span(d.Finish.Sub(now.Now))
+		}
+		if state == "closed" {
+			state = "running"
+		}
+		if d.Waiting != "" {
+			state = d.Waiting
+		}
+		t.add(d.Name, count(d.LagRecords), seconds(d.OldestAge), finish, count(d.Objects), count(d.Records), size(d.Stored), state)
+	}
+	t.write(w)
 }

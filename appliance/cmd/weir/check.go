@@ -1,0 +1,148 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/weirhq/weir/appliance/admin"
+	"github.com/weirhq/weir/appliance/config"
+	"github.com/weirhq/weir/appliance/delivery"
+	"github.com/weirhq/weir/appliance/fault"
+	"github.com/weirhq/weir/appliance/sink"
+)
+
+type checkCmd struct {
+	Sinks bool `help:"Try every sink: write a probe, read it, remove it." default:"true" negatable:""`
+}
+
+// checked is one thing that check tried.
+type checked struct {
+	What   string `json:"what"`
+	OK     bool   `json:"ok"`
+	Found  string `json:"found"`
+	Reason string `json:"reason,omitempty"` // why not
+}
+
+// Run validates the configuration, opens the files it names, and tries each
+// sink: those of the configuration, and those of the box that runs.
+func (c *checkCmd) Run(a *app) error {
+	loaded, err := a.load()
+	if err != nil {
+		return err
+	}
+	name := loaded.File
+	if name == "" {
+		name = "the defaults, without a file"
+	}
+	found := []checked{{What: "configuration", OK: true, Found: name}}
+	found = append(found, checkFiles(loaded)...)
+	if c.Sinks {
+		found = append(found, a.trySinks(loaded)...)
+		found = append(found, a.tryDeliveries()...)
+	}
+	failed := 0
+	for _, f := range found {
+		if !f.OK {
+			failed++
+		}
+	}
+	if err := a.emit(found, func(w io.Writer) {
+		for _, f := range found {
+			mark, text := "ok   ", f.Found
+			if !f.OK {
+				mark, text = "ERROR", f.Reason
+			}
+			fmt.Fprintf(w, "%s  %-28s %s\n", mark, f.What, text)
+		}
+	}); err != nil {
+		return err
+	}
+	if failed > 0 {
+		return &fault.Error{Class: fault.Environment, Subject: "check", Expect: plural(failed, "failure")}
+	}
+	return nil
+}
+
+// checkFiles reads the files that the configuration names.
+func checkFiles(c *config.Loaded) []checked {
+	var out []checked
+	files := [][2]string{{"listen.tls_cert", c.Listen.TLSCert}, {"listen.tls_key", c.Listen.TLSKey}, {"listen.client_ca", c.Listen.ClientCA}}
+	for i, k := range c.Wasm.TrustedKeys {
+		files = append(files, [2]string{fmt.Sprintf("wasm.trusted_keys[%d]", i), k})
+	}
+	for _, f := range files {
+		if f[1] == "" {
+			continue
+		}
+		item := checked{What: f[0], OK: true, Found: f[1]}
+		if _, err := os.ReadFile(f[1]); err != nil {
+			item.OK, item.Reason = false, f[1]+": "+root(err).Error()
+		}
+		out = append(out, item)
+	}
+	return out
+}
+
+// trySinks probes the sinks of the configuration.
+func (a *app) trySinks(c *config.Loaded) []checked {
+	var configs []sink.Config
+	for _, s := range c.Sinks {
+		configs = append(configs, sink.Config{Name: s.Name, Kind: s.Kind, Default: s.Default, Settings: s.Settings.JSON()})
+	}
+	table, err := sink.New(configs, nil)
+	if err != nil {
+		return []checked{{What: "sinks", Reason: err.Error()}}
+	}
+	var out []checked
+	for _, s := range configs {
+		item := checked{What: "sink " + s.Name}
+		if g, err := probe(a.ctx, table, s.Name); err != nil {
+			item.Reason = err.Error()
+		} else {
+			item.OK, item.Found = true, s.Kind+": reached, written and removed; guarantees "+string(g)
+		}
+		out = append(out, item)
+	}
+	return out
+}
+
+func probe(ctx context.Context, table *sink.Table, name string) (delivery.Guarantee, error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	s, err := table.Open(delivery.Target{Name: name})
+	if err != nil {
+		return "", err
+	}
+	defer s.Close()
+	return s.Probe(ctx)
+}
+
+// tryDeliveries has the box that runs, if one does, test its delivery streams.
+func (a *app) tryDeliveries() []checked {
+	b, err := a.box()
+	if err != nil {
+		return nil // no box runs here: the configuration is all there is
+	}
+	ctx, cancel := context.WithTimeout(a.ctx, 2*time.Minute)
+	defer cancel()
+	var list admin.Deliveries
+	if err := b.Call(ctx, "GET", "deliveries", nil, &list); err != nil {
+		return []checked{{What: "box", Reason: err.Error()}}
+	}
+	var out []checked
+	for i := range list.Deliveries {
+		d := &list.Deliveries[i]
+		item := checked{What: "delivery " + d.Name}
+		var probed admin.Probed
+		if err := b.Call(ctx, "POST", deliveryPath(d.Name, "/test"), nil, &probed); err != nil {
+			item.Reason = err.Error()
+		} else {
+			item.OK, item.Found = true, fmt.Sprintf("%s: reached, written and removed; guarantees %s", targetText(&d.Sink), probed.Guarantees["sink"])
+		}
+		out = append(out, item)
+	}
+	return out
+}
