@@ -1,9 +1,12 @@
 package kinesis
 
 import (
+	"context"
+	"fmt"
 	"testing"
 	"time"
 
+	"github.com/weirhq/weir/storage"
 	"github.com/weirhq/weir/storage/record"
 )
 
@@ -140,5 +143,87 @@ func TestScalerTakesAShortBurstWithoutASplit(t *testing.T) {
 	}
 	if m.next != 4 {
 		t.Fatalf("%d shard numbers given out; want 4", m.next)
+	}
+}
+
+func TestOnDemandStreamsScaleUnderRealLoad(t *testing.T) {
+	b := newBox(t, Options{Scale: ScaleOptions{Interval: time.Second, SplitAfter: 2 * time.Second, MergeAfter: time.Minute, ShardRecordsPerSecond: 100}})
+	b.must("CreateStream", `{"StreamName":"d","StreamModeDetails":{"StreamMode":"ON_DEMAND"}}`)
+	b.create("p", 1)
+	scalers := map[uint32]*scaler{}
+	put := 0
+	tick := func(n int) {
+		b.clock.pass(time.Second)
+		for range n {
+			put++
+			b.put("d", fmt.Sprint("key ", put), "reading")
+		}
+		scalers = b.scaleAll(context.Background(), scalers)
+	}
+	open := func() int {
+		return b.must("DescribeStreamSummary", `{"StreamName":"d"}`).number("StreamDescriptionSummary", "OpenShardCount")
+	}
+	for range 6 {
+		tick(500)
+	}
+	if n := open(); n < 8 {
+		t.Fatalf("%d open shards at 500 records/s of 100 a shard; want at least 8", n)
+	}
+	// Clients see the lineage, and the hash range is whole at every step.
+	seen := b.must("ListShards", `{"StreamName":"d"}`)
+	for i := range seen.list("Shards") {
+		if i >= 4 && seen.text("Shards", i, "ParentShardId") == "" {
+			t.Fatalf("%v has no parent", seen.at("Shards", i))
+		}
+	}
+	for range 300 {
+		tick(0)
+	}
+	if n := open(); n != 4 {
+		t.Fatalf("%d open shards with no load; want 4", n)
+	}
+	st, err := b.stream([]byte("d"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if infos := st.Shards(); !tiles(openAt(infos, lifetimes(infos), latest(infos, b.clock.Now()))) {
+		t.Fatal("the open shards do not tile")
+	}
+	total := 0
+	for _, info := range st.Shards() {
+		got, _ := b.read(b.iterator("d", info.Number.String(), "TRIM_HORIZON", ""))
+		total += len(got)
+	}
+	if total != put {
+		t.Fatalf("%d of %d records are there", total, put)
+	}
+	if n := openShards(mustStream(t, b, "p")); n != 1 {
+		t.Fatalf("a provisioned stream was scaled to %d shards", n)
+	}
+}
+
+func mustStream(t *testing.T, b *box, name string) *storage.Stream {
+	t.Helper()
+	st, err := b.store.Stream(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
+func TestRunScalesUntilItIsStopped(t *testing.T) {
+	b := newBox(t, Options{Scale: ScaleOptions{Interval: time.Millisecond, SplitAfter: time.Millisecond, ShardRecordsPerSecond: 1}})
+	b.must("CreateStream", `{"StreamName":"d","StreamModeDetails":{"StreamMode":"ON_DEMAND"}}`)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- b.Run(ctx) }()
+	until(t, "a shard is split", func() bool {
+		b.clock.pass(time.Second)
+		b.must("PutRecords", `{"StreamName":"d","Records":[{"PartitionKey":"k","Data":""},{"PartitionKey":"k","Data":""},{"PartitionKey":"k","Data":""}]}`)
+		return openShards(mustStream(t, b, "d")) > 4
+	})
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
 	}
 }
