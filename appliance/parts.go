@@ -14,6 +14,7 @@ import (
 
 	"github.com/weirhq/weir/appliance/admin"
 	"github.com/weirhq/weir/appliance/api/kinesis"
+	"github.com/weirhq/weir/appliance/api/plain"
 	"github.com/weirhq/weir/appliance/config"
 	"github.com/weirhq/weir/appliance/consume"
 	"github.com/weirhq/weir/appliance/delivery"
@@ -34,6 +35,7 @@ type parts struct {
 	access  access
 	cert    certificate
 	kinesis *kinesis.Service
+	plain   *plain.Service
 
 	runtime    *host.Runtime
 	modules    *module.Catalog

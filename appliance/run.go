@@ -75,7 +75,7 @@ func (b *box) serve(ctx context.Context) error {
 	running, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	var wg sync.WaitGroup
-	for _, run := range []func(context.Context) error{b.accept, b.reloads, b.watchdog, b.kinesis.Run, b.consumers.Run, b.deliveries.Run} {
+	for _, run := range []func(context.Context) error{b.accept, b.reloads, b.watchdog, b.kinesis.Run, b.plain.Run, b.consumers.Run, b.deliveries.Run} {
 		wg.Go(func() {
 			if err := run(running); err != nil && running.Err() == nil {
 				fail(err)

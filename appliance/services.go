@@ -10,6 +10,7 @@ import (
 	"github.com/weirhq/weir/appliance/api/aws"
 	"github.com/weirhq/weir/appliance/api/firehose"
 	"github.com/weirhq/weir/appliance/api/kinesis"
+	"github.com/weirhq/weir/appliance/api/kinesis/channel"
 	"github.com/weirhq/weir/appliance/api/plain"
 	"github.com/weirhq/weir/appliance/config"
 	"github.com/weirhq/weir/appliance/listen"
@@ -20,6 +21,7 @@ import (
 func (b *box) openServices(ctx context.Context, c *config.Loaded) error {
 	streams, err := kinesis.New(ctx, b.store, kinesis.Options{
 		Account: c.Kinesis.Account, Region: c.Kinesis.Region, Quotas: c.Kinesis.Quotas, Logger: b.log,
+		Channels: &channel.Deliveries{Engine: b.deliveries, Bucket: b.sinks.Bucket},
 	})
 	if err != nil {
 		return err
@@ -29,6 +31,7 @@ func (b *box) openServices(ctx context.Context, c *config.Loaded) error {
 	if err != nil {
 		return err
 	}
+	b.plain = records
 	deliveries := firehose.New(b.store, b.deliveries, firehose.Options{
 		Account: c.Kinesis.Account, Region: c.Kinesis.Region, Bucket: b.sinks.Bucket, Logger: b.log,
 		Module: func(name string) bool {
