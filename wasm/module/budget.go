@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/weirhq/weir/wasm/host"
 	"github.com/weirhq/weir/wasm/transform"
 )
 
@@ -100,7 +101,8 @@ func (c *Catalog) Judge(v *Version, r transform.Report) { v.observe(r) }
 
 // judge spends a version's budget and rolls it back when that is used up.
 func (c *Catalog) judge(v *Version, o Outcome) {
-	if v == nil || errors.Is(o.Err, context.Canceled) || errors.Is(o.Err, transform.ErrClosed) {
+	// A box without memory to spare is not the module's fault.
+	if v == nil || errors.Is(o.Err, context.Canceled) || errors.Is(o.Err, transform.ErrClosed) || errors.Is(o.Err, host.ErrBudget) {
 		return
 	}
 	e := (*c.mods.Load())[v.Manifest.Name]
