@@ -25,6 +25,10 @@ batch: {records: 500, wait: 1ms}
 capabilities: {state: true}
 `
 
+// consumerKeys is how many partition keys, and so rows of state, there are: each
+// batch of a shard has as many different ones as records.
+const consumerKeys = 20_000
+
 // consumer measures a stateful consumer: one state put per record, state and
 // checkpoint of each batch in one synced commit, over 4 shards.
 func (b *run) consumer(ctx context.Context) error {
@@ -75,7 +79,14 @@ func (b *run) consumer(ctx context.Context) error {
 	if err := <-ended; err != nil {
 		return err
 	}
-	b.r.Add("stateful consumer, one put per record, each batch of 500 in one synced commit", "C, 4 shards", "records/s", rate, "records", n)
+	rows := 0
+	if err := store.Scan(storage.TableModuleState, nil, nil, 0, func(_, _ []byte) bool { rows++; return true }); err != nil {
+		return err
+	}
+	if rows < consumerKeys {
+		return fmt.Errorf("%d rows of state after %d records; there should be %d", rows, n, consumerKeys)
+	}
+	b.r.Add("stateful consumer, one put per record, each batch of 500 in one synced commit", "C, 4 shards", "records/s", rate, "records", n, "keys", consumerKeys)
 	b.r.AtLeast("stateful consumer with one put per record, records/s", 150_000, rate)
 	return nil
 }
@@ -92,7 +103,7 @@ func (b *run) fill(ctx context.Context, store *storage.Store, n int) error {
 			return err
 		}
 		for i := range min(1000, n-k) {
-			if err := txn.Append(st, fmt.Appendf(nil, "device-%03d", (k+i)%200), nil, b.records[i%len(b.records)].data); err != nil {
+			if err := txn.Append(st, fmt.Appendf(nil, "device-%05d", (k+i)%consumerKeys), nil, b.records[i%len(b.records)].data); err != nil {
 				txn.Rollback()
 				return err
 			}
