@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/itchyny/gojq"
+
+	"github.com/weirhq/weir/wasm/transform"
 )
 
 // queryTime bounds what a jq expression may take for one record: a query is
@@ -132,24 +134,24 @@ func (s *queryStage) push(it *item) error {
 	return s.next.push(it)
 }
 
-// moduleValues reads the partition key that a module gave a record. With one
-// name in the prefix it is that name's value; with several it is a JSON
-// object of texts.
+// moduleValues reads the partition keys that a module gave a record: lines of
+// name=value, or the value alone when the prefix has one name.
 func moduleValues(dst []string, names []string, key []byte) ([]string, error) {
 	if len(key) == 0 {
 		return nil, errors.New("the module gave no partition key")
 	}
-	if len(names) == 1 && key[0] != '{' {
-		return append(dst, string(key)), nil
-	}
-	var object map[string]any
-	if err := json.Unmarshal(key, &object); err != nil {
-		return nil, fmt.Errorf("partition key %q is not a JSON object: %w", key, err)
-	}
+	given := map[string]string{}
+	transform.EachPartitionKey(key, func(name, value []byte) bool {
+		given[string(name)] = string(value)
+		return true
+	})
 	for _, name := range names {
-		v, err := keyText(object[name])
-		if err != nil {
-			return nil, fmt.Errorf("partition key %q: %w", name, err)
+		v := given[name]
+		if v == "" && len(names) == 1 && len(given) == 1 {
+			v = given["key"] // a value without a name
+		}
+		if v == "" {
+			return nil, fmt.Errorf("the module gave no partition key %q", name)
 		}
 		dst = append(dst, v)
 	}
