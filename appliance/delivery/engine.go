@@ -594,7 +594,7 @@ func (e *Engine) Update(ctx context.Context, name string, version int, change fu
 		return fmt.Errorf("delivery %s has version %d, not %d: %w", name, old.Version, version, ErrVersion)
 	}
 	next := old
-	next.Config = Config{} // nothing of it may be shared with what is in use
+	next.Config = Config{}                                                      // nothing of it may be shared with what is in use
 	if err := json.Unmarshal(mustJSON(&old.Config), &next.Config); err != nil { // a deep copy
 		return err
 	}
