@@ -20,6 +20,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/weirhq/weir/benchmarks/delivery"
 	"github.com/weirhq/weir/benchmarks/report"
 	"github.com/weirhq/weir/benchmarks/storage"
 	"github.com/weirhq/weir/benchmarks/wasm"
@@ -31,6 +32,7 @@ var benchmarks = []struct {
 	name, about string
 	run         func(ctx context.Context, o report.Options, r *report.Report) error
 }{
+	{"delivery", "from the log to a folder: speed, CPU and flash, against the compressors alone", delivery.Run},
 	{"wasm", "users' modules: per record, per module, and hostile ones beside appends", wasm.Run},
 	{"storage", "the shard log against a segment log and one key per record", storage.Run},
 	{storage.ChildName, "(run by storage: what needs a process of its own)", storage.Child},
