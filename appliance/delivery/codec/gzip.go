@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"io"
+	"sync"
 
 	"github.com/klauspost/compress/flate"
 )
@@ -75,8 +76,18 @@ func (g *gzipWriter) newJob() *gzipJob {
 		j.raw, j.out = j.raw[:0], j.out[:0]
 		return j
 	}
+	if j, ok := gzipJobs[g.pool()].Get().(*gzipJob); ok {
+		j.dict, j.raw, j.out, j.err = j.dict[:0], j.raw[:0], j.out[:0], nil
+		return j
+	}
 	return &gzipJob{raw: make([]byte, 0, gzipBlock), done: make(chan struct{}, 1)}
 }
+
+// gzipJobs keep encoders, which are dear to make, from one object to the
+// next, by level.
+var gzipJobs [11]sync.Pool
+
+func (g *gzipWriter) pool() int { return g.level + 1 }
 
 func (g *gzipWriter) Write(p []byte) (int, error) {
 	n := len(p)
@@ -167,5 +178,9 @@ func (g *gzipWriter) Close() error {
 	end = binary.LittleEndian.AppendUint32(end, g.crc)
 	end = binary.LittleEndian.AppendUint32(end, g.size)
 	g.emit(end)
+	for _, j := range append(g.free, g.block) {
+		gzipJobs[g.pool()].Put(j)
+	}
+	g.free, g.block = nil, &gzipJob{}
 	return g.err
 }
