@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"sort"
@@ -29,13 +30,14 @@ import (
 // The directory is 0700. Above limit bytes the entries that were not used for
 // longest are removed.
 type codeCache struct {
-	dir   string
-	key   []byte
-	limit int64
+	dir    string
+	key    []byte
+	limit  int64
+	logger *slog.Logger
 }
 
-func openCodeCache(dir string, key []byte, limit int64) (*codeCache, error) {
-	c := &codeCache{dir: dir, key: key, limit: limit}
+func openCodeCache(dir string, key []byte, limit int64, logger *slog.Logger) (*codeCache, error) {
+	c := &codeCache{dir: dir, key: key, limit: limit, logger: logger}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("compile cache: %w", err)
 	}
@@ -124,6 +126,7 @@ func (c *codeCache) verify(wasm [32]byte) (bool, error) {
 		return false, err
 	}
 	if !hmac.Equal([]byte(hex.EncodeToString(got)), []byte(want)) {
+		c.logger.Warn("compiled module in the cache does not fit its seal; compiling it again", "path", filepath.Join(c.dir, path))
 		return false, c.remove(wasm, path)
 	}
 	now := time.Now()

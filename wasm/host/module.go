@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/tetratelabs/wazero"
 	"github.com/tetratelabs/wazero/experimental"
@@ -79,16 +80,18 @@ func (r *Runtime) compile(ctx context.Context, wasm []byte) (wazero.CompiledModu
 		if c, err := r.load(wasm); err == nil {
 			return c, nil
 		}
-		// The code is for another processor or version: make it anew.
+		r.o.Logger.Info("compiled module in the cache is for another processor or version; compiling it again")
 	}
 	work, err := os.MkdirTemp(r.cache.dir, "work-")
 	if err != nil {
 		return nil, fmt.Errorf("%w: cache: %w", ErrCompile, err)
 	}
 	defer os.RemoveAll(work)
+	start := time.Now()
 	if err := r.compileInChild(ctx, wasm, work); err != nil {
 		return nil, err
 	}
+	r.o.Logger.Info("module compiled", "bytes", len(wasm), "seconds", time.Since(start).Seconds())
 	adopted, err := r.cache.adopt(sum, work)
 	if err != nil {
 		return nil, fmt.Errorf("%w: cache: %w", ErrCompile, err)

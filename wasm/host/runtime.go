@@ -58,7 +58,7 @@ type Options struct {
 	MemoryBudgetBytes int64
 	// Interpreter runs guests in wazero's interpreter also where it has a compiler.
 	Interpreter bool
-	// Logger gets what the runtime itself has to say. Default: nothing is logged.
+	// Logger is told what was compiled, and what in the cache had to be compiled again. Default: nobody.
 	Logger *slog.Logger
 }
 
@@ -141,7 +141,7 @@ func (r *Runtime) openCache() (wazero.CompilationCache, error) {
 		r.o.CompileCommand = []string{self}
 	}
 	var err error
-	if r.cache, err = openCodeCache(r.o.CacheDir, r.o.CacheKey, r.o.CacheBytes); err != nil {
+	if r.cache, err = openCodeCache(r.o.CacheDir, r.o.CacheKey, r.o.CacheBytes, r.o.Logger); err != nil {
 		return nil, err
 	}
 	return wazero.NewCompilationCacheWithDir(r.o.CacheDir)
