@@ -143,6 +143,10 @@ func TestKilledWriterLosesNothing(t *testing.T) {
 		if err != nil {
 			t.Fatalf("round %d: open: %v", round, err)
 		}
+		// What retention is about to take must not go between the reading of two shards.
+		if err := s.Retain(context.Background()); err != nil {
+			t.Fatalf("round %d: retain: %v", round, err)
+		}
 		there, err := checkKilled(s, last)
 		if err != nil {
 			t.Fatalf("round %d: %v (recovery: %+v)", round, err, s.Recovery())
