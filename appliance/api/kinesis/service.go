@@ -1,11 +1,13 @@
 package kinesis
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -110,6 +112,9 @@ func New(ctx context.Context, store *storage.Store, o Options) (*Service, error)
 	if err := s.channels.load(store); err != nil {
 		return nil, fmt.Errorf("kinesis: %w", err)
 	}
+	if err := dropOrphans(ctx, store); err != nil {
+		return nil, fmt.Errorf("kinesis: %w", err)
+	}
 	s.Service = s.operations()
 	return s, nil
 }
@@ -134,6 +139,38 @@ func tokenKey(ctx context.Context, store *storage.Store) ([]byte, error) {
 		return nil, fmt.Errorf("store token key: %w", err)
 	}
 	return key, nil
+}
+
+// dropOrphans removes the rows of streams that are gone: deleted by somebody else,
+// or by a DeleteStream that did not get to its end.
+func dropOrphans(ctx context.Context, store *storage.Store) error {
+	ids := make(map[string]bool)
+	for _, st := range store.Streams() {
+		ids[fmt.Sprintf("%08x", st.ID())] = true
+	}
+	var orphans [][]byte
+	for _, prefix := range []string{settingsPrefix, consumerPrefix} {
+		err := store.Scan(storage.TableSetting, []byte(prefix), nil, 0, func(key, _ []byte) bool {
+			if id, _, _ := strings.Cut(string(key[len(prefix):]), "/"); !ids[id] {
+				orphans = append(orphans, bytes.Clone(key))
+			}
+			return true
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if len(orphans) == 0 {
+		return nil
+	}
+	txn, err := store.Begin(ctx, 0)
+	if err != nil {
+		return err
+	}
+	for _, key := range orphans {
+		txn.Delete(storage.TableSetting, key)
+	}
+	return commit(ctx, txn)
 }
 
 // commit ends a transaction whose results nobody reads.

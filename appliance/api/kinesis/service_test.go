@@ -1,9 +1,12 @@
 package kinesis
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/weirhq/weir/storage"
 )
 
 func TestAllOperationsAreThere(t *testing.T) {
@@ -44,4 +47,27 @@ func keysOf(v any) []string {
 	}
 	slices.Sort(out)
 	return out
+}
+
+func TestRowsOfStreamsDeletedByOthersGoAtTheNextStart(t *testing.T) {
+	b := newBox(t, Options{})
+	for _, name := range []string{"gone", "stays"} {
+		b.create(name, 1)
+		b.must("AddTagsToStream", `{"StreamName":%q,"Tags":{"a":"b"}}`, name)
+		b.consumer(name, "c")
+	}
+	if err := b.store.DeleteStream(context.Background(), "gone"); err != nil {
+		t.Fatal(err)
+	}
+	b.fails("ResourceNotFoundException", "DescribeStream", `{"StreamName":"gone"}`)
+	b.restart(Options{})
+	rows := 0
+	for _, prefix := range []string{settingsPrefix, consumerPrefix} {
+		if err := b.store.Scan(storage.TableSetting, []byte(prefix), nil, 0, func(_, _ []byte) bool { rows++; return true }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(b.must("ListTagsForStream", `{"StreamName":"stays"}`).list("Tags")); rows != 2 || n != 1 {
+		t.Fatalf("%d rows, %d tags; want 2 rows and 1 tag", rows, n)
+	}
 }
