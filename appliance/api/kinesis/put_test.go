@@ -96,7 +96,7 @@ func TestPutRecordsAllocatesNothingPerRecord(t *testing.T) {
 		few, many := putRequest(enc, 50), putRequest(enc, 500)
 		count := func(e *exchange) float64 {
 			e.do(t, b.Service)
-			return testing.AllocsPerRun(400, func() { e.do(t, b.Service) })
+			return testing.AllocsPerRun(150, func() { e.do(t, b.Service) })
 		}
 		base, all := count(few), count(many)
 		if perRecord := (all - base) / 450; perRecord > 0.05 {
