@@ -74,6 +74,12 @@ func (s *Service) shown(i delivery.Info) delivery.Info {
 		b.Sink = hide(b.Sink)
 		i.Config.Backup = &b
 	}
+	if i.Config.OnFailure != nil {
+		f := *i.Config.OnFailure
+		f.Sink = hide(f.Sink)
+		i.Config.OnFailure = &f
+	}
+	i.Annotations = nil // a front end's own, with what it was given as secrets
 	return i
 }
 

@@ -75,9 +75,12 @@ func (r *Recipe) ranges() string {
 }
 
 // identity names one object of one recipe of one delivery stream, the world
-// over. part tells the recipe's objects apart.
+// over. part tells the recipe's objects apart. The ranges are in it because a
+// disk that lies about syncs may forget a seal whose object is stored already;
+// the number is then given out again, for other records.
 func (d *definition) identity(r *Recipe, part string) string {
-	return fmt.Sprintf("%s/%d/%s", d.UID, r.Number, part)
+	sum := sha256.Sum256([]byte(r.ranges()))
+	return fmt.Sprintf("%s/%d-%x/%s", d.UID, r.Number, sum[:6], part)
 }
 
 // objectUUID is the unique part of an object's name, made from its identity
