@@ -449,8 +449,10 @@ func TestCreateRefuses(t *testing.T) {
 		"not an IANA time zone":        {Name: "d", Source: delivery.Source{Stream: "s"}, TimeZone: "Mars/Base"},
 		"must be given when prefix":    {Name: "d", Source: delivery.Source{Stream: "s"}, Prefix: "!{timestamp:yyyy}/"},
 		"partition is not configured":  {Name: "d", Source: delivery.Source{Stream: "s"}, Prefix: "!{partitionKeyFromQuery:a}/", ErrorPrefix: "e/"},
-		"every key must be used": {Name: "d", Source: delivery.Source{Stream: "s"}, Prefix: "!{partitionKeyFromQuery:a}/", ErrorPrefix: "e/",
-			Partition: &delivery.Partition{Query: "{a:.a,b:.b}"}},
+		"every key must be used": {
+			Name: "d", Source: delivery.Source{Stream: "s"}, Prefix: "!{partitionKeyFromQuery:a}/", ErrorPrefix: "e/",
+			Partition: &delivery.Partition{Query: "{a:.a,b:.b}"},
+		},
 		"must be UNCOMPRESSED": {Name: "d", Source: delivery.Source{Stream: "s"}, Compression: delivery.Compression{Format: codec.Gzip}, Parquet: &delivery.Parquet{}},
 		"is not a window":      {Name: "d", Source: delivery.Source{Stream: "s"}, Uplink: delivery.Uplink{Windows: []string{"22-6"}}},
 	} {

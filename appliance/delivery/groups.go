@@ -204,10 +204,6 @@ func (j *job) putGroup(ctx context.Context, sink ObjectSink, group []int) error 
 	return nil
 }
 
-func uvarintLen(n int) int {
-	return len(binary.AppendUvarint(make([]byte, 0, binary.MaxVarintLen64), uint64(n)))
-}
-
 // fromSlot is the source of a partition gathered in the arena.
 func fromSlot(slot []byte) source {
 	return func(ctx context.Context, emit func([]byte) error) error {

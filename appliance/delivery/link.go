@@ -65,13 +65,6 @@ func newLink(clock Clock, rate int64) *link {
 	return l
 }
 
-// setRate changes the cap of the whole line.
-func (l *link) setRate(rate int64) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.mu.rate = rate
-}
-
 // take waits until t may send n bytes, n at most linkPiece.
 func (l *link) take(ctx context.Context, t *taker, n int64) error {
 	for t.cap > 0 {

@@ -145,6 +145,7 @@ type SinkError struct {
 	Err        error
 }
 
+// Error has the code before the cause.
 func (e *SinkError) Error() string { return fmt.Sprintf("%s: %v", e.Code, e.Err) }
 
 // Unwrap returns the cause.

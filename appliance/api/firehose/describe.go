@@ -26,7 +26,7 @@ func (s *Service) describe(_ context.Context, c *aws.Call, in *describeDeliveryS
 	out := &deliveryStreamDescription{
 		DeliveryStreamName: &name, DeliveryStreamARN: text(s.arn(name)), DeliveryStreamStatus: text("ACTIVE"),
 		DeliveryStreamEncryptionConfiguration: &deliveryStreamEncryptionConfiguration{Status: text("DISABLED")},
-		DeliveryStreamType:                    text(streamType(&info.Config)), VersionId: text(strconv.Itoa(info.Version)),
+		DeliveryStreamType:                    text(streamType(&info.Config)), VersionID: text(strconv.Itoa(info.Version)),
 		CreateTimestamp: &info.Created, HasMoreDestinations: &no, Destinations: []destinationDescription{},
 	}
 	if info.Version > 1 {
@@ -35,7 +35,7 @@ func (s *Service) describe(_ context.Context, c *aws.Call, in *describeDeliveryS
 	if err := s.describeSource(out, &info); err != nil {
 		return nil, err
 	}
-	if after := in.ExclusiveStartDestinationId; after == nil || *after < destinationID {
+	if after := in.ExclusiveStartDestinationID; after == nil || *after < destinationID {
 		out.Destinations = append(out.Destinations, d.describe())
 	}
 	return &describeDeliveryStreamOutput{DeliveryStreamDescription: out}, nil
@@ -62,9 +62,9 @@ func (s *Service) describeSource(out *deliveryStreamDescription, info *delivery.
 
 // describe echoes the destination with the defaults that AWS fills in.
 func (d *destination) describe() destinationDescription {
-	out := destinationDescription{DestinationId: text(destinationID)}
+	out := destinationDescription{DestinationID: text(destinationID)}
 	if d.HTTP != nil {
-		out.HttpEndpointDestinationDescription = d.HTTP.describe()
+		out.HTTPEndpointDestinationDescription = d.HTTP.describe()
 		return out
 	}
 	x := &extendedS3DestinationDescription{}

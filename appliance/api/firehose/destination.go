@@ -81,7 +81,7 @@ func destinationOf(in *createDeliveryStreamInput) (*destination, error) {
 			return nil, aws.InvalidArgument.New("%sDestinationConfiguration is not supported. Supported are S3, ExtendedS3 and HttpEndpoint", name)
 		}
 	}
-	d := &destination{ExtendedS3: in.ExtendedS3DestinationConfiguration, HTTP: in.HttpEndpointDestinationConfiguration}
+	d := &destination{ExtendedS3: in.ExtendedS3DestinationConfiguration, HTTP: in.HTTPEndpointDestinationConfiguration}
 	given := 0
 	for _, is := range []bool{in.S3DestinationConfiguration != nil, d.ExtendedS3 != nil, d.HTTP != nil} {
 		if is {
@@ -126,7 +126,7 @@ func (d *destination) merge(in *updateDestinationInput) error {
 		}
 	}
 	given := 0
-	for _, is := range []bool{in.S3DestinationUpdate != nil, in.ExtendedS3DestinationUpdate != nil, in.HttpEndpointDestinationUpdate != nil} {
+	for _, is := range []bool{in.S3DestinationUpdate != nil, in.ExtendedS3DestinationUpdate != nil, in.HTTPEndpointDestinationUpdate != nil} {
 		if is {
 			given++
 		}
@@ -134,8 +134,8 @@ func (d *destination) merge(in *updateDestinationInput) error {
 	if given != 1 {
 		return aws.InvalidArgument.New("Exactly one destination update is supported for a Firehose")
 	}
-	if in.HttpEndpointDestinationUpdate != nil {
-		return d.mergeHTTP(in.HttpEndpointDestinationUpdate)
+	if in.HTTPEndpointDestinationUpdate != nil {
+		return d.mergeHTTP(in.HTTPEndpointDestinationUpdate)
 	}
 	if d.ExtendedS3 == nil {
 		d.ExtendedS3, d.HTTP = &extendedS3DestinationConfiguration{}, nil
@@ -442,7 +442,7 @@ func applyConversion(c *delivery.Config, d *dataFormatConversionConfiguration) e
 	if s := d.SchemaConfiguration; s != nil && (s.TableName != nil || s.DatabaseName != nil) {
 		return aws.InvalidArgument.New("SchemaConfiguration: there is no Glue Data Catalog here. Leave it out to have the schema inferred from the records, or declare it with weir delivery create")
 	}
-	if (in.OpenXJsonSerDe == nil) == (in.HiveJsonSerDe == nil) {
+	if (in.OpenXJsonSerDe == nil) == (in.HiveJSONSerDe == nil) {
 		return aws.InvalidArgument.New("Deserializer: give either OpenXJsonSerDe or HiveJsonSerDe")
 	}
 	p := &delivery.Parquet{}
@@ -450,12 +450,12 @@ func applyConversion(c *delivery.Config, d *dataFormatConversionConfiguration) e
 	o.Compression, o.WriterVersion = value(q.Compression, ""), value(q.WriterVersion, "")
 	o.BlockSizeBytes, o.PageSizeBytes, o.MaxPaddingBytes = value(q.BlockSizeBytes, 0), value(q.PageSizeBytes, 0), value(q.MaxPaddingBytes, 0)
 	o.Dictionary = value(q.EnableDictionaryCompression, false)
-	if h := in.HiveJsonSerDe; h != nil {
+	if h := in.HiveJSONSerDe; h != nil {
 		o.Serde, o.TimestampFormats = columnar.Hive, h.TimestampFormats
 	} else {
 		o.CaseSensitive = !value(in.OpenXJsonSerDe.CaseInsensitive, true)
-		o.DotsToUnderscores = value(in.OpenXJsonSerDe.ConvertDotsInJsonKeysToUnderscores, false)
-		o.Keys = in.OpenXJsonSerDe.ColumnToJsonKeyMappings
+		o.DotsToUnderscores = value(in.OpenXJsonSerDe.ConvertDotsInJSONKeysToUnderscores, false)
+		o.Keys = in.OpenXJsonSerDe.ColumnToJSONKeyMappings
 	}
 	c.Parquet = p
 	return nil

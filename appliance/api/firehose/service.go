@@ -212,10 +212,10 @@ func (s *Service) update(ctx context.Context, c *aws.Call, in *updateDestination
 	if err := c.Authorize(name); err != nil {
 		return nil, err
 	}
-	if *in.DestinationId != destinationID {
-		return nil, aws.InvalidArgument.New("Destination Id %s not found", *in.DestinationId)
+	if *in.DestinationID != destinationID {
+		return nil, aws.InvalidArgument.New("Destination Id %s not found", *in.DestinationID)
 	}
-	version, err := strconv.Atoi(*in.CurrentDeliveryStreamVersionId)
+	version, err := strconv.Atoi(*in.CurrentDeliveryStreamVersionID)
 	if err != nil || version == 0 {
 		return nil, s.engineError(delivery.ErrVersion, name)
 	}

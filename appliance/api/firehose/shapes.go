@@ -32,8 +32,8 @@ type createDeliveryStreamInput struct {
 	ElasticsearchDestinationConfiguration              *unserved
 	AmazonopensearchserviceDestinationConfiguration    *unserved
 	SplunkDestinationConfiguration                     *unserved
-	HttpEndpointDestinationConfiguration               *httpEndpointDestinationConfiguration
-	Tags                                               []tag `aws:"shape=TagDeliveryStreamInputTagList"`
+	HTTPEndpointDestinationConfiguration               *httpEndpointDestinationConfiguration `aws:"name=HttpEndpointDestinationConfiguration"`
+	Tags                                               []tag                                 `aws:"shape=TagDeliveryStreamInputTagList"`
 	AmazonOpenSearchServerlessDestinationConfiguration *unserved
 	MSKSourceConfiguration                             *unserved
 	SnowflakeDestinationConfiguration                  *unserved
@@ -63,7 +63,7 @@ type deliveryStreamDescription struct {
 	DeliveryStreamStatus                  *string
 	DeliveryStreamEncryptionConfiguration *deliveryStreamEncryptionConfiguration
 	DeliveryStreamType                    *string
-	VersionId                             *string
+	VersionID                             *string `aws:"name=VersionId"`
 	CreateTimestamp                       *time.Time
 	LastUpdateTimestamp                   *time.Time
 	Source                                *sourceDescription
@@ -85,7 +85,7 @@ type deliveryStreamEncryptionConfigurationInput struct {
 type describeDeliveryStreamInput struct {
 	DeliveryStreamName          *string `aws:"required,shape=DeliveryStreamName"`
 	Limit                       *int    `aws:"shape=DescribeDeliveryStreamInputLimit"`
-	ExclusiveStartDestinationId *string `aws:"shape=DestinationId"`
+	ExclusiveStartDestinationID *string `aws:"name=ExclusiveStartDestinationId,shape=DestinationId"`
 }
 
 type describeDeliveryStreamOutput struct {
@@ -94,14 +94,14 @@ type describeDeliveryStreamOutput struct {
 
 type deserializer struct {
 	OpenXJsonSerDe *openXJsonSerDe
-	HiveJsonSerDe  *hiveJsonSerDe
+	HiveJSONSerDe  *hiveJSONSerDe `aws:"name=HiveJsonSerDe"`
 }
 
 type destinationDescription struct {
-	DestinationId                      *string
+	DestinationID                      *string `aws:"name=DestinationId"`
 	S3DestinationDescription           *s3DestinationDescription
 	ExtendedS3DestinationDescription   *extendedS3DestinationDescription
-	HttpEndpointDestinationDescription *httpEndpointDestinationDescription
+	HTTPEndpointDestinationDescription *httpEndpointDestinationDescription `aws:"name=HttpEndpointDestinationDescription"`
 }
 
 type directPutSourceConfiguration struct {
@@ -176,7 +176,7 @@ type extendedS3DestinationUpdate struct {
 	CustomTimeZone                    *string `aws:"shape=CustomTimeZone"`
 }
 
-type hiveJsonSerDe struct {
+type hiveJSONSerDe struct {
 	TimestampFormats []string `aws:"shape=ListOfNonEmptyStrings"`
 }
 
@@ -291,9 +291,9 @@ type listTagsForDeliveryStreamOutput struct {
 }
 
 type openXJsonSerDe struct {
-	ConvertDotsInJsonKeysToUnderscores *bool
+	ConvertDotsInJSONKeysToUnderscores *bool `aws:"name=ConvertDotsInJsonKeysToUnderscores"`
 	CaseInsensitive                    *bool
-	ColumnToJsonKeyMappings            map[string]string
+	ColumnToJSONKeyMappings            map[string]string `aws:"name=ColumnToJsonKeyMappings"`
 }
 
 type orcSerDe struct {
@@ -390,11 +390,11 @@ type s3DestinationUpdate struct {
 
 type schemaConfiguration struct {
 	RoleARN      *string `aws:"shape=NonEmptyStringWithoutWhitespace"`
-	CatalogId    *string `aws:"shape=NonEmptyStringWithoutWhitespace"`
+	CatalogID    *string `aws:"name=CatalogId,shape=NonEmptyStringWithoutWhitespace"`
 	DatabaseName *string `aws:"shape=NonEmptyStringWithoutWhitespace"`
 	TableName    *string `aws:"shape=NonEmptyStringWithoutWhitespace"`
 	Region       *string `aws:"shape=NonEmptyStringWithoutWhitespace"`
-	VersionId    *string `aws:"shape=NonEmptyStringWithoutWhitespace"`
+	VersionID    *string `aws:"name=VersionId,shape=NonEmptyStringWithoutWhitespace"`
 }
 
 type secretsManagerConfiguration struct {
@@ -439,15 +439,15 @@ type untagDeliveryStreamInput struct {
 
 type updateDestinationInput struct {
 	DeliveryStreamName                          *string `aws:"required,shape=DeliveryStreamName"`
-	CurrentDeliveryStreamVersionId              *string `aws:"required,shape=DeliveryStreamVersionId"`
-	DestinationId                               *string `aws:"required,shape=DestinationId"`
+	CurrentDeliveryStreamVersionID              *string `aws:"name=CurrentDeliveryStreamVersionId,required,shape=DeliveryStreamVersionId"`
+	DestinationID                               *string `aws:"name=DestinationId,required,shape=DestinationId"`
 	S3DestinationUpdate                         *s3DestinationUpdate
 	ExtendedS3DestinationUpdate                 *extendedS3DestinationUpdate
 	RedshiftDestinationUpdate                   *unserved
 	ElasticsearchDestinationUpdate              *unserved
 	AmazonopensearchserviceDestinationUpdate    *unserved
 	SplunkDestinationUpdate                     *unserved
-	HttpEndpointDestinationUpdate               *httpEndpointDestinationUpdate
+	HTTPEndpointDestinationUpdate               *httpEndpointDestinationUpdate `aws:"name=HttpEndpointDestinationUpdate"`
 	AmazonOpenSearchServerlessDestinationUpdate *unserved
 	SnowflakeDestinationUpdate                  *unserved
 	IcebergDestinationUpdate                    *unserved

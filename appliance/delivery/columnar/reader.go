@@ -26,6 +26,7 @@ type RowError struct {
 	Err    error
 }
 
+// Error names the column, when there is one, and the cause.
 func (e *RowError) Error() string {
 	if e.Column == "" {
 		return e.Err.Error()

@@ -95,7 +95,7 @@ func node(t *dataType, o *Options) parquet.Node {
 // Writer writes one Parquet file. It holds the row group that is being
 // filled, and starts the next when that has reached its size.
 type Writer struct {
-	file  *parquet.Writer
+	file  *parquet.GenericWriter[any]
 	group int64
 	held  int64
 	rows  [1]parquet.Row
@@ -119,7 +119,7 @@ func NewWriter(w io.Writer, r *Reader, o *Options, groupBytes int64) (*Writer, e
 	if o.WriterVersion == "V2" {
 		version = 2
 	}
-	file := parquet.NewWriter(w, r.schema, parquet.Compression(c), parquet.PageBufferSize(min(page, 256<<10)),
+	file := parquet.NewGenericWriter[any](w, r.schema, parquet.Compression(c), parquet.PageBufferSize(min(page, 256<<10)),
 		parquet.DataPageVersion(version), parquet.CreatedBy("weir", "1", ""), parquet.WriteBufferSize(64<<10))
 	return &Writer{file: file, group: groupBytes}, nil
 }

@@ -32,6 +32,7 @@ const (
 	Error              // ErrorOutputPrefix
 )
 
+// String is the place's name in a destination.
 func (p Place) String() string {
 	if p == Error {
 		return "ErrorOutputPrefix"

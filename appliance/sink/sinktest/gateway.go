@@ -41,9 +41,8 @@ var gatewayBinary = sync.OnceValues(func() (string, error) {
 		return out, nil
 	}
 	part := fmt.Sprintf("%s.%d", out, os.Getpid())
-	cmd := exec.Command("go", "build", "-trimpath", "-o", part, "github.com/versity/versitygw/cmd/versitygw")
+	cmd := exec.Command("env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-o", part, "github.com/versity/versitygw/cmd/versitygw")
 	cmd.Dir = tools
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if raw, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build versitygw: %w: %s", err, raw)
 	}
