@@ -91,7 +91,6 @@ type cut struct {
 	s      *Store
 	shards []*shard.Shard
 	losses []lossOf
-	epochs int
 }
 
 type lossOf struct {

@@ -69,10 +69,12 @@ func (b *run) transform(ctx context.Context, rt *host.Runtime, g *guest, n int) 
 	if err != nil {
 		return 0, err
 	}
-	tr := transform.New(transform.Options{Manifest: m, Digest: mod.Digest(), Instances: 1,
+	tr := transform.New(transform.Options{
+		Manifest: m, Digest: mod.Digest(), Instances: 1,
 		Load: func(_ context.Context, n int) (transform.Engines, error) {
 			return transform.NewGuestEngines(mod, n, func() wasmguest.Options { return wasmguest.Options{Manifest: m, Limits: m.Limits} })
-		}})
+		},
+	})
 	defer tr.Close()
 	batch := &transform.Batch{Stream: "s", TimeMS: 1_700_000_000_000}
 	for i, r := range b.records[:n] {

@@ -111,15 +111,6 @@ func (b *run) findGuests(ctx context.Context) error {
 	return nil
 }
 
-func (b *run) guest(language, example string) *guest {
-	for _, g := range b.guests {
-		if g.language == language && g.example == example {
-			return g
-		}
-	}
-	return nil
-}
-
 // threadCPU is the CPU time of this thread, ns.
 func threadCPU() int64 {
 	var t unix.Timespec

@@ -120,8 +120,10 @@ func (r *Runtime) compileInChild(ctx context.Context, wasm []byte, dir string) e
 	cmd.Stdin = bytes.NewReader(wasm)
 	said := &headBuffer{limit: 4 << 10}
 	cmd.Stderr, cmd.Stdout = said, said
-	cmd.Env = []string{childEnv + "=1", "GOMAXPROCS=1", "GOTRACEBACK=none",
-		"GOMEMLIMIT=" + strconv.FormatInt(r.o.CompileMemoryBytes*3/4, 10)}
+	cmd.Env = []string{
+		childEnv + "=1", "GOMAXPROCS=1", "GOTRACEBACK=none",
+		"GOMEMLIMIT=" + strconv.FormatInt(r.o.CompileMemoryBytes*3/4, 10),
+	}
 	cmd.WaitDelay = time.Second
 	start := time.Now()
 	err := cmd.Run()

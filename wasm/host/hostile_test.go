@@ -126,7 +126,8 @@ func TestHostileGuestsStopAndOthersGoOn(t *testing.T) {
 				o.Imports = []host.ImportModule{started(running)}
 				r := open(t, o)
 				attacker := instantiate(t, compile(t, r, build()), host.InstanceOptions{
-					Limits: host.Limits{Fuel: 1 << 62, Wall: patience}})
+					Limits: host.Limits{Fuel: 1 << 62, Wall: patience},
+				})
 				neighbour := instantiate(t, compile(t, r, counterGuest()), host.InstanceOptions{})
 
 				ctx, cancel := context.WithCancel(context.Background())
@@ -350,12 +351,14 @@ func TestOutputAndLogBombsAreCut(t *testing.T) {
 		mod := compile(t, open(t, o), m)
 		var out, lines, longest int
 		limits := host.Limits{Fuel: 20_000_000, Wall: patience, OutputBytes: 1 << 20, LogLineBytes: 100, LogLinesPerSecond: 3}
-		options := host.InstanceOptions{Limits: limits,
+		options := host.InstanceOptions{
+			Limits: limits,
 			Stdout: writerFunc(func(p []byte) (int, error) { out += len(p); return len(p), nil }),
 			Log: func(_ host.Level, line []byte) {
 				lines++
 				longest = max(longest, len(line))
-			}}
+			},
+		}
 		i := instantiate(t, mod, options)
 		if _, err := i.Function("attack").Call(context.Background(), 1); !errors.Is(err, host.ErrOutput) || out != 1<<20 {
 			t.Errorf("output bomb: %v after %d bytes", err, out)
@@ -524,8 +527,10 @@ func TestDamagedModulesAreRefusedOrRun(t *testing.T) {
 func TestOneInstanceServesOneGoroutine(t *testing.T) {
 	var i *host.Instance
 	var inner error
-	r := open(t, host.Options{Imports: []host.ImportModule{{Name: "box", Funcs: []host.ImportFunc{{Name: "again",
-		Func: func(*host.Call, []uint64) { _, inner = i.Function("work").Call(context.Background()) }}}}}})
+	r := open(t, host.Options{Imports: []host.ImportModule{{Name: "box", Funcs: []host.ImportFunc{{
+		Name: "again",
+		Func: func(*host.Call, []uint64) { _, inner = i.Function("work").Call(context.Background()) },
+	}}}}})
 	m := asm.New()
 	again := m.Import("box", "again", "", "")
 	m.Func("work", "", "", "", asm.Call, again)

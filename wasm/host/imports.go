@@ -84,8 +84,10 @@ func (c *Call) WriteUint32(ptr, v uint32) bool {
 
 // WriteUint64 stores v little-endian at ptr; false when that is outside the memory.
 func (c *Call) WriteUint64(ptr uint32, v uint64) bool {
-	return c.Write(ptr, []byte{byte(v), byte(v >> 8), byte(v >> 16), byte(v >> 24),
-		byte(v >> 32), byte(v >> 40), byte(v >> 48), byte(v >> 56)})
+	return c.Write(ptr, []byte{
+		byte(v), byte(v >> 8), byte(v >> 16), byte(v >> 24),
+		byte(v >> 32), byte(v >> 40), byte(v >> 48), byte(v >> 56),
+	})
 }
 
 // Abort ends the guest's call with err, which Function.Call returns wrapped

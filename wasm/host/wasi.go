@@ -61,8 +61,10 @@ func wasiModule() ImportModule {
 				types[i] = I64
 			}
 		}
-		m.Funcs = append(m.Funcs, ImportFunc{Name: name, Params: types, Results: []ValueType{I32},
-			Func: func(c *Call, stack []uint64) { stack[0] = body(c, stack) }})
+		m.Funcs = append(m.Funcs, ImportFunc{
+			Name: name, Params: types, Results: []ValueType{I32},
+			Func: func(c *Call, stack []uint64) { stack[0] = body(c, stack) },
+		})
 	}
 	add("args_get", "ii", func(c *Call, p []uint64) uint64 { return wasiStrings(c, p, c.inst.wasi.args) })
 	add("args_sizes_get", "ii", func(c *Call, p []uint64) uint64 { return wasiSizes(c, p, c.inst.wasi.args) })

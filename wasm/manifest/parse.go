@@ -106,13 +106,13 @@ func (r *reader) node(path string, v any) *node {
 // show prints a value for a problem, short.
 func show(v any) string {
 	s := fmt.Sprintf("%v", v)
-	switch v.(type) {
+	switch v := v.(type) {
 	case map[string]any:
 		return "a mapping"
 	case []any:
 		return "a list"
 	case string:
-		s = strconv.Quote(v.(string))
+		s = strconv.Quote(v)
 	case nil:
 		return "nothing"
 	}

@@ -112,8 +112,10 @@ type module struct {
 }
 
 // order of the sections: the data count comes before the code.
-var sectionOrder = [13]int{secType: 1, secImport: 2, secFunction: 3, secTable: 4, secMemory: 5, secGlobal: 6,
-	secExport: 7, secStart: 8, secElement: 9, secDataCount: 10, secCode: 11, secData: 12}
+var sectionOrder = [13]int{
+	secType: 1, secImport: 2, secFunction: 3, secTable: 4, secMemory: 5, secGlobal: 6,
+	secExport: 7, secStart: 8, secElement: 9, secDataCount: 10, secCode: 11, secData: 12,
+}
 
 func decode(b []byte, caps Caps) *module {
 	r := &reader{b: b, end: len(b), function: -1}

@@ -221,9 +221,11 @@ func (g *generator) loop() []any {
 	c := g.free + g.loops
 	g.loops++
 	g.labels = append(g.labels, "", "")
-	code := []any{asm.I32(int32(g.pick(4))), asm.LocalSet, c, asm.Block, asm.Void, asm.Loop, asm.Void,
+	code := []any{
+		asm.I32(int32(g.pick(4))), asm.LocalSet, c, asm.Block, asm.Void, asm.Loop, asm.Void,
 		asm.LocalGet, c, asm.I32Eqz, asm.BrIf, 1, asm.LocalGet, c, asm.I32(1), asm.I32Sub, asm.LocalSet, c,
-		g.statements()}
+		g.statements(),
+	}
 	if g.pick(3) > 0 {
 		code = append(code, asm.Br, 0)
 	}
@@ -241,9 +243,11 @@ func (g *generator) valueLoop() []any {
 	g.loops++
 	start := g.expr('i')
 	g.labels = append(g.labels, "i", "i")
-	code := []any{start, asm.I32(int32(g.pick(4))), asm.LocalSet, c, asm.Block, t, asm.Loop, t,
+	code := []any{
+		start, asm.I32(int32(g.pick(4))), asm.LocalSet, c, asm.Block, t, asm.Loop, t,
 		asm.LocalGet, c, asm.I32Eqz, asm.BrIf, 1, asm.LocalGet, c, asm.I32(1), asm.I32Sub, asm.LocalSet, c,
-		g.expr('i'), asm.I32Add, g.expr('i'), asm.BrIf, 0, asm.End, asm.End, asm.LocalSet, g.local('i')}
+		g.expr('i'), asm.I32Add, g.expr('i'), asm.BrIf, 0, asm.End, asm.End, asm.LocalSet, g.local('i'),
+	}
 	g.labels = g.labels[:len(g.labels)-2]
 	g.loops--
 	return code
@@ -304,7 +308,6 @@ func generateModule(t *rapid.T) []byte {
 type outcome struct {
 	result string
 	memory uint64
-	global uint64
 	fuel   uint64
 }
 

@@ -98,9 +98,11 @@ type variant struct {
 
 func specCaps() *meter.Caps {
 	const many = 1 << 30
-	return &meter.Caps{ModuleBytes: many, Types: many, Imports: many, Functions: many, BodyBytes: many, Blocks: many,
+	return &meter.Caps{
+		ModuleBytes: many, Types: many, Imports: many, Functions: many, BodyBytes: many, Blocks: many,
 		Nesting: many, Locals: many, TotalLocals: many, Stack: many, Globals: many, Tables: many, TableMin: many,
-		Elements: many, Segments: many, DataBytes: many, MemoryPages: 1 << 16, Exports: many, AllowStart: true}
+		Elements: many, Segments: many, DataBytes: many, MemoryPages: 1 << 16, Exports: many, AllowStart: true,
+	}
 }
 
 func specVariants() []*variant {

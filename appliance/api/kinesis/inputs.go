@@ -75,15 +75,13 @@ type deregisterStreamConsumerInput struct {
 	StreamId     *string `aws:"shape=StreamId"`
 }
 
-type describeAccountSettingsInput struct {
-}
+type describeAccountSettingsInput struct{}
 
 type describeChannelInput struct {
 	ChannelARN string `aws:"required,shape=ChannelARN"`
 }
 
-type describeLimitsInput struct {
-}
+type describeLimitsInput struct{}
 
 type describeStreamConsumerInput struct {
 	StreamARN    *string `aws:"shape=StreamARN"`

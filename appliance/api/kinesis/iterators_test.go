@@ -86,9 +86,12 @@ func TestIteratorTypesAndTheirMembers(t *testing.T) {
 		kind, more string
 		want       int
 	}{
-		{"AT_SEQUENCE_NUMBER", sequence(start), 2}, {"AFTER_SEQUENCE_NUMBER", sequence(start), 2},
-		{"AT_SEQUENCE_NUMBER", sequence(second), 1}, {"AFTER_SEQUENCE_NUMBER", sequence(second), 0},
-		{"AT_TIMESTAMP", `,"Timestamp":0.001`, 2}, {"LATEST", "", 0},
+		{"AT_SEQUENCE_NUMBER", sequence(start), 2},
+		{"AFTER_SEQUENCE_NUMBER", sequence(start), 2},
+		{"AT_SEQUENCE_NUMBER", sequence(second), 1},
+		{"AFTER_SEQUENCE_NUMBER", sequence(second), 0},
+		{"AT_TIMESTAMP", `,"Timestamp":0.001`, 2},
+		{"LATEST", "", 0},
 	} {
 		if got, _ := b.read(b.iterator("s", "0", c.kind, c.more)); len(got) != c.want {
 			t.Errorf("%s %s: %q; want %d records", c.kind, c.more, got, c.want)

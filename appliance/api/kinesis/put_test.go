@@ -46,6 +46,7 @@ func (r *response) Write(p []byte) (int, error) {
 	r.answer = append(r.answer, p...)
 	return len(p), nil
 }
+
 func (r *response) Stream(func(context.Context, api.StreamWriter) error) {
 	panic("BUG: no stream here")
 }

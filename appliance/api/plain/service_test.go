@@ -166,11 +166,16 @@ func TestBodiesBecomeRecords(t *testing.T) {
 	b.post("", string(zstded([]byte("a\nb"))), "Content-Encoding", "zstd", "Content-Type", typeNDJSON)
 	want := []got{
 		{Key: "device-7", Data: "one body\nwith a line break"},
-		{Key: "k 1", Data: `{"id":"x"}`}, {Key: "k 1", Data: `{"id":"y"}`},
-		{Key: "x", Data: `{"id":"x"}`}, {Key: "17", Data: `{"id":17}`},
+		{Key: "k 1", Data: `{"id":"x"}`},
+		{Key: "k 1", Data: `{"id":"y"}`},
+		{Key: "x", Data: `{"id":"x"}`},
+		{Key: "17", Data: `{"id":17}`},
 		{Key: "from header", Data: "with a header"},
-		{Key: "own", Data: "1"}, {Key: "device-7", Data: ""},
-		{Key: "device-7", Data: "zipped"}, {Key: "device-7", Data: "a"}, {Key: "device-7", Data: "b"},
+		{Key: "own", Data: "1"},
+		{Key: "device-7", Data: ""},
+		{Key: "device-7", Data: "zipped"},
+		{Key: "device-7", Data: "a"},
+		{Key: "device-7", Data: "b"},
 	}
 	have := b.records(0, 4)
 	for i := range have {
@@ -205,7 +210,8 @@ func TestAnswerSaysWhereTheRecordsAre(t *testing.T) {
 			if slices.ContainsFunc(out.Records, func(o struct {
 				Shard          string
 				SequenceNumber string `json:"sequence_number"`
-			}) bool {
+			},
+			) bool {
 				return o.Shard == r.Shard && o.SequenceNumber == r.Sequence
 			}) {
 				found++
@@ -280,8 +286,10 @@ func TestIdempotencyKeys(t *testing.T) {
 		t.Fatalf("%d records; want 1", n)
 	}
 	// Another caller has keys of its own.
-	other := &apitest.Request{Verb: "POST", Target: "/v1/streams/s/records", Payload: []byte("reading 1"), Headers: http.Header{headerRetry: {"boot-3/1"}},
-		Who: &api.Identity{Name: "device-8", Policy: api.FullAccess}}
+	other := &apitest.Request{
+		Verb: "POST", Target: "/v1/streams/s/records", Payload: []byte("reading 1"), Headers: http.Header{headerRetry: {"boot-3/1"}},
+		Who: &api.Identity{Name: "device-8", Policy: api.FullAccess},
+	}
 	if r := apitest.Do(context.Background(), b.Service, other); strings.Contains(string(r.Body), "replayed") {
 		t.Fatalf("%s", r.Body)
 	}

@@ -35,7 +35,8 @@ var probes = []struct {
 	{command: `{"do":"number","v":9e99999}`, answer: "null "},
 	{command: `{"do":"now"}`, answer: "00"},
 	{command: `{"do":"emit"}`, outcome: &Outcome{Status: abi.StatusReplaced, Outputs: []Output{
-		{Source: 10, Output: 1, Key: "other", Data: "one"}, {Source: 10, Output: 1, Key: "k\"\\\n", Data: "two"},
+		{Source: 10, Output: 1, Key: "other", Data: "one"},
+		{Source: 10, Output: 1, Key: "k\"\\\n", Data: "two"},
 		{Source: 10, Output: 0, Key: "forwarded", Data: `{"do":"emit"}`},
 	}}},
 	{command: `{"do":"keyed"}`, outcome: &Outcome{Status: abi.StatusReplaced, Outputs: []Output{
