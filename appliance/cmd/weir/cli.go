@@ -10,8 +10,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/alecthomas/kong"
-
+	"github.com/weirhq/weir/appliance/cmd/internal/kong"
 	"github.com/weirhq/weir/appliance/config"
 	"github.com/weirhq/weir/appliance/fault"
 )
@@ -120,7 +119,11 @@ func run(ctx context.Context, args []string, s streams, environ []string) (code 
 	}
 	a.Globals = line.Globals
 	a.fromEnvironment()
-	if err := parsed.Run(a); err != nil {
+	verb, ok := parsed.Selected().Target.Addr().Interface().(interface{ Run(a *app) error })
+	if !ok {
+		panic("BUG: verb " + parsed.Command() + " has no Run")
+	}
+	if err := verb.Run(a); err != nil {
 		return a.report(err)
 	}
 	return 0

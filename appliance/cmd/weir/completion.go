@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/alecthomas/kong"
+	"github.com/weirhq/weir/appliance/cmd/internal/kong"
 )
 
 type completionCmd struct {
