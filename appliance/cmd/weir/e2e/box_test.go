@@ -231,3 +231,15 @@ func parse[T any](t *testing.T, text string) T {
 	}
 	return v
 }
+
+// eventually waits until the condition holds, for a minute.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for !holds() {
+		if time.Now().After(deadline) {
+			t.Fatalf("after a minute still not: %s", what)
+		}
+		<-time.After(10 * time.Millisecond)
+	}
+}
