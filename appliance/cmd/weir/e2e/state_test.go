@@ -1,0 +1,184 @@
+package e2e
+
+import (
+	"encoding/json"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/weirhq/weir/storage/keyspace"
+)
+
+// onSmallDisk runs a script with bash in a mount namespace of its own, where
+// $DISK is a file system of the size. $WEIR is the binary.
+func onSmallDisk(t *testing.T, size, script string) string {
+	t.Helper()
+	disk := t.TempDir()
+	whole := "set -u\nmount -t tmpfs -o size=" + size + " weir " + disk + " || exit 99\n" + script
+	cmd := exec.CommandContext(t.Context(), "unshare", "--user", "--map-root-user", "--mount", "bash", "-c", whole)
+	cmd.Env = append(cmd.Environ(), "DISK="+disk, "WEIR="+binary, "WEIR_LISTEN_ADDRESS=127.0.0.1:0")
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return string(out)
+}
+
+func wants(t *testing.T, out string, words ...string) {
+	t.Helper()
+	for _, w := range words {
+		if !strings.Contains(out, w) {
+			t.Errorf("no %q in\n%s", w, out)
+		}
+	}
+}
+
+const waitReady = `for i in $(seq 600); do [ -s $DIR/endpoint ] && break; read -t 0.1 <> <(:) || true; done; [ -s $DIR/endpoint ] || { echo not ready; exit 98; }
+`
+
+func TestReadOnlyDisk(t *testing.T) {
+	out := onSmallDisk(t, "64m", `export DIR=$DISK/data
+mkdir $DIR && mount -o remount,ro $DISK || exit 97
+$WEIR serve --dir $DIR; echo "exit code $?"
+`)
+	wants(t, out, "the disk is read-only", "Try: ", "exit code 3")
+}
+
+func TestFullDiskRejectsAndLosesNothing(t *testing.T) {
+	out := onSmallDisk(t, "112m", `export DIR=$DISK/data
+$WEIR serve --dir $DIR >$DISK.log 2>&1 &
+PID=$!
+`+waitReady+`
+$WEIR --dir $DIR stream create full --codec none || exit 96
+head -c 700 /dev/zero | tr '\0' x > $DISK.block; for i in $(seq 200); do cat $DISK.block; echo; done > $DISK.lines
+n=0
+while [ $n -lt 2000 ] && $WEIR --dir $DIR put full --key k --file $DISK.lines >$DISK.out 2>&1; do n=$((n + 1)); head -c 60000000 /dev/zero > $DISK/other 2>/dev/null; done
+echo "after $n puts:"; cat $DISK.out
+$WEIR --dir $DIR doctor --only space --only log | head -5
+kill -TERM $PID; wait $PID; echo "exit code $?"
+rm -f $DISK/other
+$WEIR --dir $DIR verify --json | grep -o '"ok": [a-z]*'
+`)
+	wants(t, out, "exit code 0", `"ok": true`, "after ")
+	if !strings.Contains(strings.ToLower(out), "full") && !strings.Contains(out, "ProvisionedThroughputExceeded") {
+		t.Errorf("nothing says that the disk is full:\n%s", out)
+	}
+}
+
+// TestDirectoryOfANewerFormat writes what a newer version would have written,
+// into the one row that says it.
+func TestDirectoryOfANewerFormat(t *testing.T) {
+	dir := t.TempDir()
+	b := serve(t, dir)
+	must(t, "--dir", dir, "stream", "create", "kept")
+	b.stop(t)
+	setFormat(t, dir, 99)
+	fails(t, 3, []string{"WEIR_LISTEN_ADDRESS=127.0.0.1:0"}, []string{"serve", "--dir", dir}, dir, "written by a newer version of weir; nothing in it was changed", "Try: the newer weir")
+	setFormat(t, dir, 1)
+	b = serve(t, dir)
+	if out := must(t, "--dir", dir, "stream", "list"); !strings.Contains(out, "kept") {
+		t.Errorf("the stream is gone:\n%s", out)
+	}
+	b.stop(t)
+}
+
+func setFormat(t *testing.T, dir string, format int) {
+	t.Helper()
+	db, err := pebble.Open(filepath.Join(dir, "store", "db"), &pebble.Options{FormatMajorVersion: pebble.FormatValueSeparation})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	key := keyspace.Meta(keyspace.KindStore)
+	value, closer, err := db.Get(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	row := parse[map[string]any](t, string(value))
+	closer.Close()
+	row["format"] = format
+	next, err := json.Marshal(row)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Set(key, next, pebble.Sync); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestReloadAppliesWhatItCanAndRefusesAWrongFile sends SIGHUP and asks for a reload.
+func TestReloadAppliesWhatItCanAndRefusesAWrongFile(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "weir.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("telemetry: {log_level: info}\n")
+	b := serve(t, dir)
+	write("streams: [{name: added}]\nstorage: {cache_bytes: 16MiB}\n")
+	if out := must(t, "--dir", dir, "reload"); !strings.Contains(out, "Waiting for a restart: storage.cache_bytes") {
+		t.Errorf("reload said %s", out)
+	}
+	write("streams: [{nam: wrong}]\n")
+	fails(t, 2, nil, []string{"--dir", dir, "reload"}, "weir.yaml:1: streams[0].nam: unknown key")
+	if err := b.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the refusal is logged", func() bool {
+		return strings.Contains(b.log.String(), "the configuration is refused; the one before stays")
+	})
+	write("streams: [{name: added}, {name: byhangup}]\n")
+	if err := b.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the stream is made", func() bool { return strings.Contains(must(t, "--dir", dir, "stream", "list"), "byhangup") })
+	if code := b.stop(t); code != 0 {
+		t.Errorf("SIGTERM: exit code %d", code)
+	}
+}
+
+// TestServiceManagerIsToldOfReadinessAndHealth stands in for systemd.
+func TestServiceManagerIsToldOfReadinessAndHealth(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	b := serve(t, t.TempDir(), "NOTIFY_SOCKET="+socket, "WATCHDOG_USEC=200000")
+	told := func(want string) {
+		t.Helper()
+		buf := make([]byte, 256)
+		for {
+			if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+				t.Fatal(err)
+			}
+			n, err := conn.Read(buf)
+			if err != nil {
+				t.Fatalf("never told %s: %v", want, err)
+			}
+			if strings.HasPrefix(string(buf[:n]), want) {
+				return
+			}
+		}
+	}
+	told("READY=1")
+	told("WATCHDOG=1")
+	if err := b.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	told("RELOADING=1\nMONOTONIC_USEC=")
+	told("READY=1")
+	b.stop(t)
+	told("STOPPING=1")
+}
