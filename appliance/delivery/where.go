@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
@@ -275,7 +276,7 @@ func (e *Engine) Manifests(name string, limit int) ([]Manifest, error) {
 	if n := uint64(limit); cur.Next > n {
 		from = cur.Next - n
 	}
-	after := manifestKey(d.ID, from-1, 1<<31)
+	after := manifestKey(d.ID, from-1, math.MaxInt32)
 	err = e.store.Scan(storage.TableManifest, manifestPrefix(d.ID), after, 0, func(_, value []byte) bool {
 		var m Manifest
 		if bad = json.Unmarshal(value, &m); bad != nil {
