@@ -32,7 +32,9 @@ type Txn struct {
 var txnPool = sync.Pool{New: func() any { return new(Txn) }}
 
 // Begin admits a transaction whose records and rows have about sizeBytes. It
-// waits, first in, first out and under ctx, while too much is under way.
+// waits, first in, first out and under ctx, while too much is under way; ctx
+// also bounds the wait for a group at the first Reserve, so it must not end before
+// Commit.
 // ErrReadOnly, ErrClosed: State says more.
 func (s *Store) Begin(ctx context.Context, sizeBytes int) (*Txn, error) {
 	t, err := s.committer.Begin(ctx, sizeBytes)

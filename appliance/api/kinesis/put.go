@@ -266,9 +266,10 @@ func (s *Service) applyQuotas(p *put) {
 // holds their places, until it is released. When it fails, nothing was written
 // unless the error is storage.ErrOutcomeUnknown.
 func (s *Service) write(ctx context.Context, p *put) error {
+	// It bounds the wait for a group, too, which the first reservation may need.
 	admission, cancel := context.WithTimeout(ctx, s.o.AdmissionWait)
+	defer cancel()
 	txn, err := s.store.Begin(admission, p.size)
-	cancel()
 	if err != nil {
 		return err
 	}

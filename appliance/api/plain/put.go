@@ -134,8 +134,8 @@ func (s *Service) write(ctx context.Context, st *storage.Stream, entries []entry
 		size += len(entries[i].key) + len(entries[i].data)
 	}
 	admission, cancel := context.WithTimeout(ctx, s.o.AdmissionWait)
+	defer cancel()
 	txn, err := s.store.Begin(admission, size)
-	cancel()
 	if err != nil {
 		return nil, err
 	}
