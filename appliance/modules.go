@@ -25,7 +25,7 @@ func (b *box) openModules(ctx context.Context, c *config.Loaded) error {
 		return err
 	}
 	runtime, err := host.New(ctx, host.Options{
-		CacheDir: filepath.Join(b.dir, CacheDir), Imports: guest.Imports(), MemoryBudgetBytes: int64(c.Wasm.Memory), Logger: b.log,
+		CacheDir: filepath.Join(b.dir, CacheDir), CompileCommand: c.Wasm.CompileCommand, Imports: guest.Imports(), MemoryBudgetBytes: int64(c.Wasm.Memory), Logger: b.log,
 	})
 	if err != nil {
 		return err

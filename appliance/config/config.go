@@ -130,6 +130,8 @@ type Wasm struct {
 	Signatures  string   `yaml:"signatures" oneof:"off,warn,require" doc:"what happens to a module without a signature by a trusted key"`
 	TrustedKeys []string `yaml:"trusted_keys" doc:"files with Ed25519 public keys whose signatures count"`
 
+	CompileCommand []string `yaml:"compile_command" doc:"what starts the child process that compiles modules; this program if empty. Under an emulator: the emulator and this program"`
+
 	AllowedHosts []string       `yaml:"allowed_hosts" doc:"host:port that modules may call when their manifest names them too; none if empty, any with *"`
 	Secrets      []ModuleSecret `yaml:"secrets" doc:"secrets that the box puts into the requests of modules that are granted them"`
 }

@@ -146,6 +146,9 @@ func serve(t *testing.T, dir string, env ...string) *box {
 	_ = os.Remove(filepath.Join(dir, "endpoint")) // of a box that was killed
 	b.cmd = command(context.Background(), "serve", "--dir", dir)
 	b.cmd.Env = append(append(os.Environ(), "WEIR_LISTEN_ADDRESS=127.0.0.1:0"), env...)
+	if *emulatorFlag != "" { // the box starts itself to compile a module
+		b.cmd.Env = append(b.cmd.Env, "WEIR_WASM_COMPILE_COMMAND="+*emulatorFlag+","+binary)
+	}
 	b.cmd.Stdout, b.cmd.Stderr = b.log, b.log
 	if err := b.cmd.Start(); err != nil {
 		t.Fatal(err)
