@@ -6,12 +6,14 @@ import (
 	"net/http"
 )
 
-// steady is a transport that reads a request's body before it sends it.
+// Steady returns a transport that reads a request's body before it sends it.
 //
 // The AWS SDK closes a request's body as soon as the answer's header is there.
 // When the answer is fast, net/http may still be looking for the end of the body
 // then; it takes the close for a failure and closes the connection under the
 // answer. Here it finds nothing left to wait for.
+func Steady(t http.RoundTripper) http.RoundTripper { return steady{t} }
+
 type steady struct{ http.RoundTripper }
 
 // RoundTrip implements http.RoundTripper.

@@ -15,6 +15,7 @@ package file
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -115,7 +116,10 @@ func (s *Sink) PutObject(ctx context.Context, o *delivery.Object) (delivery.Stor
 	if err := makeDirs(dir); err != nil {
 		return delivery.Stored{}, sinkError(err)
 	}
-	temp, err := os.CreateTemp(dir, ".weir-*.part")
+	// Named after the object: what a kill leaves is written over by the next
+	// attempt, and goes.
+	sum := sha256.Sum256([]byte(filepath.Base(target)))
+	temp, err := os.OpenFile(filepath.Join(dir, fmt.Sprintf(".%x.part", sum[:12])), os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o644)
 	if err != nil {
 		return delivery.Stored{}, sinkError(err)
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 
+	"github.com/weirhq/weir/appliance/remote"
 	"github.com/weirhq/weir/appliance/trust"
 )
 
@@ -218,7 +219,7 @@ func (b *box) kinesis(t *testing.T) *kinesis.Client {
 		t.Fatal(err)
 	}
 	return kinesis.New(kinesis.Options{
-		Region: "eu-central-1", BaseEndpoint: &b.endpoint, HTTPClient: b.http(t), Retryer: aws.NopRetryer{},
+		Region: "eu-central-1", BaseEndpoint: &b.endpoint, HTTPClient: &http.Client{Transport: remote.Steady(b.http(t).Transport)}, Retryer: aws.NopRetryer{},
 		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
 			return aws.Credentials{AccessKeyID: id, SecretAccessKey: secret}, nil
 		}),
