@@ -1189,7 +1189,7 @@ func checkMissingPositionals(positional int, values []*Value) error {
 	missing := []string{}
 	for ; positional < len(values); positional++ {
 		arg := values[positional]
-		// TODO(aat): Fix hardcoding of these env checks all over the place :\
+		// These checks of the environment stand in several places.
 		if len(arg.Tag.Envs) != 0 {
 			if atLeastOneEnvSet(arg.Tag.Envs) {
 				continue

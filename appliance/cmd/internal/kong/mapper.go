@@ -199,7 +199,7 @@ func (r *Registry) ForType(typ reflect.Type) Mapper {
 	// Check if the type implements MapperValue.
 	for _, impl := range []reflect.Type{typ, reflect.PtrTo(typ)} {
 		if impl.Implements(mapperValueType) {
-			// FIXME: This should pass in the bool mapper.
+			// The bool mapper is not passed in here.
 			return &mapperValueAdapter{impl.Implements(boolMapperValueType)}
 		}
 	}
