@@ -328,16 +328,16 @@ func (e *Engine) bindSinks(b *binding) error {
 	c := &b.config
 	var err error
 	if b.sink, err = e.options.OpenSink(c.Sink); err != nil {
-		return fmt.Errorf("delivery %s: sink: %w", c.Name, err)
+		return fmt.Errorf("%w: delivery %s: sink: %w", ErrInvalid, c.Name, err)
 	}
 	object := func(path string, t Target) (ObjectSink, error) {
 		s, err := e.options.OpenSink(t)
 		if err != nil {
-			return nil, fmt.Errorf("delivery %s: %s: %w", c.Name, path, err)
+			return nil, fmt.Errorf("%w: delivery %s: %s: %w", ErrInvalid, c.Name, path, err)
 		}
 		o, ok := s.(ObjectSink)
 		if !ok {
-			return nil, errors.Join(fmt.Errorf("delivery %s: %s: it must be a sink that stores objects", c.Name, path), s.Close())
+			return nil, errors.Join(fmt.Errorf("%w: delivery %s: %s: it must be a sink that stores objects", ErrInvalid, c.Name, path), s.Close())
 		}
 		return o, nil
 	}

@@ -351,6 +351,7 @@ func FuzzCreate(f *testing.F) {
 	b := newBox(f)
 	f.Add(`{"DeliveryStreamName":"d","ExtendedS3DestinationConfiguration":{` + role + `,"BucketARN":"arn:aws:s3:::lake","Prefix":"!{timestamp:yyyy}/"}}`)
 	f.Add(`{"DeliveryStreamName":"d","HttpEndpointDestinationConfiguration":{"EndpointConfiguration":{"Url":"https://x"},"S3Configuration":{` + role + `,"BucketARN":"arn:aws:s3:::lake"}}}`)
+	f.Add(`{"DeliveryStreamName":"d","HttpEndpointDestinationConfiguration":{"EndpointConfiguration":{"Url":"https://"},"S3Configuration":{` + role + `,"BucketARN":"arn:aws:s3:::lake"}}}`)
 	f.Add(`{"DeliveryStreamName":"d","DynamicPartitioningConfiguration":{},"Tags":[null]}`)
 	f.Fuzz(func(t *testing.T, body string) {
 		res := apitest.Do(t.Context(), b.service, &apitest.Request{
