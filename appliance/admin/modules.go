@@ -65,6 +65,7 @@ func moduleError(err error) error {
 		{module.ErrNoVersion, 404, "ModuleVersionNotFound"},
 		{module.ErrExists, 409, "ModuleVersionExists"},
 		{module.ErrActive, 409, "ModuleVersionActive"},
+		{module.ErrShadow, 409, "ModuleShadow"},
 		{module.ErrNoPrevious, 409, "NoPreviousVersion"},
 		{module.ErrTooLarge, 400, "ModuleTooLarge"},
 		{module.ErrFull, 400, "ModuleCatalogueFull"},

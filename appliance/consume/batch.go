@@ -67,6 +67,9 @@ func (w *worker) process(ctx context.Context, lo, hi, attempt int) error {
 
 // call hands records [lo, hi) to the instance.
 func (w *worker) call(ctx context.Context, lo, hi, attempt int) (abi.Result, error) {
+	if !w.until.IsZero() && time.Now().After(w.until) {
+		return abi.Result{}, errShadowSlow
+	}
 	if w.guest.Instance().Worn() != "" {
 		if err := w.instance(ctx); err != nil {
 			return abi.Result{}, err
@@ -81,6 +84,9 @@ func (w *worker) call(ctx context.Context, lo, hi, attempt int) (abi.Result, err
 	part.TimeMS, part.ID = w.e.o.Now().UnixMilli(), part.Records[0].Index
 	if attempt > 0 {
 		part.Flags |= abi.FlagReplay
+	}
+	if !w.until.IsZero() {
+		part.Flags |= abi.FlagShadow
 	}
 	w.state.begin()
 	w.group.begin(part.Records)
@@ -203,6 +209,9 @@ func (w *worker) again(ctx context.Context, lo, i, hi, attempt int) error {
 
 // pause commits what comes before record i and waits.
 func (w *worker) pause(ctx context.Context, i, attempt int) error {
+	if !w.until.IsZero() {
+		return errShadowRetry
+	}
 	w.report.Retries++
 	w.at.Next = w.batch.Records[i].Index
 	if err := w.commit(ctx); err != nil {
@@ -225,6 +234,7 @@ func (w *worker) fail(i int, code uint32, reason string, attempt int) error {
 	w.report.Records++
 	w.report.Failed++
 	w.group.count++
+	w.failed = append(w.failed, r.Index)
 	switch m.OnError.Then {
 	case manifest.Drop:
 		return nil
@@ -253,6 +263,10 @@ func (w *worker) tick(ctx context.Context) error {
 	if !ok || now.Before(due) {
 		return nil
 	}
+	return w.compared(ctx, 0, func(w *worker) error { return w.runTick(ctx, now) })
+}
+
+func (w *worker) runTick(ctx context.Context, now time.Time) error {
 	if err := w.slot(ctx); err != nil {
 		return err
 	}
@@ -345,4 +359,5 @@ func (w *worker) judge() {
 		w.e.o.Modules.Judge(w.version, r)
 	}
 	w.report = transform.Report{}
+	w.failed = w.failed[:0]
 }

@@ -19,6 +19,15 @@
 // for running modules as there are cores; while a worker waits for records or
 // for a sync it holds none.
 //
+// # Shadows
+//
+// A shadow version gets each batch, and each tick, just before the active
+// version does and on the same goroutine, so both see the same state. It reads
+// through to that state; what it writes, emits, fails and enqueues is compared
+// with what the active version did and dropped. It never delays a shard by more
+// than the active version itself takes: what is beyond passes it by and is
+// counted, and a batch it breaks on is given up after 250 ms.
+//
 // # State through split and merge
 //
 // A shard created by a split or merge begins when its parents have been consumed

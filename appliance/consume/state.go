@@ -22,7 +22,7 @@ const (
 // over what is stored, with what was read lately in between. As nobody else
 // writes this shard's state, what was read stays true. It is a guest.State.
 type state struct {
-	store   *storage.Store
+	source  source
 	prefix  []byte // of the shard's rows in TableModuleState
 	limit   int64  // bytes of keys and values
 	entries map[string]*entry
@@ -37,9 +37,49 @@ type state struct {
 	batch     uint32
 	savedSize [2]int64
 
+	// watch, when it isn't nil, collects how keys were before they changed.
+	watch map[string]image
+
 	// failed is the first error of the store. The guest sees it as "unavailable"
 	// or not at all; the worker ends its session for it.
 	failed error
+}
+
+// source is where a state finds what it doesn't hold itself.
+type source interface {
+	// get returns a key's value, which is the caller's.
+	get(key []byte) (value []byte, present bool, err error)
+	// scan calls fn with the entries with prefix after the key after, in key order, until fn returns false.
+	scan(prefix, after []byte, fn func(key, value []byte) bool) error
+}
+
+// rows is a shard's state in the store.
+type rows struct {
+	store  *storage.Store
+	prefix []byte
+}
+
+func (r rows) row(key []byte) []byte { return append(r.prefix[:len(r.prefix):len(r.prefix)], key...) }
+
+func (r rows) get(key []byte) ([]byte, bool, error) {
+	v, err := r.store.Get(storage.TableModuleState, r.row(key))
+	if errors.Is(err, storage.ErrNotFound) {
+		return nil, false, nil
+	}
+	return v, err == nil, err
+}
+
+func (r rows) scan(prefix, after []byte, fn func(key, value []byte) bool) error {
+	if len(after) > 0 {
+		after = r.row(after)
+	}
+	return r.store.Scan(storage.TableModuleState, r.row(prefix), after, 0, func(row, value []byte) bool { return fn(row[len(r.prefix):], value) })
+}
+
+// image is a key at one moment.
+type image struct {
+	value   string
+	present bool
 }
 
 // entry is one key.
@@ -57,29 +97,26 @@ type undo struct {
 	present, dirty bool
 }
 
+func (e *entry) image() image { return image{string(e.value), e.present} }
+
 var _ guest.State = (*state)(nil)
 
 func newState(s *storage.Store, k shardKey, c *checkpoint, limit int64) *state {
-	return &state{store: s, prefix: k.name(), limit: limit, entries: map[string]*entry{}, bytes: c.StateBytes, count: c.StateEntries, batch: 1}
+	prefix := k.name()
+	return &state{source: rows{s, prefix}, prefix: prefix, limit: limit, entries: map[string]*entry{}, bytes: c.StateBytes, count: c.StateEntries, batch: 1}
 }
-
-// row is the table key of a state key.
-func (s *state) row(key string) []byte { return append(s.prefix[:len(s.prefix):len(s.prefix)], key...) }
 
 // load finds a key, in memory or in the store.
 func (s *state) load(key []byte) (*entry, error) {
 	if e := s.entries[string(key)]; e != nil {
 		return e, nil
 	}
-	e := &entry{key: string(key)}
-	v, err := s.store.Get(storage.TableModuleState, s.row(e.key))
-	switch {
-	case err == nil:
-		e.value, e.present = v, true
-	case !errors.Is(err, storage.ErrNotFound):
+	v, present, err := s.source.get(key)
+	if err != nil {
 		s.failed = err
 		return nil, err
 	}
+	e := &entry{key: string(key), value: v, present: present}
 	s.entries[e.key] = e
 	s.cached += int64(len(e.key) + len(e.value) + 128)
 	return e, nil
@@ -91,6 +128,11 @@ func (s *state) save(e *entry) {
 		return
 	}
 	e.batch = s.batch
+	if s.watch != nil {
+		if _, ok := s.watch[e.key]; !ok {
+			s.watch[e.key] = e.image()
+		}
+	}
 	from := len(s.undoBytes)
 	s.undoBytes = append(s.undoBytes, e.value...)
 	s.undo = append(s.undo, undo{e, from, len(s.undoBytes), e.present, e.dirty})
@@ -175,12 +217,7 @@ func (s *state) Scan(prefix, after []byte, limit int, fn func(key, value []byte)
 		}
 		changed = changed[1:]
 	}
-	var from []byte
-	if len(after) > 0 {
-		from = s.row(string(after))
-	}
-	err := s.store.Scan(storage.TableModuleState, s.row(string(prefix)), from, 0, func(row, value []byte) bool {
-		key := row[len(s.prefix):]
+	err := s.source.scan(prefix, after, func(key, value []byte) bool {
 		for more && len(changed) > 0 && changed[0].key < string(key) {
 			next()
 		}
@@ -225,6 +262,13 @@ func (s *state) rollback() {
 	}
 	s.dirty = kept
 	s.bytes, s.count = s.savedSize[0], s.savedSize[1]
+	s.begin()
+}
+
+// forget drops everything that is held: what was written is as if it never was.
+func (s *state) forget() {
+	clear(s.entries)
+	s.dirty, s.cached, s.failed = s.dirty[:0], 0, nil
 	s.begin()
 }
 

@@ -41,11 +41,14 @@ type worker struct {
 	leased  []byte // the lease row as stored
 	letters *storage.Stream
 	stored  checkpoint // as it is
+	shadow  *shadow    // nil: none
 
 	// of the running batch
 	batch  guest.Batch
 	copied []byte // keys and data of batch.Records
 	report transform.Report
+	failed []uint64  // indexes of the records that failed for good
+	until  time.Time // when a shadow gives the batch up; zero for the active version
 
 	mu struct {
 		sync.Mutex
@@ -327,6 +330,7 @@ func (w *worker) dropInstance() {
 // close ends a session.
 func (w *worker) close() {
 	w.dropInstance()
+	w.dropShadow()
 	if w.reader != nil {
 		w.reader.Close()
 		w.reader = nil
@@ -368,12 +372,14 @@ func (w *worker) unslot() { <-w.e.slots }
 // round reads and runs batches until a group is worth committing, and commits
 // it; with nothing to do it waits.
 func (w *worker) round(ctx context.Context) error {
-	if v, err := w.e.o.Modules.Active(w.k.consumer); err != nil || v != w.version {
-		return errVersion
-	}
 	if err := w.gather(ctx); err != nil {
 		return err
 	}
+	// Asked after the wait: what begins now runs the version that is active now.
+	if v, err := w.e.o.Modules.Active(w.k.consumer); err != nil || v != w.version {
+		return errVersion
+	}
+	w.followShadow()
 	w.setStatus(Running, "")
 	for {
 		n, err := w.read()
@@ -385,7 +391,7 @@ func (w *worker) round(ctx context.Context) error {
 			return err
 		}
 		if n > 0 {
-			if err := w.process(ctx, 0, n, 0); err != nil {
+			if err := w.compared(ctx, n, func(w *worker) error { return w.process(ctx, 0, n, 0) }); err != nil {
 				return err
 			}
 			w.at.Next = w.reader.Position()

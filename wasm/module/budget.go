@@ -134,11 +134,15 @@ func (c *Catalog) judge(v *Version, o Outcome) {
 // connectShadow gives an entry's active version the shadow its row names.
 func (c *Catalog) connectShadow(e *entry) {
 	for name, v := range e.versions {
+		want := e.versions[e.row.Shadow]
+		if v != e.active || want == v {
+			want = nil
+		}
 		if v.transform == nil {
+			v.compare(want) // consume.Engine runs the shadows of consumers
 			continue
 		}
-		want := e.versions[e.row.Shadow]
-		if v != e.active || want == nil || want == v {
+		if want == nil {
 			c.endShadow(v)
 			continue
 		}

@@ -410,8 +410,9 @@ func (c *Catalog) Deactivate(ctx context.Context, name string) error {
 	})
 }
 
-// Shadow runs a version on what the active version of a transform processes,
-// without effect. An empty version ends it.
+// Shadow runs a version on what the active version processes, without effect.
+// An empty version ends it. ErrShadow when the two are of different kinds, or
+// keep their state in different ways.
 func (c *Catalog) Shadow(ctx context.Context, name, version string) error {
 	return c.change(ctx, name, func(e *entry) ([]Change, error) {
 		if version == "" && len(e.row.Versions) > 0 {
@@ -424,8 +425,12 @@ func (c *Catalog) Shadow(ctx context.Context, name, version string) error {
 		if version == e.row.Active {
 			return nil, fmt.Errorf("version %q: %w; a shadow is compared with it", version, ErrActive)
 		}
-		if e.versions[version].Manifest.Kind != manifest.Transform {
-			return nil, fmt.Errorf("version %q: %w: only transforms run as shadows", version, ErrKind)
+		if a := e.versions[e.row.Active]; a != nil {
+			want, got := a.Manifest, e.versions[version].Manifest
+			if got.Kind != want.Kind || got.StateVersion != want.StateVersion {
+				return nil, fmt.Errorf("version %q: %w: it is a %s with state_version %d, the active version %s a %s with %d",
+					version, ErrShadow, got.Kind, got.StateVersion, a.Manifest.Version, want.Kind, want.StateVersion)
+			}
 		}
 		e.row.Shadow = version
 		return nil, nil

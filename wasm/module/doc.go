@@ -45,6 +45,7 @@ var (
 	ErrVectors     = errors.New("module does not pass its test vectors")
 	ErrKind        = errors.New("module is of another kind")
 	ErrActive      = errors.New("module version is active")
+	ErrShadow      = errors.New("module version can't run as a shadow of the active one")
 	ErrNoPrevious  = errors.New("no previous version to go back to")
 	ErrUnsupported = errors.New("module contract not supported here")
 	ErrClosed      = errors.New("module catalogue is closed")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -50,6 +51,7 @@ type Version struct {
 		module *host.Module // of consumers
 		users  int
 		closed bool
+		shadow *transform.ShadowReport // of consumers: what a shadow did otherwise; nil = none
 	}
 }
 
@@ -237,6 +239,28 @@ func (v *Version) unuse() {
 // HTTP is the version's way out, or nil when its manifest lists no hosts.
 func (v *Version) HTTP() *egress.Client { return v.http }
 
+// Compared adds what a shadow of this consumer did otherwise on a batch. What
+// is found of a version that is no longer the shadow is dropped.
+func (v *Version) Compared(r transform.ShadowReport) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if s := v.mu.shadow; s != nil && s.Version == r.Version {
+		s.Add(r)
+	}
+}
+
+// compare begins a consumer's report on a shadow, or with nil ends it.
+func (v *Version) compare(shadow *Version) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch {
+	case shadow == nil:
+		v.mu.shadow = nil
+	case v.mu.shadow == nil || v.mu.shadow.Version != shadow.Manifest.Version:
+		v.mu.shadow = &transform.ShadowReport{Version: shadow.Manifest.Version}
+	}
+}
+
 // observe counts a transform's batch.
 func (v *Version) observe(r transform.Report) {
 	v.counters.add(&r)
@@ -266,6 +290,13 @@ func (v *Version) Stats() Stats {
 		if r, ok := v.transform.ShadowReport(); ok {
 			s.Shadow = &r
 		}
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.mu.shadow != nil {
+		r := *v.mu.shadow
+		r.Examples = slices.Clone(r.Examples)
+		s.Shadow = &r
 	}
 	return s
 }

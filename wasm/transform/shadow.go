@@ -13,14 +13,20 @@ import (
 
 // Limits of what a shadow looks at and keeps.
 const (
-	shadowRecords  = 1000 // of one batch
-	shadowBytes    = 1 << 20
-	shadowExamples = 10
-	exampleBytes   = 512
+	shadowRecords = 1000 // of one batch
+	shadowBytes   = 1 << 20
+	exampleBytes  = 512
+	// ShadowExamples is how many differences a report shows.
+	ShadowExamples = 10
 )
 
-// Difference is a record on which two versions disagree.
+// Difference is a record on which two versions disagree, or one thing that only
+// one of two versions of a consumer did.
 type Difference struct {
+	// What is empty for transforms. For consumers it is "emitted", "request",
+	// "record" (that failed) or a key of the state; Index is then the batch's first
+	// record's, but for "record".
+	What   string `json:"what,omitempty"`
 	Stream string `json:"stream"`
 	Shard  uint32 `json:"shard"`
 	Index  uint64 `json:"index"`
@@ -32,11 +38,23 @@ type Difference struct {
 type ShadowReport struct {
 	Version  string       `json:"version"`
 	Records  uint64       `json:"records"` // compared
-	Differ   uint64       `json:"differ"`
+	Differ   uint64       `json:"differ"`  // records, or for consumers differences
 	Skipped  uint64       `json:"skipped"` // not looked at: the shadow was busy, or the batch was large
 	Errors   uint64       `json:"errors"`  // batches the shadow could not run
 	Error    string       `json:"error,omitempty"`
 	Examples []Difference `json:"examples,omitempty"` // the first ten
+}
+
+// Add adds what another batch showed, and keeps the first examples.
+func (r *ShadowReport) Add(o ShadowReport) {
+	r.Records += o.Records
+	r.Differ += o.Differ
+	r.Skipped += o.Skipped
+	r.Errors += o.Errors
+	if o.Error != "" {
+		r.Error = o.Error
+	}
+	r.Examples = append(r.Examples, o.Examples[:min(len(o.Examples), ShadowExamples-len(r.Examples))]...)
 }
 
 // Shadow runs a second version on what a transform has processed, in the
@@ -201,7 +219,7 @@ func (s *Shadow) compare(ctx context.Context, j *shadowJob) {
 			continue
 		}
 		r.Differ++
-		if len(r.Examples) < shadowExamples {
+		if len(r.Examples) < ShadowExamples {
 			r.Examples = append(r.Examples, Difference{
 				Stream: j.batch.Stream, Shard: j.batch.Shard, Index: j.batch.Records[i].Index, Active: cut(want), Shadow: cut(got[i]),
 			})

@@ -12,6 +12,7 @@ import (
 	"github.com/weirhq/weir/appliance/consume"
 	"github.com/weirhq/weir/appliance/fault"
 	"github.com/weirhq/weir/appliance/remote"
+	"github.com/weirhq/weir/wasm/manifest"
 	"github.com/weirhq/weir/wasm/module"
 )
 
@@ -260,9 +261,16 @@ func printVersion(w io.Writer, m *module.Info, v *module.VersionInfo) {
 		fmt.Fprintf(w, "  requests: %s answered, %s failed, %s denied\n", count(h.Requests), count(h.Failed), count(h.Denied))
 	}
 	if r := s.Shadow; r != nil {
-		fmt.Fprintf(w, "  shadow %s: %s of %s records compared differ, %s not looked at, %s\n", r.Version, count(r.Differ), count(r.Records), count(r.Skipped), plural(int(r.Errors), "error"))
+		of := "%s of %s records compared differ"
+		if m.Kind == manifest.Consumer {
+			of = "%s differences in %s records compared"
+		}
+		fmt.Fprintf(w, "  shadow %s: "+of+", %s not looked at, %s\n", r.Version, count(r.Differ), count(r.Records), count(r.Skipped), plural(int(r.Errors), "error"))
+		if r.Error != "" {
+			fmt.Fprintf(w, "    last error: %s\n", strings.ReplaceAll(r.Error, "\n", "\n      "))
+		}
 		for _, d := range r.Examples {
-			fmt.Fprintf(w, "    %s shard %d index %d\n      active  %s\n      shadow  %s\n", d.Stream, d.Shard, d.Index, d.Active, d.Shadow)
+			fmt.Fprintf(w, "    %s\n      active  %s\n      shadow  %s\n", strings.TrimLeft(fmt.Sprintf("%s %s shard %d index %d", d.What, d.Stream, d.Shard, d.Index), " "), d.Active, d.Shadow)
 		}
 	}
 }
