@@ -390,6 +390,71 @@ func TestClockOfABoxWithoutBattery(t *testing.T) {
 	}
 }
 
+// A box that was never told the time is switched off and on before it is. What it
+// took in before was stamped with 1970 and must not look fifty years old.
+func TestStampsOfOpensThatNeverKnewTheTimeAreCorrected(t *testing.T) {
+	real := time.UnixMilli(1_800_000_000_000)
+	for _, when := range []string{"at an open", "while open", "after kills"} {
+		t.Run(when, func(t *testing.T) {
+			fs := vfs.NewCrashableMem()
+			end := func(s *Store) {
+				t.Helper()
+				left := fs
+				if when == "after kills" {
+					left = fs.CrashClone(vfs.CrashCloneCfg{})
+				}
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+				fs = left
+			}
+			clock := newTestClock()
+			for life := range 2 {
+				clock.step(time.Unix(100, 0))
+				s := mustOpen(t, small(fs, clock))
+				if life == 0 {
+					mustCreate(t, s, StreamConfig{Name: "a", Retention: 24 * time.Hour})
+				}
+				st, _ := s.Stream("a")
+				put(t, s, st, 1, func(int) (string, string) { return "k", "undated" })
+				clock.pass(time.Hour)
+				end(s)
+			}
+			clock.step(time.Unix(100, 0))
+			if when != "while open" {
+				clock.step(real)
+			}
+			s := mustOpen(t, small(fs, clock))
+			st, _ := s.Stream("a")
+			if when == "while open" {
+				clock.step(real)
+			}
+			put(t, s, st, 1, func(int) (string, string) { return "k", "dated" })
+			waitFor(t, func() bool { return s.committer.Do(func() {}) == nil && !s.State().ClockHeld })
+			for reopened := range 2 {
+				if err := s.Retain(ctx); err != nil || count(readAll(t, st)) != 3 {
+					t.Fatalf("retention: %v, %d records left", err, count(readAll(t, st)))
+				}
+				got := arrivals(t, st)
+				for i, at := range got {
+					if at.After(real) || at.Before(real.Add(-3*time.Hour)) {
+						t.Errorf("opened %d times: record %d is dated %v, want shortly before %v", reopened, i, at, real)
+					}
+				}
+				if !got[2].Equal(real) {
+					t.Errorf("the record after the time was known is dated %v", got[2])
+				}
+				end(s)
+				s = mustOpen(t, small(fs, clock))
+				st, _ = s.Stream("a")
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
 func arrivals(t *testing.T, st *Stream) (out []time.Time) {
 	t.Helper()
 	r, err := st.NewReader(0, Position{})

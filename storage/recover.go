@@ -93,7 +93,7 @@ func (s *Store) recoverState(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s.beginSession(f, nextEpoch, lastMS)
+	lastMS = s.beginSession(f, nextEpoch, lastMS)
 	s.directory = epoch.New()
 	s.env = &shard.Env{DB: s.db, Dir: s.directory, Now: s.now, Damaged: s.damaged}
 	s.streamEnv = &stream.Env{Shards: s.env, NewShards: s.newShards}
@@ -384,9 +384,13 @@ func (s *Store) scanEpoch(ctx context.Context, k epoch.Key, top map[uint32]keysp
 	return row, nil
 }
 
-// beginSession starts the clock and prepares the rows of this open.
-func (s *Store) beginSession(f *found, nextEpoch uint32, lastMS int64) {
+// beginSession starts the clock and prepares the rows of this open. It returns
+// the latest time the store has seen, lastMS unless stamps were corrected.
+func (s *Store) beginSession(f *found, nextEpoch uint32, lastMS int64) int64 {
 	slices.SortFunc(f.sessions, func(a, b keyspace.SessionRow) int { return cmp.Compare(a.Session, b.Session) })
+	if lastMS > 0 && !commit.Plausible(lastMS) {
+		lastMS = s.datePast(f, nextEpoch, lastMS)
+	}
 	s.clock = commit.NewClock(s.o.Clock, s.o.Uptime, lastMS)
 	s.recovery.Clean, s.recovery.Session = true, 1
 	if n := len(f.sessions); n > 0 {
@@ -401,6 +405,35 @@ func (s *Store) beginSession(f *found, nextEpoch uint32, lastMS int64) {
 		_, _ = rand.Read(id[:]) // never fails
 		s.mu.row = keyspace.StoreRow{Format: keyspace.FormatVersion, ID: hex.EncodeToString(id[:]), CreatedMS: now, NextStream: 1, NextShard: 1}
 	}
+	return lastMS
+}
+
+// datePast takes care of opens that never knew the time, which all went on from
+// 1970. With a clock that is plausible now, their records are dated to just
+// before now, the latest they can be: retention keeps them for its whole time.
+// With one that isn't, the rows wait for learnt.
+func (s *Store) datePast(f *found, nextEpoch uint32, lastMS int64) int64 {
+	now := s.o.Clock().UnixMilli()
+	for i := range f.sessions {
+		row := &f.sessions[i]
+		through := nextEpoch - 1
+		if i+1 < len(f.sessions) {
+			through = f.sessions[i+1].FirstEpoch - 1
+		}
+		if row.ShiftMS != 0 || row.FirstEpoch > through || nextEpoch == 0 {
+			continue
+		}
+		row.Through = through
+		if commit.Plausible(now) {
+			row.ShiftMS = now - lastMS
+		} else {
+			s.mu.undated = append(s.mu.undated, *row)
+		}
+	}
+	if commit.Plausible(now) {
+		return now
+	}
+	return lastMS
 }
 
 // buildStreams makes streams and shards from their rows.
@@ -605,6 +638,13 @@ func (s *Store) writeSession(f *found, b *pebble.Batch) error {
 	if err := set(keyspace.Meta(keyspace.KindSession, s.mu.session.Session), s.mu.session); err != nil {
 		return err
 	}
+	for _, r := range f.sessions {
+		if r.ShiftMS != 0 { // perhaps since this open
+			if err := set(keyspace.Meta(keyspace.KindSession, r.Session), r); err != nil {
+				return err
+			}
+		}
+	}
 	if len(s.recovery.Finished) > 0 {
 		for _, r := range f.shards {
 			if err := set(keyspace.Meta(keyspace.KindShard, r.Stream, uint32(r.Number)), r); err != nil {
@@ -637,18 +677,26 @@ func (s *Store) learnt(through uint32, shiftMS int64) {
 	row.ShiftMS, row.Through = shiftMS, through
 	next := keyspace.SessionRow{Session: row.Session + 1, BootID: row.BootID, WallMS: s.now().UnixMilli(), FirstEpoch: through + 1}
 	s.mu.session = next
+	rows := s.mu.undated // earlier opens that did not know the time either
+	s.mu.undated = nil
 	s.mu.Unlock()
+	for i := range rows {
+		rows[i].ShiftMS = shiftMS
+	}
 	if row.FirstEpoch > through {
 		// Nothing was stamped yet.
 		row.ShiftMS, row.Through = 0, 0
 	}
-	s.directory.SetSession(row.FirstEpoch, row.Through, row.ShiftMS)
-	for _, st := range s.all() {
-		for _, sh := range st.All() {
-			sh.ShiftRuns(row.FirstEpoch, row.Through, row.ShiftMS)
+	rows = append(rows, row)
+	for _, r := range rows {
+		s.directory.SetSession(r.FirstEpoch, r.Through, r.ShiftMS)
+		for _, st := range s.all() {
+			for _, sh := range st.All() {
+				sh.ShiftRuns(r.FirstEpoch, r.Through, r.ShiftMS)
+			}
 		}
 	}
-	for _, r := range []keyspace.SessionRow{row, next} {
+	for _, r := range append(rows, next) {
 		if err := s.db.Set(keyspace.Meta(keyspace.KindSession, r.Session), keyspace.EncodeJSON(r), pebble.NoSync); err != nil {
 			s.fail(err)
 			return

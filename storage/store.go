@@ -45,6 +45,7 @@ type Store struct {
 		sync.RWMutex
 		row     keyspace.StoreRow
 		session keyspace.SessionRow
+		undated []keyspace.SessionRow // earlier opens that never knew the time
 		streams map[string]*stream.Stream
 		closed  bool
 	}

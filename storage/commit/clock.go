@@ -19,6 +19,10 @@ const (
 	plausibleMS = int64(1_735_689_600_000)
 )
 
+// Plausible says whether a time in milliseconds since 1970 can be a right one: a
+// clock that shows an earlier one was never set.
+func Plausible(ms int64) bool { return ms >= plausibleMS }
+
 // Clock stamps records. Boxes at the edge have no battery behind their clock:
 // it begins in 1970, and steps when the network comes. Clock follows the wall
 // clock as long as that is plausible, and otherwise goes on from the last
@@ -45,7 +49,7 @@ func NewClock(wall func() time.Time, uptime func() time.Duration, lastKnownMS in
 	c := &Clock{wall: wall, uptime: uptime}
 	now, up := wall().UnixMilli(), uptime().Milliseconds()
 	c.mu.baseMS = now - up
-	c.mu.unset = now < plausibleMS
+	c.mu.unset = !Plausible(now)
 	c.mu.held = c.mu.unset
 	if lastKnownMS > 0 && (now < lastKnownMS-maxStepMS || now > lastKnownMS+maxOffMS) {
 		c.mu.baseMS = lastKnownMS - up
@@ -67,11 +71,11 @@ func (c *Clock) lookLocked(now, up int64) {
 	expected := c.mu.baseMS + up
 	step := now - expected
 	near := step <= maxStepMS && step >= -maxStepMS
-	set := now >= plausibleMS
+	set := Plausible(now)
 	switch {
 	case !set:
 		c.mu.held, c.mu.unset = true, true
-	case near, c.mu.unset && step > 0 && (step <= maxOffMS || expected < plausibleMS):
+	case near, c.mu.unset && step > 0 && (step <= maxOffMS || !Plausible(expected)):
 		// In step, back in step, or set for the first time since it was known to be wrong.
 		if c.mu.held {
 			c.mu.shiftMS += step

@@ -187,17 +187,17 @@ func (d *Directory) Stored() uint64 {
 }
 
 // SetSession says that uncertain stamps in epochs first … through are off by
-// shiftMS. Sessions arrive in the order of their first epochs; the last one
-// may be set again.
+// shiftMS. A session may be set again.
 func (d *Directory) SetSession(first, through uint32, shiftMS int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := session{first, through, shiftMS}
-	if n := len(d.mu.sessions); n > 0 && d.mu.sessions[n-1].first == first {
-		d.mu.sessions[n-1] = s
+	i, found := slices.BinarySearchFunc(d.mu.sessions, first, func(s session, first uint32) int { return cmp.Compare(s.first, first) })
+	if found {
+		d.mu.sessions[i] = s
 		return
 	}
-	d.mu.sessions = append(d.mu.sessions, s)
+	d.mu.sessions = slices.Insert(d.mu.sessions, i, s)
 }
 
 // ShiftMS returns what to add to an uncertain stamp of the epoch.
