@@ -7,6 +7,7 @@
 // policy must allow.
 //
 //	GET  /admin/v1/status                     POST   /admin/v1/reload
+//	GET  /admin/v1/clock                      POST   /admin/v1/clock/confirm
 //	GET  /admin/v1/streams                    POST   /admin/v1/streams
 //	GET  /admin/v1/streams/{name}             PATCH  /admin/v1/streams/{name}
 //	POST /admin/v1/streams/{name}/reshard     DELETE /admin/v1/streams/{name}

@@ -34,6 +34,7 @@ type State struct {
 	DiskFull   bool   `json:"disk_full"`
 	FreeBytes  int64  `json:"free_bytes"`
 	TotalBytes int64  `json:"total_bytes"`
+	ClockHeld  bool   `json:"clock_held"` // stamps don't follow the clock of the machine
 }
 
 // Recovery is what the log's last start found.
@@ -79,7 +80,22 @@ func (s *Service) boxRoutes() []route {
 			}
 			return r, nil
 		}},
+		{"GET", "clock", "GetClock", func(context.Context, *call) (any, error) { return s.clock(), nil }},
+		{"POST", "clock/confirm", "ConfirmClock", func(context.Context, *call) (any, error) {
+			s.Store.ConfirmTime(time.Now())
+			return s.clock(), nil
+		}},
 	}
+}
+
+// Clock is the clock of the machine, and whether stamps follow it.
+type Clock struct {
+	Machine time.Time `json:"machine"`
+	Held    bool      `json:"held"` // stamps go on from the last known time until it is confirmed
+}
+
+func (s *Service) clock() *Clock {
+	return &Clock{Machine: time.Now(), Held: s.Store.State().ClockHeld}
 }
 
 func (s *Service) status(_ context.Context, c *call) (any, error) {
@@ -88,7 +104,7 @@ func (s *Service) status(_ context.Context, c *call) (any, error) {
 	state := s.Store.State()
 	out := &Status{
 		Version: s.Version, Started: s.Started, Now: time.Now(), Manager: s.Manager,
-		Storage:  State{Writable: state.Writable, Reason: state.Reason, DiskFull: state.DiskFull, FreeBytes: state.BytesFree, TotalBytes: state.BytesTotal},
+		Storage:  State{Writable: state.Writable, Reason: state.Reason, DiskFull: state.DiskFull, FreeBytes: state.BytesFree, TotalBytes: state.BytesTotal, ClockHeld: state.ClockHeld},
 		Recovery: recoveryOf(s.Store.Recovery()), Wear: wearOf(s.Store.Ledger()),
 		Memory:  Memory{Heap: m.HeapAlloc, FromSystem: m.Sys - m.HeapReleased, Goroutines: runtime.NumGoroutine()},
 		Streams: []Stream{},

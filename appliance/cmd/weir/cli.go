@@ -44,6 +44,7 @@ type commandLine struct {
 
 	Trust      trustCmd      `cmd:"" help:"Print the box's authority and settings for clients." group:"about"`
 	Reload     reloadCmd     `cmd:"" help:"Have the running box read its configuration again." group:"about"`
+	Clock      clockCmd      `cmd:"" help:"Show the box's clock, and confirm it after a jump that is not believed." group:"about"`
 	Config     configCmd     `cmd:"" help:"What the settings are and where they come from." group:"about"`
 	Version    versionCmd    `cmd:"" help:"Print version, build and data format." group:"about"`
 	Completion completionCmd `cmd:"" help:"Print a completion script for bash, zsh or fish." group:"about"`

@@ -60,8 +60,9 @@ type patient struct {
 	a      *app
 	config *config.Loaded // nil when it can't be loaded
 	broken error          // why not
-	box    *remote.Box    // nil when none runs
+	box    *remote.Box    // nil when none runs, or none answers
 	status *admin.Status  // of the box that runs
+	silent error          // why a box that runs, or ran, on the directory does not answer
 }
 
 // checks is every check, in the order a person would ask.
@@ -188,9 +189,11 @@ func admit(a *app) *patient {
 	ctx, cancel := context.WithTimeout(a.ctx, 10*time.Second)
 	defer cancel()
 	status := &admin.Status{}
-	if b.Call(ctx, "GET", "status", nil, status) == nil {
-		p.box, p.status = b, status
+	if err := b.Call(ctx, "GET", "status", nil, status); err != nil {
+		p.silent = err
+		return p
 	}
+	p.box, p.status = b, status
 	return p
 }
 

@@ -3,24 +3,40 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/weirhq/weir/appliance/admin"
+	"github.com/weirhq/weir/appliance/fault"
 )
 
 // noBox is what the checks of a running box say when there is none.
 func noBox() []finding { return []finding{ok("no box runs on this directory")} }
 
 func checkBox(_ context.Context, p *patient) []finding {
+	if p.silent != nil {
+		return []finding{bad(boxAdvice(p), "%v", p.silent)}
+	}
 	if p.status == nil {
 		return noBox()
 	}
 	s := p.status
 	text := fmt.Sprintf("version %s, up %s", s.Version, span(s.Now.Sub(s.Started)))
 	if skew := time.Since(s.Now).Abs(); skew > time.Minute {
-		return []finding{warn("set the clocks", "%s; its clock is %s from this one's", text, span(skew))}
+		return []finding{warn("set the clocks", "%s; its clock is at %s, %s from this one's: AWS clients that don't adjust are refused", text, s.Now.UTC().Format(time.DateTime), span(skew))}
+	}
+	if s.Storage.ClockHeld {
+		return []finding{warn("weir clock --confirm, when its clock is right", "%s; its clock is not believed: stamps go on from the last known time", text)}
 	}
 	return []finding{ok("%s", text)}
+}
+
+// boxAdvice is what helps with a box that does not answer.
+func boxAdvice(p *patient) string {
+	if try := fault.TryOf(p.silent); p.a.Endpoint != "" || !strings.HasPrefix(try, "weir doctor") {
+		return try
+	}
+	return "weir serve --dir " + p.a.Dir + ": the process that wrote the endpoint there was killed, or hangs"
 }
 
 func checkLog(_ context.Context, p *patient) []finding {

@@ -49,7 +49,7 @@ func (c *topCmd) Run(a *app) error {
 }
 
 // printTop writes the box on two lines and a table of streams and deliveries.
-// Rates need an earlier status; without one they are averages since the start.
+// Rates need an earlier status.
 func printTop(w io.Writer, before, now *admin.Status) {
 	state := "writable"
 	if !now.Storage.Writable {

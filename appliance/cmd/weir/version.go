@@ -5,6 +5,8 @@ import (
 	"io"
 	"runtime"
 	"runtime/debug"
+
+	"github.com/weirhq/weir/storage/keyspace"
 )
 
 type versionCmd struct{}
@@ -17,10 +19,11 @@ type versionInfo struct {
 	Commit   string `json:"commit,omitempty"`
 	Go       string `json:"go"`
 	Platform string `json:"platform"`
+	Format   int    `json:"data_format"` // of a directory it makes; newer ones it leaves alone
 }
 
 func buildInfo() versionInfo {
-	v := versionInfo{Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
+	v := versionInfo{Version: version, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Format: keyspace.FormatVersion}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return v
@@ -43,5 +46,6 @@ func (c *versionCmd) Run(a *app) error {
 		if v.Commit != "" {
 			fmt.Fprintf(w, "commit %s\n", v.Commit)
 		}
+		fmt.Fprintf(w, "data format %d\n", v.Format)
 	})
 }
