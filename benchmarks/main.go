@@ -36,7 +36,7 @@ var benchmarks = []struct {
 	{"delivery", "from the log to a folder: speed, CPU and flash, against the compressors alone", delivery.Run},
 	{"wasm", "users' modules: per record, per module, and hostile ones beside appends", wasm.Run},
 	{"storage", "the shard log against a segment log and one key per record", storage.Run},
-	{"ingest", "the front door against a handler that only answers, and the store alone", ingest.Run},
+	{"ingest", "the front door against a handler that only answers, the store alone, NATS JetStream and kinesis-local", ingest.Run},
 	{ingest.ChildName, "(run by ingest: the servers)", ingest.Child},
 	{storage.ChildName, "(run by storage: what needs a process of its own)", storage.Child},
 }

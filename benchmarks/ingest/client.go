@@ -18,6 +18,27 @@ import (
 	"time"
 )
 
+// poolSize is how many different records there are.
+const poolSize = 32_000
+
+// sample is one record of the load.
+type sample struct {
+	key  string
+	data []byte
+}
+
+// samples makes n sensor records of about 200 bytes of JSON.
+func samples(n int) []sample {
+	rng := rand.New(rand.NewPCG(1, 2))
+	out := make([]sample, n)
+	for i := range out {
+		key := fmt.Sprintf("pump-%03d", rng.IntN(400))
+		out[i] = sample{key, fmt.Appendf(nil, `{"device":"%s","ts":%d,"n":%d,"flow":%.3f,"pressure":%.3f,"level":%.2f,"temp_in":%.2f,"temp_out":%.2f,"vibration":%.4f,"status":"ok","firmware":"2.14.0"}`,
+			key, 1_780_000_000_000+i*13, i, 40+rng.NormFloat64(), 3+rng.NormFloat64()/9, 70+rng.NormFloat64(), 18+rng.NormFloat64(), 21+rng.NormFloat64(), rng.Float64()/10)}
+	}
+	return out
+}
+
 // request encodes and signs one Kinesis request, whole, as it goes on the wire.
 func request(a address, action string, body []byte) []byte {
 	now := time.Now().UTC()
@@ -39,85 +60,91 @@ func request(a address, action string, body []byte) []byte {
 		a.Address, stamp, action, a.Key, scope, names, hex.EncodeToString(key), len(body), body)
 }
 
-// reading is one sensor record of about 200 bytes of JSON.
-func reading(rng *rand.Rand, n int) (key string, data []byte) {
-	key = fmt.Sprintf("pump-%03d", rng.IntN(400))
-	return key, fmt.Appendf(nil, `{"device":"%s","ts":%d,"n":%d,"flow":%.3f,"pressure":%.3f,"level":%.2f,"temp_in":%.2f,"temp_out":%.2f,"vibration":%.4f,"status":"ok","firmware":"2.14.0"}`,
-		key, 1_780_000_000_000+n*13, n, 40+rng.NormFloat64(), 3+rng.NormFloat64()/9, 70+rng.NormFloat64(), 18+rng.NormFloat64(), 21+rng.NormFloat64(), rng.Float64()/10)
-}
-
-// putRecords is a PutRecords body of n records, putRecord one of one.
-func putRecords(rng *rand.Rand, n int) []byte {
+// putRecords is a PutRecords body of the records, putRecord a PutRecord one.
+func putRecords(records []sample) []byte {
 	var b bytes.Buffer
 	b.WriteString(`{"StreamName":"load","Records":[`)
-	for i := range n {
+	for i, r := range records {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		key, data := reading(rng, i)
-		fmt.Fprintf(&b, `{"Data":"%s","PartitionKey":"%s"}`, base64.StdEncoding.EncodeToString(data), key)
+		fmt.Fprintf(&b, `{"Data":"%s","PartitionKey":"%s"}`, base64.StdEncoding.EncodeToString(r.data), r.key)
 	}
 	b.WriteString(`]}`)
 	return b.Bytes()
 }
 
-func putRecord(rng *rand.Rand, n int) []byte {
-	key, data := reading(rng, n)
-	return fmt.Appendf(nil, `{"StreamName":"load","Data":"%s","PartitionKey":"%s"}`, base64.StdEncoding.EncodeToString(data), key)
+func putRecord(r sample) []byte {
+	return fmt.Appendf(nil, `{"StreamName":"load","Data":"%s","PartitionKey":"%s"}`, base64.StdEncoding.EncodeToString(r.data), r.key)
 }
 
-// outcome is one round against one server.
+// load is one round: connections that each wait for the answer to one request of
+// so many records before they send the next.
+type load struct {
+	Connections int           `json:"connections"`
+	Records     int           `json:"records"`
+	For         time.Duration `json:"for"`
+}
+
+// outcome is what one system did in one round.
 type outcome struct {
-	records   int
-	seconds   float64
-	cpuS      float64
-	latencies []time.Duration
+	Records   int             `json:"records"`
+	Seconds   float64         `json:"seconds"`
+	Latencies []time.Duration `json:"latencies"`
+	Error     string          `json:"error,omitempty"`
+
+	cpuS   float64
+	allocs float64 // NaN if not known
 }
 
-func (o outcome) perSecond() float64 { return float64(o.records) / o.seconds }
-func (o outcome) cpuPerM() float64   { return o.cpuS / float64(o.records) * 1e6 }
+func (o outcome) perSecond() float64       { return float64(o.Records) / o.Seconds }
+func (o outcome) cpuPerM() float64         { return o.cpuS / float64(o.Records) * 1e6 }
+func (o outcome) allocsPerRecord() float64 { return o.allocs / float64(o.Records) }
 
-// drive sends requests of so many records over so many connections, each waiting
-// for its answer, for d.
-func drive(ctx context.Context, s *server, connections, records int, d time.Duration) (outcome, error) {
+// together runs one conversation per connection and adds up what they did.
+func together(connections int, talk func(i int) (outcome, error)) (o outcome, err error) {
+	results, errs := make([]outcome, connections), make([]error, connections)
+	began := time.Now()
+	var wg sync.WaitGroup
+	for i := range connections {
+		wg.Go(func() { results[i], errs[i] = talk(i) })
+	}
+	wg.Wait()
+	o.Seconds = time.Since(began).Seconds()
+	for _, r := range results {
+		o.Records += r.Records
+		o.Latencies = append(o.Latencies, r.Latencies...)
+	}
+	return o, errors.Join(errs...)
+}
+
+// overHTTP drives a server that speaks the Kinesis protocol.
+func overHTTP(ctx context.Context, a address, l load) (outcome, error) {
+	pool := samples(poolSize)
 	requests := make([][]byte, 64)
-	rng := rand.New(rand.NewPCG(uint64(connections), uint64(records)))
 	for i := range requests {
-		if records == 1 {
-			requests[i] = request(s.address, "PutRecord", putRecord(rng, i))
+		if l.Records == 1 {
+			requests[i] = request(a, "PutRecord", putRecord(pool[i]))
 		} else {
-			requests[i] = request(s.address, "PutRecords", putRecords(rng, records))
+			requests[i] = request(a, "PutRecords", putRecords(pool[i*l.Records%(poolSize-l.Records):][:l.Records]))
 		}
 	}
-	conns := make([]net.Conn, connections)
+	conns := make([]net.Conn, l.Connections)
 	for i := range conns {
-		c, err := net.Dial("tcp", s.Address)
+		c, err := net.Dial("tcp", a.Address)
 		if err != nil {
 			return outcome{}, err
 		}
 		defer c.Close()
 		conns[i] = c
 	}
-	results := make([]outcome, connections)
-	errs := make([]error, connections)
-	began, cpu := time.Now(), s.cpu()
-	deadline := began.Add(d)
-	var wg sync.WaitGroup
-	for i, c := range conns {
-		wg.Go(func() { results[i], errs[i] = converse(ctx, c, requests, i, records, deadline) })
-	}
-	wg.Wait()
-	o := outcome{seconds: time.Since(began).Seconds(), cpuS: (s.cpu() - cpu).Seconds()}
-	for _, r := range results {
-		o.records += r.records
-		o.latencies = append(o.latencies, r.latencies...)
-	}
-	return o, errors.Join(errs...)
+	deadline := time.Now().Add(l.For)
+	return together(l.Connections, func(i int) (outcome, error) { return converse(ctx, conns[i], requests, i, l.Records, deadline) })
 }
 
 func converse(ctx context.Context, c net.Conn, requests [][]byte, at, records int, deadline time.Time) (o outcome, err error) {
-	in := bufio.NewReaderSize(c, 64<<10)
-	for ; time.Now().Before(deadline) && ctx.Err() == nil; at++ {
+	in := bufio.NewReaderSize(c, 16<<10)
+	for head := make([]byte, 200); time.Now().Before(deadline) && ctx.Err() == nil; at++ {
 		start := time.Now()
 		if _, err := c.Write(requests[at%len(requests)]); err != nil {
 			return o, err
@@ -126,7 +153,6 @@ func converse(ctx context.Context, c net.Conn, requests [][]byte, at, records in
 		if err != nil {
 			return o, err
 		}
-		head := make([]byte, 200)
 		n, _ := io.ReadFull(res.Body, head)
 		if _, err := io.Copy(io.Discard, res.Body); err != nil {
 			return o, err
@@ -134,8 +160,55 @@ func converse(ctx context.Context, c net.Conn, requests [][]byte, at, records in
 		if res.StatusCode != http.StatusOK || (records > 1 && !bytes.Contains(head[:n], []byte(`"FailedRecordCount":0`))) {
 			return o, fmt.Errorf("%s: %s", res.Status, head[:n])
 		}
-		o.latencies = append(o.latencies, time.Since(start))
-		o.records += records
+		o.Latencies = append(o.Latencies, time.Since(start))
+		o.Records += records
 	}
 	return o, nil
+}
+
+// call makes one request of the Kinesis protocol.
+func call(a address, action, body string) (string, error) {
+	c, err := net.Dial("tcp", a.Address)
+	if err != nil {
+		return "", err
+	}
+	defer c.Close()
+	if _, err := c.Write(request(a, action, []byte(body))); err != nil {
+		return "", err
+	}
+	res, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s: %s", action, res.Status, text)
+	}
+	return string(text), err
+}
+
+// createStream makes the stream of the load, with four shards, and waits until
+// it takes records.
+func createStream(a address) error {
+	if err := eventually(func() error {
+		_, err := call(a, "CreateStream", `{"StreamName":"load","ShardCount":4}`)
+		return err
+	}); err != nil {
+		return err
+	}
+	return eventually(func() error {
+		_, err := call(a, "PutRecord", `{"StreamName":"load","Data":"eA==","PartitionKey":"k"}`)
+		return err
+	})
+}
+
+// eventually tries until it works, for 30 s.
+func eventually(try func() error) (err error) {
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		if err = try(); err == nil {
+			return nil
+		}
+	}
+	return err
 }

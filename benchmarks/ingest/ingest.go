@@ -1,109 +1,147 @@
 package ingest
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"path/filepath"
+	"math"
 	"slices"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2/vfs"
-
 	"github.com/weirhq/weir/benchmarks/report"
-	"github.com/weirhq/weir/benchmarks/storage"
 )
 
+// plan is how much is measured.
+type plan struct {
+	rounds    int
+	warm, d   time.Duration
+	batches   []int // connections with 500 records a request
+	singles   []int // connections with one
+	idle      int   // connections that wait
+	protocols []protocol
+	settle    time.Duration // for memory to become what it is while nothing happens
+	peers     bool
+}
+
+func planOf(o report.Options) plan {
+	p := plan{
+		rounds: 3, warm: time.Second, d: 2 * time.Second, batches: []int{1, 16, 256, 2000}, singles: []int{1, 16, 256, 2000},
+		idle: 2000, protocols: protocols, settle: 1500 * time.Millisecond, peers: o.Peers,
+	}
+	if o.Quick {
+		p.rounds, p.warm, p.d, p.batches, p.singles = 1, 500*time.Millisecond, time.Second, []int{16}, []int{256}
+		p.protocols, p.settle = protocols[len(protocols)-1:], 500*time.Millisecond
+	}
+	return p
+}
+
 // Run measures the front door.
-func Run(ctx context.Context, o report.Options, r *report.Report) (err error) {
-	servers := map[string]*server{}
+func Run(ctx context.Context, o report.Options, r *report.Report) error {
+	return run(ctx, o, r, planOf(o))
+}
+
+func run(ctx context.Context, o report.Options, r *report.Report, p plan) (err error) {
+	var systems []*system
 	defer func() {
-		for _, s := range servers {
-			err = errors.Join(err, s.stop())
+		for _, s := range systems {
+			err = errors.Join(err, s.close())
 		}
 	}()
-	for _, kind := range []string{kindWeir, kindLimit} {
-		s, err := start(ctx, kind, filepath.Join(o.Dir, "server"))
+	for _, kind := range []string{kindWeir, kindLimit, kindStore} {
+		s, err := openOurs(ctx, kind, o.Dir)
 		if err != nil {
 			return err
 		}
-		servers[kind] = s
+		systems = append(systems, s)
 	}
-	if err := createStream(servers[kindWeir]); err != nil {
-		return err
+	if p.peers {
+		systems = append(systems, openPeers(ctx, o, r)...)
 	}
-	r.Add("memory of the server", "idle", "resident_MB", servers[kindWeir].residentMB())
-	rounds, d := 5, 3*time.Second
-	connections := []int{1, 16, 256, 2000}
-	if o.Quick {
-		rounds, d, connections = 2, 700*time.Millisecond, []int{1, 16, 256}
-	}
-	var door float64
-	for _, shape := range []struct {
-		name    string
-		records int
-	}{{"500 records a PutRecords", 500}, {"single PutRecord", 1}} {
-		for _, n := range connections {
-			if shape.records > 1 && n > 256 {
-				continue // half a gigabyte of bodies in flight measures the limits, not the path
-			}
-			cpu, err := measure(ctx, r, servers, shape.name, n, shape.records, rounds, d)
-			if err != nil {
-				return err
-			}
-			if shape.records == 500 && n == 16 {
-				door = cpu
-			}
-			o.Logf("%s, %d connections", shape.name, n)
+	r.Add("memory of the server", "idle", "resident_MB", systems[0].p.residentMB())
+	for _, n := range p.batches {
+		outs, err := contest(ctx, systems, load{n, 500, p.d}, p)
+		if err != nil {
+			return err
 		}
+		addRows(r, "500 records a PutRecords, signed and synced", systems, outs, n)
+		if n == 16 {
+			addGates(r, outs)
+		}
+		o.Logf("500 records a PutRecords, %d connections", n)
 	}
-	alone, err := storage.CPUPerMillion(ctx, vfs.Default, filepath.Join(o.Dir, "store"), 16, 500, rounds, d)
-	if err != nil {
+	for _, n := range p.singles {
+		outs, err := contest(ctx, systems, load{n, 1, p.d}, p)
+		if err != nil {
+			return err
+		}
+		addRows(r, "single PutRecord, signed and synced", systems, outs, n)
+		o.Logf("single PutRecord, %d connections", n)
+	}
+	if err := measureIdle(ctx, o, r, p); err != nil {
 		return err
 	}
-	r.Add("16 × 500 without a door", "store alone", "cpu_s/Mrec", alone, "door/this", door/alone)
-	r.AtMost("server CPU of PutRecords of the store's alone, 16 × 500", 2.2, door/alone)
-	r.Note("Requests are encoded and signed before the clock starts; the load runs on the same cores as the server, so records/s is what is left to the server. CPU is the server process's own. The peers NATS JetStream and kinesis-local are not run.")
+	r.Note("Each system runs in a process of its own, on the cores of the load: records/s is what the load leaves to it. CPU and memory are that process's, without the load; for the store alone the load is in it. " +
+		"Requests are encoded and signed before the clock starts. \"read and answer\" is a fasthttp handler that reads the body and stores nothing. NATS gets its messages without keys or headers, published asynchronously, and each batch waits for its acknowledgements; " +
+		"by default it answers before it syncs. kinesis-local keeps its records in memory.")
 	return nil
 }
 
-// measure runs both servers in turn, and returns the median CPU seconds a million
-// records of ours.
-func measure(ctx context.Context, r *report.Report, servers map[string]*server, name string, connections, records, rounds int, d time.Duration) (float64, error) {
-	kinds := []string{kindWeir, kindLimit}
+// contest drives the systems in turn, and returns the outcomes of each by round.
+// The first, uncounted round warms them up.
+func contest(ctx context.Context, systems []*system, l load, p plan) (map[string][]outcome, error) {
 	outs := map[string][]outcome{}
-	for round := -1; round < rounds; round++ {
-		for _, kind := range kinds {
-			out, err := drive(ctx, servers[kind], connections, records, d)
+	for round := -1; round < p.rounds; round++ {
+		for _, s := range systems {
+			if !s.takes(l) || s.slow && round < 0 {
+				continue
+			}
+			this := l
+			if round < 0 {
+				this.For = p.warm
+			}
+			o, err := s.round(ctx, this)
 			if err != nil {
-				return 0, fmt.Errorf("%s, %s, %d connections: %w", kind, name, connections, err)
+				return nil, err
 			}
 			if round >= 0 {
-				outs[kind] = append(outs[kind], out)
+				outs[s.name] = append(outs[s.name], o)
 			}
 		}
 	}
-	var ratios []float64
-	for i := range outs[kindWeir] {
-		ratios = append(ratios, outs[kindWeir][i].perSecond()/outs[kindLimit][i].perSecond())
-	}
-	for _, kind := range kinds {
-		ratio := 1.0
-		if kind != kindWeir {
-			ratio = median(ratios)
-		}
-		r.Add("signed and synced, over HTTP/1.1 ("+name+")", fmt.Sprintf("%d connections, %s", connections, kind),
-			"ours/this", ratio, "krecords/s", of(outs[kind], outcome.perSecond)/1e3, "p50_ms", quantile(outs[kind], 0.5), "p99_ms", quantile(outs[kind], 0.99),
-			"cpu_s/Mrec", of(outs[kind], outcome.cpuPerM), "resident_MB", servers[kind].residentMB())
-	}
-	return of(outs[kindWeir], outcome.cpuPerM), nil
+	return outs, nil
 }
 
-func of(outs []outcome, f func(outcome) float64) float64 {
+func addRows(r *report.Report, table string, systems []*system, outs map[string][]outcome, connections int) {
+	for _, s := range systems {
+		if os := outs[s.name]; len(os) > 0 {
+			r.Add(table, fmt.Sprintf("%d connections, %s", connections, s.name),
+				"ours/this", versus(outs, s.name, outcome.perSecond), "krecords/s", medianOf(os, outcome.perSecond)/1e3,
+				"p50_ms", quantile(os, 0.5), "p99_ms", quantile(os, 0.99),
+				"cpu_s/Mrec", medianOf(os, outcome.cpuPerM), "resident_MB", s.p.residentMB(), "allocs/rec", medianOf(os, outcome.allocsPerRecord))
+		}
+	}
+}
+
+// addGates holds 16 connections with 500 records a request to the bars.
+func addGates(r *report.Report, outs map[string][]outcome) {
+	r.AtMost("server CPU of PutRecords of the store's alone, 16 × 500", 2.2, versus(outs, kindStore, outcome.cpuPerM))
+	r.AtLeast("records/s of NATS JetStream's at its default, 16 × 500", 2, versus(outs, kindNATS, outcome.perSecond))
+	r.AtLeast("records/s of NATS JetStream's with sync always, 16 × 500", 100, versus(outs, kindNATSAlways, outcome.perSecond))
+	r.AtLeast("records/s of kinesis-local's, 16 × 500", 500, versus(outs, kindEmulator, outcome.perSecond))
+	r.AtMost("allocations per record, 16 × 500", 0.05, medianOf(outs[kindWeir], outcome.allocsPerRecord))
+}
+
+// versus is the median over the rounds of ours/other in one figure; NaN if the
+// other was not measured.
+func versus(outs map[string][]outcome, other string, f func(outcome) float64) float64 {
+	var ratios []float64
+	for i, o := range outs[other] {
+		ratios = append(ratios, f(outs[kindWeir][i])/f(o))
+	}
+	return median(ratios)
+}
+
+func medianOf(outs []outcome, f func(outcome) float64) float64 {
 	var v []float64
 	for _, o := range outs {
 		v = append(v, f(o))
@@ -112,53 +150,22 @@ func of(outs []outcome, f func(outcome) float64) float64 {
 }
 
 func median(v []float64) float64 {
+	if len(v) == 0 {
+		return math.NaN()
+	}
 	slices.Sort(v)
-	return v[len(v)/2]
+	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
 }
 
+// quantile is in milliseconds.
 func quantile(outs []outcome, q float64) float64 {
 	var all []time.Duration
 	for _, o := range outs {
-		all = append(all, o.latencies...)
+		all = append(all, o.Latencies...)
 	}
 	if len(all) == 0 {
-		return 0
+		return math.NaN()
 	}
 	slices.Sort(all)
 	return float64(all[min(int(q*float64(len(all))), len(all)-1)]) / 1e6
-}
-
-// createStream makes the stream of the load, with four shards, and waits until
-// it takes records.
-func createStream(s *server) error {
-	if _, err := call(s, "CreateStream", `{"StreamName":"load","ShardCount":4}`); err != nil {
-		return err
-	}
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		if _, err := call(s, "PutRecord", `{"StreamName":"load","Data":"eA==","PartitionKey":"k"}`); err == nil {
-			return nil
-		}
-	}
-	return errors.New("the stream takes no records")
-}
-
-func call(s *server, action, body string) (string, error) {
-	c, err := net.Dial("tcp", s.Address)
-	if err != nil {
-		return "", err
-	}
-	defer c.Close()
-	if _, err := c.Write(request(s.address, action, []byte(body))); err != nil {
-		return "", err
-	}
-	res, err := http.ReadResponse(bufio.NewReader(c), nil)
-	if err != nil {
-		return "", err
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	if err == nil && res.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s: %s", action, res.Status, text)
-	}
-	return string(text), err
 }
