@@ -83,6 +83,7 @@ type Summary struct {
 	Missing            int64   `json:"missing"`  // acknowledged and in no object, though not dropped
 	Repeated           int64   `json:"repeated"` // more than once
 	Disordered         int64   `json:"out_of_order"`
+	Verified           bool    `json:"verified"` // the log and all objects were read back to their end
 }
 
 // run is one demo at work.
@@ -210,6 +211,9 @@ func (r *run) prepare(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("create delivery stream: %w", err)
 	}
+	if err := r.box.Call(ctx, "POST", "deliveries/"+deliveryName+"/test", nil, nil); err != nil {
+		return &fault.Error{Class: fault.Environment, Subject: "objects", Value: store.String(), Expect: "can't be written", Err: err, Try: "a bucket that is there, and AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY that may write to it"}
+	}
 	r.show("Box at %s, data in %s.", r.box.Endpoint, r.o.Dir)
 	r.show("Stream %s with 2 shards -> module %s (WebAssembly, %d bytes) -> zstd objects in %s", streamName, moduleName, len(moduleBytes), store)
 	return nil
@@ -319,9 +323,9 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 		s.FirstObjectSeconds = r.first.Sub(r.begin).Seconds()
 	}
 	if err := r.verify(ctx, s); err != nil {
-		return s, err
+		return s, fmt.Errorf("read back: %w", err)
 	}
-	s.ResidentMiB = peakResident()
+	s.ResidentMiB, s.Verified = peakResident(), true
 	if s.Missing+s.Repeated+s.Disordered > 0 {
 		return s, &fault.Error{Class: fault.Runtime, Subject: "demo", Expect: fmt.Sprintf("%d records missing, %d repeated, %d out of order", s.Missing, s.Repeated, s.Disordered)}
 	}

@@ -75,7 +75,7 @@ func (c *demoCmd) report(a *app, s *demo.Summary, dir string, keep bool) error {
 		fmt.Fprintf(w, "%s of records became %s of objects; %.2f bytes were written to flash per byte taken in.\n",
 			size(s.BytesIn), size(s.BytesDelivered), s.FlashBytesPerByte)
 		fmt.Fprintf(w, "First object after %.1f s; %.0f MiB of memory at most, sensors and reader included.\n", s.FirstObjectSeconds, s.ResidentMiB)
-		if s.Missing+s.Repeated+s.Disordered == 0 {
+		if s.Verified && s.Missing+s.Repeated+s.Disordered == 0 {
 			fmt.Fprintln(w, "Read back and compared: nothing is missing, nothing twice, everything in order.")
 		}
 		if keep {

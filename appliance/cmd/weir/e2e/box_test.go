@@ -143,10 +143,15 @@ func (l *lockedBuffer) String() string {
 // serve starts a box on a free port and waits until it is ready.
 func serve(t *testing.T, dir string, env ...string) *box {
 	t.Helper()
-	b := &box{dir: dir, log: &lockedBuffer{}, exited: make(chan struct{})}
+	return serveAs(t, command(context.Background(), "serve", "--dir", dir), dir, env...)
+}
+
+// serveAs is serve with a command of the caller's.
+func serveAs(t *testing.T, cmd *exec.Cmd, dir string, env ...string) *box {
+	t.Helper()
+	b := &box{dir: dir, cmd: cmd, log: &lockedBuffer{}, exited: make(chan struct{})}
 	_ = os.Remove(filepath.Join(dir, "endpoint")) // of a box that was killed
-	b.cmd = command(context.Background(), "serve", "--dir", dir)
-	b.cmd.Env = append(append(os.Environ(), "WEIR_LISTEN_ADDRESS=127.0.0.1:0"), env...)
+	b.cmd.Env = append(append(append(os.Environ(), b.cmd.Env...), "WEIR_LISTEN_ADDRESS=127.0.0.1:0"), env...)
 	if *emulatorFlag != "" { // the box starts itself to compile a module
 		b.cmd.Env = append(b.cmd.Env, "WEIR_WASM_COMPILE_COMMAND="+*emulatorFlag+","+binary)
 	}

@@ -8,7 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // elsewhere are the commands of the README that other tests run, by how they begin.
@@ -133,53 +132,5 @@ func TestReleaseBuildIsSmall(t *testing.T) {
 	t.Logf("%.1f MB", float64(info.Size())/1e6)
 	if info.Size() > 40_000_000 {
 		t.Errorf("%d bytes; expecting at most 40 MB", info.Size())
-	}
-}
-
-// summary is what the demo prints with --json, as far as these tests look.
-type summary struct {
-	RecordsIn        int64   `json:"records_in"`
-	RecordsDropped   int64   `json:"records_dropped"`
-	RecordsDelivered int64   `json:"records_delivered"`
-	Objects          int     `json:"objects"`
-	FirstObject      float64 `json:"first_object_seconds"`
-}
-
-func TestDemoDeliversEveryRecordOfThisMachine(t *testing.T) {
-	for _, args := range [][]string{
-		{"demo", "--duration", "8s", "--json"},
-		{"demo", "--duration", "8s", "--json", "--rate", "5000", "--sensors", "200", "--dir", filepath.Join(t.TempDir(), "kept")},
-	} {
-		s := parse[summary](t, must(t, args...))
-		if s.RecordsIn == 0 || s.Objects == 0 || s.RecordsIn != s.RecordsDelivered+s.RecordsDropped {
-			t.Errorf("weir %v: %+v", args, s)
-		}
-		t.Logf("%+v", s)
-	}
-}
-
-func TestDemoEndsWellOnInterrupt(t *testing.T) {
-	var out, errout lockedBuffer
-	cmd := command(t.Context(), "demo")
-	cmd.Stdout, cmd.Stderr = &out, &errout
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "the first object", func() bool { return strings.Contains(out.String(), "  object ") })
-	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- cmd.Wait() }()
-	select {
-	case err := <-done:
-		if err != nil {
-			t.Errorf("%v\n%s", err, errout.String())
-		}
-	case <-time.After(time.Minute):
-		t.Fatal("the demo does not end")
-	}
-	if !strings.Contains(out.String(), "nothing is missing, nothing twice, everything in order") {
-		t.Errorf("no summary in\n%s", out.String())
 	}
 }
