@@ -215,14 +215,21 @@ func (b *box) http(t *testing.T) *http.Client {
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}, Timeout: time.Minute}
 }
 
-// kinesis returns the AWS SDK's client for the box. It never retries: a test
-// must know what was acknowledged.
-func (b *box) kinesis(t *testing.T) *kinesis.Client {
+// accessKey returns the access key of the first start.
+func (b *box) accessKey(t *testing.T) (id, secret string) {
 	t.Helper()
 	id, secret, err := trust.ReadCredentials(filepath.Join(b.dir, "trust", trust.CredentialsFile))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return id, secret
+}
+
+// kinesis returns the AWS SDK's client for the box. It never retries: a test
+// must know what was acknowledged.
+func (b *box) kinesis(t *testing.T) *kinesis.Client {
+	t.Helper()
+	id, secret := b.accessKey(t)
 	return kinesis.New(kinesis.Options{
 		Region: "eu-central-1", BaseEndpoint: &b.endpoint, HTTPClient: &http.Client{Transport: remote.Steady(b.http(t).Transport)}, Retryer: aws.NopRetryer{},
 		Credentials: aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {

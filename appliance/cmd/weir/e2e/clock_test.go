@@ -94,7 +94,7 @@ func putPlain(t *testing.T, b *box, stream, text string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, b.endpoint+"/v1/streams/"+stream+"/records?partitionKey=k", strings.NewReader(text))
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, b.endpoint+"/v1/streams/"+stream+"/records?key=k", strings.NewReader(text))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,8 +2,6 @@ package e2e
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -12,48 +10,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 )
-
-// line is what a writer puts into each record.
-type line struct {
-	Writer int    `json:"writer"`
-	Seq    uint64 `json:"seq"`
-}
-
-// writer is a client that writes records with growing numbers, each once, and
-// remembers which were acknowledged. A request whose answer is lost is not sent
-// again, as its records may be on disk.
-type writer struct {
-	id    int
-	next  uint64
-	acked map[uint64]bool
-}
-
-// key spreads the writers over the shards; all records of a writer go to one.
-func (w *writer) key() string { return fmt.Sprintf("writer-%d", w.id) }
-
-// run writes until the box is gone.
-func (w *writer) run(ctx context.Context, client *kinesis.Client, stream string) {
-	key := w.key()
-	for ctx.Err() == nil {
-		n := 1 + rand.IntN(40)
-		first := w.next
-		var entries []types.PutRecordsRequestEntry
-		for range n {
-			data, _ := json.Marshal(line{w.id, w.next}) // two numbers
-			entries = append(entries, types.PutRecordsRequestEntry{Data: data, PartitionKey: &key})
-			w.next++
-		}
-		out, err := client.PutRecords(ctx, &kinesis.PutRecordsInput{StreamName: &stream, Records: entries})
-		if err != nil {
-			return
-		}
-		for i, r := range out.Records {
-			if r.ErrorCode == nil {
-				w.acked[first+uint64(i)] = true
-			}
-		}
-	}
-}
 
 // read returns the records of each shard, in order, from the oldest on.
 func read(t *testing.T, client *kinesis.Client, stream string) map[string][]line {
@@ -128,9 +84,17 @@ func TestKilledAtRandomMomentsLosesAndRepeatsNothing(t *testing.T) {
 	b := serve(t, dir)
 	must(t, "--dir", dir, "stream", "create", "killed", "--shards", "3")
 	must(t, "--dir", dir, "delivery", "create", "out", "--stream", "killed", "--to", "file://"+objects, "--interval", "1s", "--size", "1MiB")
-	writers := make([]*writer, 4)
-	for i := range writers {
-		writers[i] = &writer{id: i, acked: map[uint64]bool{}}
+	directly := t.TempDir()
+	must(t, "--dir", dir, "delivery", "create", "direct", "--to", "file://"+directly, "--interval", "1s", "--size", "1MiB")
+	writers := []*writer{
+		{kind: "AWS SDK for Go", connect: viaKinesis("killed")},
+		{kind: "AWS SDK for Go", connect: viaKinesis("killed")},
+		{kind: "plain HTTP", connect: viaHTTP("killed")},
+		{kind: "boto3", connect: viaBoto3(t, "killed")},
+		{kind: "Firehose", connect: viaFirehose("direct")},
+	}
+	for i, w := range writers {
+		w.id, w.acked = i, map[uint64]bool{}
 	}
 	for round := range *roundsFlag {
 		if round > 0 {
@@ -140,7 +104,8 @@ func TestKilledAtRandomMomentsLosesAndRepeatsNothing(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(20+rand.IntN(400))*time.Millisecond)
 		var running sync.WaitGroup
 		for _, w := range writers {
-			running.Go(func() { w.run(ctx, b.kinesis(t), "killed") })
+			send := w.connect(t, b)
+			running.Go(func() { w.run(ctx, send) })
 		}
 		<-ctx.Done()
 		b.kill(t)
@@ -152,10 +117,18 @@ func TestKilledAtRandomMomentsLosesAndRepeatsNothing(t *testing.T) {
 			}
 		}
 	}
+	for _, w := range writers {
+		t.Logf("writer %d, %s: %d records sent, %d acknowledged", w.id, w.kind, w.next, len(w.acked))
+		if len(w.acked) == 0 {
+			t.Errorf("writer %d, %s: not one record was acknowledged", w.id, w.kind)
+		}
+	}
+	writers, direct := writers[:4], writers[4:]
 	b = serve(t, dir)
 	shards := read(t, b.kinesis(t), "killed")
 	check(t, "log", shards, writers)
 	must(t, "--dir", dir, "delivery", "flush", "out", "--wait", "60s")
+	must(t, "--dir", dir, "delivery", "flush", "direct", "--wait", "60s")
 	shardOf := map[int]string{}
 	for id, lines := range shards {
 		for _, l := range lines {
@@ -165,6 +138,7 @@ func TestKilledAtRandomMomentsLosesAndRepeatsNothing(t *testing.T) {
 	delivered := readObjects(t, objects, shardOf)
 	check(t, "objects", delivered, writers)
 	compare(t, shards, delivered)
+	check(t, "objects of direct puts", readObjects(t, directly, map[int]string{}), direct)
 	if code := b.stop(t); code != 0 {
 		t.Errorf("SIGTERM: exit code %d, want 0\n%s", code, b.log)
 	}
