@@ -33,8 +33,10 @@ func pebbleOptions(o Options, fs vfs.FS, logger pebble.Logger, listener *pebble.
 	for i := range p.TargetFileSizes {
 		p.TargetFileSizes[i] = 2 * o.MemTableBytes // a flush must stay one table
 	}
+	// Most blocks are compressed already: a sample of them is tried, and zstd is
+	// used for as long as it gains something, which it does on blocks of few records.
 	p.ApplyCompressionSettings(func() pebble.DBCompressionSettings {
-		return pebble.UniformDBCompressionSettings(sstable.ZstdCompression)
+		return pebble.UniformDBCompressionSettings(sstable.BalancedCompression)
 	})
 	for i := range p.Levels {
 		p.Levels[i].BlockSize = 64 << 10

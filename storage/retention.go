@@ -58,9 +58,11 @@ func (s *Store) maintain() {
 // epochAge is how old an epoch may become: a day's retention must not be
 // rounded up by more than an hour.
 func (s *Store) epochAge() time.Duration {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
 	age := time.Hour
-	for _, st := range s.all() {
-		age = min(age, st.Config().Retention/24)
+	for _, st := range s.mu.streams {
+		age = min(age, st.Retention()/24)
 	}
 	return age
 }

@@ -23,6 +23,10 @@ var decoder = sync.OnceValue(func() *zstd.Decoder {
 	return d
 })
 
+// decodeSlack is what the decoder wants free behind its output to copy
+// sixteen bytes at a time.
+const decodeSlack = 16
+
 // Decoded is a block made readable. Its buffers are its own and are used
 // again by the next Decode; the zero value is ready. Once decoded it can be
 // read from any goroutine.
@@ -94,8 +98,8 @@ func decompress(c Codec, frame, buf []byte, sizeHint int) (content, keep []byte,
 		out, err := s2.Decode(buf[:n], frame)
 		return out, buf, err
 	case Zstd:
-		if cap(buf) < sizeHint {
-			buf = make([]byte, 0, sizeHint)
+		if need := sizeHint + decodeSlack; cap(buf) < need {
+			buf = make([]byte, 0, need+need/16)
 		}
 		out, err := decoder().DecodeAll(frame, buf[:0])
 		if err != nil {

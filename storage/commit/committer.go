@@ -77,6 +77,9 @@ type Committer struct {
 	// The rest is the committer's goroutine's alone.
 	builder  *block.Builder
 	batch    *pebble.Batch
+	retain   pebble.BatchOption
+	timer    *time.Timer
+	staging  Staging
 	stamp    block.Stamp
 	written  []blockRun
 	applied  []*Txn
@@ -95,8 +98,10 @@ func New(db *pebble.DB, dir *epoch.Directory, clock *Clock, o Options) *Committe
 		o: o, db: db, dir: dir, clock: clock,
 		admission: semaphore.NewWeighted(o.AdmissionBytes),
 		kicked:    make(chan struct{}, 1), tasks: make(chan func()), stopped: make(chan struct{}), dead: make(chan struct{}),
-		builder: block.NewBuilder(),
+		builder: block.NewBuilder(), retain: pebble.WithMaxRetainedSizeBytes(2 << 20), timer: time.NewTimer(time.Hour),
 	}
+	c.timer.Stop()
+	c.staging.c = c
 	c.txns.New = func() any { return new(Txn) }
 	c.epoch.init(o)
 	c.mu.open = c.newGroupLocked(0)
@@ -251,9 +256,9 @@ func (c *Committer) take() *group {
 func (c *Committer) idle() {
 	var age <-chan time.Time
 	if wait, ok := c.epoch.remaining(c.o.EpochAge()); ok {
-		t := time.NewTimer(wait)
-		defer t.Stop()
-		age = t.C
+		c.timer.Reset(wait)
+		defer c.timer.Stop()
+		age = c.timer.C
 	}
 	select {
 	case <-c.kicked:
@@ -271,15 +276,15 @@ func (c *Committer) lingerLocked() {
 	if c.ewma < time.Millisecond {
 		return
 	}
-	timer := time.NewTimer(min(c.ewma/2, 5*time.Millisecond))
-	defer timer.Stop()
+	c.timer.Reset(min(c.ewma/2, 5*time.Millisecond))
+	defer c.timer.Stop()
 	for c.mu.open.ops < c.expected && c.mu.open.bytes < c.o.GroupBytes && len(c.mu.line) == 0 && !c.mu.closing {
 		c.mu.wakeAt = c.expected
 		c.mu.Unlock()
 		late := false
 		select {
 		case <-c.kicked:
-		case <-timer.C:
+		case <-c.timer.C:
 			late = true
 		}
 		c.mu.Lock()
@@ -322,7 +327,7 @@ func (c *Committer) write(g *group) error {
 	c.makeRoom(g)
 	c.stamp = c.clock.Now()
 	g.stamp = c.stamp
-	c.batch = c.db.NewBatchWithSize(256<<10, pebble.WithMaxRetainedSizeBytes(2<<20))
+	c.batch = c.db.NewBatchWithSize(256<<10, c.retain)
 	began := time.Now()
 	err := c.encode(g)
 	c.load.encoded(began, time.Now())

@@ -38,10 +38,9 @@ func (c *Committer) encode(g *group) error {
 			return err
 		}
 	}
-	s := &Staging{c}
 	for _, t := range c.applied {
 		if t.hook != nil {
-			if err := t.hook(s); err != nil {
+			if err := t.hook(&c.staging); err != nil {
 				return err
 			}
 		}

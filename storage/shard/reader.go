@@ -146,14 +146,15 @@ func (r *Reader) Lag() (records uint64, bytes int64, age time.Duration) {
 // returns false; the record fn refused is read again next time. At least one
 // record is read if there is one. n == 0 with a nil error means that the
 // reader is at the tip; io.EOF that the shard is closed and all is read.
-// Slices are valid until the next call.
+// Slices are valid until the next call. For others the position moves block by
+// block, not with every record.
 func (r *Reader) Read(maxRecords, maxBytes int, fn func(*record.Record) bool) (n int, err error) {
 	if err := r.enter(); err != nil {
 		return 0, err
 	}
 	defer r.leave()
-	size := 0
-	for n < max(maxRecords, 1) {
+	size, maxRecords := 0, max(maxRecords, 1)
+	for n < maxRecords {
 		pos := r.pos.Load()
 		if r.block == nil || pos < r.first || pos > r.last {
 			ok, err := r.load()
@@ -166,27 +167,44 @@ func (r *Reader) Read(maxRecords, maxBytes int, fn func(*record.Record) bool) (n
 			if !ok {
 				return n, nil
 			}
-			pos = r.pos.Load()
 		}
-		for ; pos <= r.last && n < max(maxRecords, 1); pos++ {
-			i := int(pos - r.first)
-			length := r.block.Length(i) + r.block.KeyLength(i)
-			if n > 0 && size+length > maxBytes {
-				return n, nil
-			}
-			r.block.Record(i, &r.rec)
-			ms := r.block.ArrivalMS(i) + r.shiftMS
-			r.rec.Index, r.rec.Arrival = pos, time.UnixMilli(ms)
-			if !fn(&r.rec) {
-				return n, nil
-			}
-			n++
-			size += length
-			r.lastMS.Store(ms)
-			r.pos.Store(pos + 1)
+		more := false
+		if n, size, more = r.deliver(n, maxRecords, size, maxBytes, fn); !more {
+			return n, nil
 		}
 	}
 	return n, nil
+}
+
+// deliver calls fn for the records of the present block and returns the counts
+// n and size moved on; more is false when maxBytes or fn ended it. The position
+// is stored once: two atomic stores a record are a twentieth of a replay.
+func (r *Reader) deliver(n, maxRecords, size, maxBytes int, fn func(*record.Record) bool) (_, _ int, more bool) {
+	pos, b, rec := r.pos.Load(), r.block, &r.rec
+	ms := r.lastMS.Load()
+	rec.Arrival = time.UnixMilli(ms)
+	for more = true; pos <= r.last && n < maxRecords; pos++ {
+		i := int(pos - r.first)
+		b.Record(i, rec)
+		length := len(rec.Data) + len(rec.PartitionKey)
+		if more = n == 0 || size+length <= maxBytes; !more {
+			break
+		}
+		at := b.ArrivalMS(i) + r.shiftMS
+		if at != ms {
+			rec.Arrival = time.UnixMilli(at)
+		}
+		rec.Index = pos
+		if more = fn(rec); !more {
+			break
+		}
+		n++
+		size += length
+		ms = at
+	}
+	r.lastMS.Store(ms)
+	r.pos.Store(pos)
+	return n, size, more
 }
 
 // enter begins a call; leave must follow.

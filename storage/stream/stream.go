@@ -200,6 +200,9 @@ func (st *Stream) Name() string { return st.config.Load().Name }
 // WhenFull returns the policy for a full disk.
 func (st *Stream) WhenFull() Policy { return st.config.Load().WhenFull }
 
+// Retention returns how long records are kept.
+func (st *Stream) Retention() time.Duration { return st.config.Load().Retention }
+
 // MaxRecordBytes returns the limit of a record's data.
 func (st *Stream) MaxRecordBytes() int { return st.config.Load().MaxRecordBytes }
 
