@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 
@@ -19,7 +20,8 @@ type group struct{ producers, records int }
 
 func (g group) String() string { return fmt.Sprintf("%d × %d", g.producers, g.records) }
 
-// outcome is what one engine did in one round.
+// outcome is what one engine did in one round: speed until the last append
+// returned, the rest until the engine had nothing left to do.
 type outcome struct {
 	seconds   float64
 	records   float64
@@ -30,58 +32,83 @@ type outcome struct {
 	latencies []time.Duration
 }
 
-func (o outcome) perSecond() float64 { return o.records / o.seconds }
-func (o outcome) cpuPerM() float64   { return o.cpuS / o.records * 1e6 }
-func (o outcome) flash() float64     { return o.written / o.bytes }
+func (o outcome) perSecond() float64       { return o.records / o.seconds }
+func (o outcome) cpuPerM() float64         { return o.cpuS / o.records * 1e6 }
+func (o outcome) p(q float64) float64      { return quantileMS(o.latencies, q) }
+func (o outcome) p50() float64             { return o.p(0.5) }
+func (o outcome) p99() float64             { return o.p(0.99) }
+func (o outcome) allocsPerRecord() float64 { return o.allocs / o.records }
+
+// producer is one closed loop's state, made before anything is measured.
+type producer struct {
+	rng            *rand.Rand
+	records, bytes int
+	latencies      []time.Duration
+	err            error
+}
+
+func (p *producer) run(ctx context.Context, e engine, samples []sample, records int, deadline time.Time) {
+	for time.Now().Before(deadline) && ctx.Err() == nil {
+		at := p.rng.IntN(len(samples) - records)
+		batch := samples[at : at+records]
+		start := time.Now()
+		if p.err = e.append(ctx, batch); p.err != nil {
+			return
+		}
+		p.latencies = append(p.latencies, time.Since(start))
+		p.records += len(batch)
+		p.bytes += bytesOf(batch)
+	}
+}
 
 // drive lets the producers append for d, or until ctx ends, and measures.
 func drive(ctx context.Context, e engine, samples []sample, g group, d time.Duration) (outcome, error) {
-	deadline := time.Now().Add(d)
-	type result struct {
-		records, bytes int
-		latencies      []time.Duration
-		err            error
+	producers := make([]producer, g.producers)
+	for i := range producers {
+		producers[i].rng = rand.New(rand.NewPCG(uint64(i), 7))
+		producers[i].latencies = make([]time.Duration, 0, 64+int(d.Seconds()*4e5)/g.producers/g.records)
 	}
-	results := make([]result, g.producers)
+	runtime.GC() // what others left behind is not this round's
 	before := usageNow()
+	deadline := before.at.Add(d)
 	var wg sync.WaitGroup
-	for p := range g.producers {
-		wg.Go(func() {
-			r := &results[p]
-			rng := rand.New(rand.NewPCG(uint64(p), 7))
-			for time.Now().Before(deadline) && ctx.Err() == nil {
-				at := rng.IntN(len(samples) - g.records)
-				batch := samples[at : at+g.records]
-				start := time.Now()
-				if r.err = e.append(ctx, batch); r.err != nil {
-					return
-				}
-				r.latencies = append(r.latencies, time.Since(start))
-				r.records += len(batch)
-				r.bytes += bytesOf(batch)
-			}
-		})
+	for i := range producers {
+		wg.Go(func() { producers[i].run(ctx, e, samples, g.records, deadline) })
 	}
 	wg.Wait()
+	took := time.Since(before.at)
+	settle(ctx, e)
 	after := usageNow()
 	o := outcome{
-		seconds: after.at.Sub(before.at).Seconds(), cpuS: (after.cpu - before.cpu).Seconds(),
+		seconds: took.Seconds(), cpuS: (after.cpu - before.cpu).Seconds(),
 		written: float64(after.written - before.written), allocs: float64(after.allocs - before.allocs),
 	}
 	var errs []error
-	for i := range results {
-		o.records += float64(results[i].records)
-		o.bytes += float64(results[i].bytes)
-		o.latencies = append(o.latencies, results[i].latencies...)
-		errs = append(errs, results[i].err)
+	for i := range producers {
+		p := &producers[i]
+		o.records += float64(p.records)
+		o.bytes += float64(p.bytes)
+		o.latencies = append(o.latencies, p.latencies...)
+		errs = append(errs, p.err)
 	}
-	return o, errors.Join(errs...)
+	return o, errors.Join(append(errs, ctx.Err())...)
 }
 
-// contest runs the engines in turn, rounds times, over stores that stay open,
-// and returns the outcomes of each by round. The first, uncounted round fills
-// the write-ahead logs that are recycled later.
-func contest(ctx context.Context, dir string, fs vfs.FS, names []string, shards int, g group, samples []sample, rounds int, d time.Duration) (map[string][]outcome, error) {
+// plan is one contest: who takes part, under which load, for how long.
+type plan struct {
+	engines []string
+	shards  int
+	load    group
+	rounds  int
+	each    time.Duration
+	warm    time.Duration // of the first, uncounted round; 0 = each
+}
+
+// contest runs the engines in turn, round after round, over stores that stay
+// open, and returns the outcomes of each by round. Every round begins with
+// another engine. The first round is not counted: it fills the write-ahead logs
+// that are recycled later, and grows what grows once.
+func contest(ctx context.Context, dir string, fs vfs.FS, p plan, samples []sample) (map[string][]outcome, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -92,19 +119,23 @@ func contest(ctx context.Context, dir string, fs vfs.FS, names []string, shards 
 			_ = e.close()
 		}
 	}()
-	for _, n := range names {
-		e, err := openEngine(n, fs, dir, shards)
+	for _, n := range p.engines {
+		e, err := openEngine(n, fs, dir, p.shards)
 		if err != nil {
 			return nil, fmt.Errorf("open %s: %w", n, err)
 		}
 		engines[n] = e
 	}
 	out := map[string][]outcome{}
-	for round := -1; round < rounds; round++ {
-		for _, n := range names {
-			o, err := drive(ctx, engines[n], samples, g, d)
+	for round := -1; round < p.rounds; round++ {
+		for i := range p.engines {
+			n, d := p.engines[(i+round+1)%len(p.engines)], p.each
+			if round < 0 && p.warm > 0 {
+				d = p.warm
+			}
+			o, err := drive(ctx, engines[n], samples, p.load, d)
 			if err != nil {
-				return nil, fmt.Errorf("%s, %s: %w", n, g, err)
+				return nil, fmt.Errorf("%s, %s: %w", n, p.load, err)
 			}
 			if round >= 0 {
 				out[n] = append(out[n], o)
@@ -114,13 +145,18 @@ func contest(ctx context.Context, dir string, fs vfs.FS, names []string, shards 
 	return out, nil
 }
 
-// versus is the median over the rounds of ours/other in one figure.
-func versus(out map[string][]outcome, other string, f func(outcome) float64) float64 {
+// ratio is the median over the rounds of a/b in one figure.
+func ratio(a, b []outcome, f func(outcome) float64) float64 {
 	var ratios []float64
-	for i := range out[ours] {
-		ratios = append(ratios, f(out[ours][i])/f(out[other][i]))
+	for i := range a {
+		ratios = append(ratios, f(a[i])/f(b[i]))
 	}
 	return median(ratios)
+}
+
+// versus is the ratio of ours to another engine.
+func versus(out map[string][]outcome, other string, f func(outcome) float64) float64 {
+	return ratio(out[ours], out[other], f)
 }
 
 func medianOf(os []outcome, f func(outcome) float64) float64 {
@@ -131,25 +167,28 @@ func medianOf(os []outcome, f func(outcome) float64) float64 {
 	return median(v)
 }
 
-func latency(os []outcome, q float64) float64 {
-	var all []time.Duration
+// flash is the device's bytes per byte of data over all rounds: tables are
+// written a few times a second, so that a round may have one more or less.
+func flash(os []outcome) float64 {
+	var written, bytes float64
 	for _, o := range os {
-		all = append(all, o.latencies...)
+		written += o.written
+		bytes += o.bytes
 	}
-	return quantileMS(all, q)
+	return written / bytes
 }
 
-// appendRows adds a row an engine, ours first.
+// appendRows adds a row an engine, the first of names first.
 func appendRows(r *report.Report, table, load string, names []string, out map[string][]outcome) {
 	for _, n := range names {
-		os := out[n]
+		os, first := out[n], out[names[0]]
 		r.Add(table, load+", "+n,
-			"ours/this", versus(out, n, outcome.perSecond),
+			"ours/this", ratio(first, os, outcome.perSecond),
 			"krecords/s", medianOf(os, outcome.perSecond)/1e3,
 			"MB/s", medianOf(os, func(o outcome) float64 { return o.bytes / o.seconds / 1e6 }),
-			"p50_ms", latency(os, 0.5), "p99_ms", latency(os, 0.99),
+			"p50_ms", medianOf(os, outcome.p50), "p99_ms", medianOf(os, outcome.p99),
 			"cpu_s/Mrec", medianOf(os, outcome.cpuPerM),
-			"flash B/B", medianOf(os, outcome.flash),
-			"allocs/rec", medianOf(os, func(o outcome) float64 { return o.allocs / o.records }))
+			"flash B/B", flash(os),
+			"allocs/rec", medianOf(os, outcome.allocsPerRecord))
 	}
 }

@@ -26,19 +26,19 @@ type errand struct {
 	Group   [2]int        `json:"group"`
 	For     time.Duration `json:"for"`     // how long to append; 0 = only open
 	HangUp  bool          `json:"hang_up"` // stay, without closing, until killed
-	Retain  int64         `json:"retain"`  // bytes to keep, 0 = the default retention
+	Tables  int64         `json:"tables"`  // append on until the store has so many
 	Records int           `json:"records"` // size of the pool
 }
 
 // finding is what the child saw, one line of JSON on standard output.
 type finding struct {
-	OpenMS     float64 `json:"open_ms"`
-	ResidentMB float64 `json:"resident_mb"` // anonymous pages at the end of the load
-	PeakMB     float64 `json:"peak_mb"`     // highest seen while appending
-	PoolMB     float64 `json:"pool_mb"`     // of which the load itself, before the store was opened
-	PerSecond  float64 `json:"records_per_second"`
-	CPUPerM    float64 `json:"cpu_s_per_million"`
-	Stored     int64   `json:"stored_bytes"`
+	OpenMS    float64 `json:"open_ms"`
+	PeakMB    float64 `json:"peak_mb"`     // most anonymous pages seen while appending
+	PeakAllMB float64 `json:"peak_all_mb"` // with those of the program's file
+	PoolMB    float64 `json:"pool_mb"`     // of which the load itself, before the store was opened
+	PerSecond float64 `json:"records_per_second"`
+	CPUPerM   float64 `json:"cpu_s_per_million"`
+	Tables    int64   `json:"tables"`
 }
 
 // Child does one errand.
@@ -51,7 +51,7 @@ func Child(ctx context.Context, _ report.Options, _ *report.Report) error {
 	var f finding
 	f.PoolMB = residentMB()
 	start := time.Now()
-	w, err := openWeir(vfs.Default, e.Dir, storage.StreamConfig{Name: "load", Shards: e.Shards, RetentionBytes: e.Retain})
+	w, err := openWeir(vfs.Default, e.Dir, storage.StreamConfig{Name: "load", Shards: e.Shards})
 	if err != nil {
 		return err
 	}
@@ -78,8 +78,14 @@ func Child(ctx context.Context, _ report.Options, _ *report.Report) error {
 			return err
 		}
 		f.PerSecond, f.CPUPerM = o.perSecond(), o.cpuPerM()
+		f.PeakAllMB = float64(procField("/proc/self/status", "VmHWM")) / 1024
 	}
-	f.ResidentMB = residentMB()
+	for w.store.Metrics().Tables < e.Tables {
+		if err := fill(ctx, w, samples, 16<<20); err != nil {
+			return err
+		}
+	}
+	f.Tables = w.store.Metrics().Tables
 	if err := json.NewEncoder(os.Stdout).Encode(f); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/bits"
 	"path/filepath"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
@@ -17,14 +18,32 @@ import (
 // engine takes batches and returns when they are synced.
 type engine interface {
 	append(ctx context.Context, batch []sample) error
+	// idle says that nothing is left to do of what was appended.
+	idle() bool
 	close() error
+}
+
+// settle waits until the engine has done in the background what its appends
+// brought about, so that it is charged to this engine and not to the next one.
+func settle(ctx context.Context, e engine) {
+	const most = 20 * time.Second
+	quiet := 0
+	for start := time.Now(); quiet < 3 && ctx.Err() == nil && time.Since(start) < most; {
+		if quiet++; !e.idle() {
+			quiet = 0
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
 }
 
 // The engines, by the names in the tables.
 const (
-	ours    = "weir"
-	limit   = "segment log"
-	natural = "key per record"
+	ours     = "weir"
+	oursS2   = "weir, S2"
+	limit    = "segment log"
+	limitS2  = "segment log, S2"
+	limitRaw = "segment log, raw"
+	natural  = "key per record"
 )
 
 func openEngine(name string, fs vfs.FS, dir string, shards int) (engine, error) {
@@ -32,8 +51,14 @@ func openEngine(name string, fs vfs.FS, dir string, shards int) (engine, error) 
 	switch name {
 	case ours:
 		return openWeir(fs, dir, storage.StreamConfig{Name: "load", Shards: shards})
+	case oursS2:
+		return openWeir(fs, dir, storage.StreamConfig{Name: "load", Shards: shards, Codec: storage.S2})
 	case limit:
 		return openSegmentLog(fs, dir, shards, block.Zstd)
+	case limitS2:
+		return openSegmentLog(fs, dir, shards, block.S2)
+	case limitRaw:
+		return openSegmentLog(fs, dir, shards, block.Raw)
 	case natural:
 		return openPerRecord(fs, dir, shards)
 	}
@@ -75,6 +100,8 @@ func (w *weir) append(ctx context.Context, batch []sample) error {
 	}
 	return t.Commit(ctx)
 }
+
+func (w *weir) idle() bool { return w.store.Metrics().UnderWay == 0 }
 
 func (w *weir) close() error { return w.store.Close() }
 

@@ -13,20 +13,23 @@ type sample struct {
 	hash      record.HashKey
 }
 
-// pool makes n sensor records of about 210 bytes of JSON from 400 devices: a
-// random walk per device, so that it compresses as telemetry does.
+// pool makes n sensor records of about 207 bytes of JSON from 400 devices, a
+// random walk per device. They compress as the records did that the bars were
+// taken with; measureLoad prints how much.
 func pool(n int) []sample {
 	rng := rand.New(rand.NewPCG(1, 2))
 	type device struct {
-		key    []byte
-		hash   record.HashKey
-		values [7]float64
-		count  int
+		key      []byte
+		hash     record.HashKey
+		values   [7]float64
+		count    int
+		firmware int
 	}
 	devices := make([]device, 400)
 	for i := range devices {
 		devices[i].key = fmt.Appendf(nil, "pump-%03d", i)
 		devices[i].hash = record.HashOf(devices[i].key)
+		devices[i].firmware = i % 3
 		for j := range devices[i].values {
 			devices[i].values[j] = rng.Float64() * 100
 		}
@@ -38,12 +41,12 @@ func pool(n int) []sample {
 		d.count++
 		ms += int64(rng.IntN(20))
 		for j := range d.values {
-			d.values[j] += rng.NormFloat64()
+			d.values[j] += rng.NormFloat64() / 10
 		}
 		v := &d.values
 		samples[i] = sample{key: d.key, hash: d.hash, data: fmt.Appendf(nil,
-			`{"device":"%s","ts":%d,"n":%d,"flow":%.3f,"pressure":%.3f,"level":%.2f,"temp_in":%.2f,"temp_out":%.2f,"vibration":%.4f,"power":%.1f,"status":"ok","firmware":"2.14.%d"}`+"\n",
-			d.key, ms, d.count, v[0], v[1], v[2], v[3], v[4], v[5], v[6], i%3)}
+			`{"device":"%s","timestamp":%d,"counter":%d,"flow":%.2f,"pressure":%.2f,"level":%.2f,"temp_in":%.2f,"temp_out":%.2f,"vibration":%.1f,"power":%.1f,"status":"running","firmware":"2.14.%d"}`+"\n",
+			d.key, ms, d.count, v[0], v[1], v[2], v[3], v[4], v[5], v[6], d.firmware)}
 	}
 	return samples
 }

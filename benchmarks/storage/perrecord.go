@@ -63,6 +63,11 @@ func (l *perRecord) append(_ context.Context, batch []sample) error {
 	return b.Close()
 }
 
+func (l *perRecord) idle() bool {
+	m := l.db.Metrics()
+	return m.Flush.NumInProgress == 0 && m.Compact.NumInProgress == 0 && m.MemTable.Count <= 1
+}
+
 func (l *perRecord) close() error { return l.db.Close() }
 
 // quiet is Pebble's logger for an engine whose log nobody reads; a fatal error

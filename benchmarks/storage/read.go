@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"time"
 
@@ -47,20 +48,30 @@ func fill(ctx context.Context, w *weir, samples []sample, total int) error {
 	return errors.Join(errs...)
 }
 
-// replay reads the whole stream with n consumers, each all shards, and
-// returns bytes of data a second over all of them and the CPU seconds used.
-func replay(w *weir, consumers, recordsACall int) (bytesPerSecond, cpuS float64, records int, err error) {
-	before := usageNow()
-	var wg sync.WaitGroup
+// replayed is one replay of a whole stream by some consumers.
+type replayed struct {
+	seconds, cpuS, bytes, records float64
+}
+
+func (r replayed) perSecond() float64      { return r.bytes / r.seconds }
+func (r replayed) perCore() float64        { return r.bytes / r.cpuS }
+func (r replayed) recordsPerCore() float64 { return r.records / r.cpuS }
+
+// replay reads the whole stream with n consumers, each all shards.
+func replay(w *weir, consumers, recordsACall int) (replayed, error) {
 	type sum struct {
 		bytes, records int
 		touched        byte
 		err            error
 	}
 	sums := make([]sum, consumers)
+	runtime.GC()
+	before := usageNow()
+	var wg sync.WaitGroup
 	for c := range consumers {
 		wg.Go(func() {
-			s := &sums[c]
+			var s sum
+			defer func() { sums[c] = s }()
 			for _, info := range w.stream.Shards() {
 				if s.err = replayShard(w, info.Number, recordsACall, func(r *record.Record) bool {
 					s.bytes += len(r.Data)
@@ -75,14 +86,14 @@ func replay(w *weir, consumers, recordsACall int) (bytesPerSecond, cpuS float64,
 	}
 	wg.Wait()
 	after := usageNow()
-	bytes := 0
+	out := replayed{seconds: after.at.Sub(before.at).Seconds(), cpuS: (after.cpu - before.cpu).Seconds()}
 	var errs []error
 	for i := range sums {
-		bytes += sums[i].bytes
-		records += sums[i].records
+		out.bytes += float64(sums[i].bytes)
+		out.records += float64(sums[i].records)
 		errs = append(errs, sums[i].err)
 	}
-	return float64(bytes) / after.at.Sub(before.at).Seconds(), (after.cpu - before.cpu).Seconds(), records, errors.Join(errs...)
+	return out, errors.Join(errs...)
 }
 
 func replayShard(w *weir, n record.ShardNumber, recordsACall int, fn func(*record.Record) bool) error {
@@ -121,10 +132,7 @@ func dropCaches(dir string) error {
 func measureReplay(ctx context.Context, o report.Options, r *report.Report, samples []sample) error {
 	dir := filepath.Join(o.Dir, "replay")
 	defer os.RemoveAll(dir)
-	size, rounds := 300<<20, 5
-	if o.Quick {
-		size, rounds = 60<<20, 2
-	}
+	size, rounds := pick(o, 300<<20, 100<<20), pick(o, 5, 3)
 	w, err := openWeir(vfs.Default, dir, storage.StreamConfig{Name: "load", Shards: 4})
 	if err != nil {
 		return err
@@ -139,39 +147,51 @@ func measureReplay(ctx context.Context, o report.Options, r *report.Report, samp
 		return err
 	}
 	defer w.close()
-	var perCore, recordsPerCore, small float64
 	for _, c := range []struct {
 		name      string
 		consumers int
 		call      int
 		cold      bool
-	}{{"1 consumer, cold", 1, 10000, true}, {"1 consumer, warm", 1, 10000, false}, {"5 consumers, warm", 5, 10000, false}, {"1 consumer, 100 records a call", 1, 100, false}} {
-		var mb, cpu, rate []float64
+	}{
+		{"1 consumer, cold", 1, 10000, true},
+		{"1 consumer, warm", 1, 10000, false},
+		{"5 consumers, cold", 5, 10000, true},
+		{"5 consumers, warm", 5, 10000, false},
+		{"1 consumer, 100 records a call", 1, 100, false},
+	} {
+		var runs []replayed
 		for range rounds {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			if c.cold {
 				if err := dropCaches(dir); err != nil {
 					return err
 				}
 			}
-			b, s, n, err := replay(w, c.consumers, c.call)
+			run, err := replay(w, c.consumers, c.call)
 			if err != nil {
 				return err
 			}
-			mb, cpu = append(mb, b/1e6), append(cpu, s/float64(n)*1e6)
-			rate = append(rate, float64(n)/s)
-			_ = n
+			runs = append(runs, run)
 		}
-		r.Add("replay", c.name, "MB/s", median(mb), "cpu_s/Mrec", median(cpu), "Mrec/s of one core", median(rate)/1e6)
+		of := func(f func(replayed) float64) float64 {
+			var v []float64
+			for _, run := range runs {
+				v = append(v, f(run))
+			}
+			return median(v)
+		}
+		perCore := of(replayed.perCore) / 1e6
+		r.Add("replay", c.name, "MB/s of one core", perCore, "Mrec/s of one core", of(replayed.recordsPerCore)/1e6, "MB/s", of(replayed.perSecond)/1e6)
 		switch c.name {
 		case "1 consumer, warm":
-			perCore, recordsPerCore = median(mb), median(rate)
+			r.AtLeast("replay, warm, MB/s of one core", 1000, perCore)
+			r.AtLeast("replay, warm, records/s of one core", 4.5e6, of(replayed.recordsPerCore))
 		case "1 consumer, 100 records a call":
-			small = median(mb)
+			r.AtLeast("replay, 100 records a call, MB/s of one core", 300, perCore)
 		}
 	}
-	r.AtLeast("replay, 1 consumer, warm, MB/s", 1000, perCore)
-	r.AtLeast("replay, records/s of one core, warm", 4.5e6, recordsPerCore)
-	r.AtLeast("replay, 100 records a call, MB/s", 300, small)
 	return nil
 }
 
@@ -186,7 +206,7 @@ func measureTail(ctx context.Context, o report.Options, r *report.Report, sample
 	}
 	defer w.close()
 	for _, consumers := range []int{1, 5} {
-		lat, err := tail(ctx, w, samples, consumers, o.Quick)
+		lat, err := tail(ctx, w, samples, consumers, pick(o, 10_000, 2000))
 		if err != nil {
 			return err
 		}
@@ -199,11 +219,8 @@ func measureTail(ctx context.Context, o report.Options, r *report.Report, sample
 	return nil
 }
 
-func tail(ctx context.Context, w *weir, samples []sample, consumers int, quick bool) ([]time.Duration, error) {
-	n := 5000
-	if quick {
-		n = 1000
-	}
+func tail(ctx context.Context, w *weir, samples []sample, consumers, n int) ([]time.Duration, error) {
+	runtime.GC()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	acked := make([]time.Time, n)
@@ -245,7 +262,7 @@ func tail(ctx context.Context, w *weir, samples []sample, consumers int, quick b
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
-	var lat []time.Duration
+	lat := make([]time.Duration, 0, consumers*n)
 	for c := range consumers {
 		for i := range n {
 			lat = append(lat, max(0, seen[c][i].Sub(acked[i])))
