@@ -58,7 +58,9 @@ func newDisk(s *Store) *disk {
 func (d *disk) wrap() (vfs.FS, interface{ Close() error }) {
 	fs := vfs.OnDiskFull(d.fs, d.onFull)
 	return vfs.WithDiskHealthChecks(&patientFS{FS: fs, d: d}, 5*time.Second, nil, func(i vfs.DiskSlowInfo) {
-		d.s.log.Warn("disk is slow", "operation", i.String())
+		if d.s.failure.Load() == nil { // or it is one that waits for ever
+			d.s.log.Warn("disk is slow", "operation", i.String())
+		}
 	})
 }
 
@@ -80,8 +82,10 @@ func (d *disk) onFull() {
 	}
 }
 
-// patientFS slows down the creation of files while flushes fail: Pebble
-// tries a failed flush again at once, for ever, and would wear the device out.
+// patientFS is what Pebble writes through. It slows down the creation of files
+// while flushes fail: Pebble tries a failed flush again at once, for ever, and
+// would wear the device out. And it lets nothing more be written once the engine
+// has failed.
 type patientFS struct {
 	vfs.FS
 	d *disk
@@ -97,14 +101,23 @@ func (p *patientFS) Create(name string, category vfs.DiskWriteCategory) (vfs.Fil
 			timer.Stop()
 		}
 	}
+	p.d.still()
 	f, err := p.FS.Create(name, category)
-	return p.vital(name, f, err)
+	return p.wrap(name, f, err)
 }
 
 // ReuseForWrite makes a new log of an old one.
 func (p *patientFS) ReuseForWrite(from, to string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	p.d.still()
 	f, err := p.FS.ReuseForWrite(from, to, category)
-	return p.vital(to, f, err)
+	return p.wrap(to, f, err)
+}
+
+// OpenReadWrite opens a file to change it.
+func (p *patientFS) OpenReadWrite(name string, category vfs.DiskWriteCategory, o ...vfs.OpenOption) (vfs.File, error) {
+	p.d.still()
+	f, err := p.FS.OpenReadWrite(name, category, o...)
+	return p.wrap(name, f, err)
 }
 
 // OpenDir opens a directory, to sync it.
@@ -113,41 +126,95 @@ func (p *patientFS) OpenDir(name string) (vfs.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &vitalFile{File: f, d: p.d, name: name}, nil
+	return &patientFile{File: f, d: p.d, name: name, vital: true}, nil
 }
 
-// vital wraps the write-ahead log.
-func (p *patientFS) vital(name string, f vfs.File, err error) (vfs.File, error) {
-	if !strings.HasSuffix(name, ".log") {
-		return f, err
+// Link gives a file a second name.
+func (p *patientFS) Link(from, to string) error {
+	p.d.still()
+	return p.FS.Link(from, to)
+}
+
+// Rename gives a file another name.
+func (p *patientFS) Rename(from, to string) error {
+	p.d.still()
+	return p.FS.Rename(from, to)
+}
+
+// Remove removes a file.
+func (p *patientFS) Remove(name string) error {
+	p.d.still()
+	return p.FS.Remove(name)
+}
+
+// wrap wraps a file that is written. The write-ahead log is vital.
+func (p *patientFS) wrap(name string, f vfs.File, err error) (vfs.File, error) {
+	vital := strings.HasSuffix(name, ".log")
+	if vital {
+		err = p.d.park("make", name, err)
 	}
-	if err = p.d.park("make", name, err); err != nil {
+	if err != nil {
 		return nil, err
 	}
-	return &vitalFile{File: f, d: p.d, name: name}, nil
+	return &patientFile{File: f, d: p.d, name: name, vital: vital}, nil
 }
 
-// vitalFile is the write-ahead log or a directory. When one of these can't be
-// written, Pebble panics in a way that can't be recovered from and would take
-// the process, with its readers, along.
-type vitalFile struct {
+// Unwrap returns the file system below.
+func (p *patientFS) Unwrap() vfs.FS { return p.FS }
+
+// patientFile is a file of Pebble's. When a vital one, the write-ahead log or a
+// directory, can't be written, Pebble panics in a way that can't be recovered from
+// and would take the process, with its readers, along.
+type patientFile struct {
 	vfs.File
-	d    *disk
-	name string
+	d     *disk
+	name  string
+	vital bool
 }
 
-func (f *vitalFile) Write(p []byte) (int, error) {
+func (f *patientFile) Write(p []byte) (int, error) {
+	f.d.still()
 	n, err := f.File.Write(p)
-	return n, f.d.park("write", f.name, err)
+	return n, f.failed("write", err)
 }
 
-func (f *vitalFile) Sync() error { return f.d.park("sync", f.name, f.File.Sync()) }
+func (f *patientFile) WriteAt(p []byte, at int64) (int, error) {
+	f.d.still()
+	n, err := f.File.WriteAt(p, at)
+	return n, f.failed("write", err)
+}
 
-func (f *vitalFile) SyncData() error { return f.d.park("sync", f.name, f.File.SyncData()) }
+func (f *patientFile) Sync() error {
+	f.d.still()
+	return f.failed("sync", f.File.Sync())
+}
 
-func (f *vitalFile) SyncTo(length int64) (bool, error) {
+func (f *patientFile) SyncData() error {
+	f.d.still()
+	return f.failed("sync", f.File.SyncData())
+}
+
+func (f *patientFile) SyncTo(length int64) (bool, error) {
+	f.d.still()
 	full, err := f.File.SyncTo(length)
-	return full, f.d.park("sync", f.name, err)
+	return full, f.failed("sync", err)
+}
+
+func (f *patientFile) failed(operation string, err error) error {
+	if !f.vital {
+		return err
+	}
+	return f.d.park(operation, f.name, err)
+}
+
+// still does not return once the engine has failed. A manifest write that failed
+// leaves Pebble's picture of the tables and the manifest apart, and whatever it
+// would write to the manifest next rests on that picture: tables deleted twice, or
+// never made. What is on the disk at the failure is what the next open recovers.
+func (d *disk) still() {
+	if d.s.failure.Load() != nil {
+		select {}
+	}
 }
 
 // park makes the store read-only when an operation on a vital file failed, and
@@ -161,9 +228,6 @@ func (d *disk) park(operation, name string, err error) error {
 	d.s.fail(fmt.Errorf("%s %s: %w", operation, name, err))
 	select {}
 }
-
-// Unwrap returns the file system below.
-func (p *patientFS) Unwrap() vfs.FS { return p.FS }
 
 // listener counts flush failures.
 func (d *disk) listener() *pebble.EventListener {

@@ -264,7 +264,6 @@ func (s *Store) reclaim(ctx context.Context, st *Stream) error {
 	if err := c.apply(ctx); err != nil {
 		return err
 	}
-	s.settle(ctx)
 	slices.SortFunc(parts, func(a, b part) int {
 		return cmp.Or(cmp.Compare(a.Lane, b.Lane), cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.shard, b.shard))
 	})
@@ -282,28 +281,6 @@ func (s *Store) reclaim(ctx context.Context, st *Stream) error {
 		i = j
 	}
 	return nil
-}
-
-// settle waits, for half a second at most, until what was flushed has moved
-// down. An Excise of a table that is still in level 0 is legal, but Pebble's own
-// checks (on under the race detector) have been seen to fail on it.
-func (s *Store) settle(ctx context.Context) {
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for range 500 {
-		if s.Failed() != nil {
-			return
-		}
-		m := s.db.Metrics()
-		if m.Levels[0].TablesCount == 0 && m.Flush.NumInProgress == 0 && m.Compact.NumInProgress == 0 {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
 // relieve applies the policies while space is short, by the disk's free space

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/weirhq/weir/storage"
 	"github.com/weirhq/weir/storage/record"
@@ -42,7 +43,7 @@ const killProducers = 8
 
 // child writes until it is killed: each producer appends runs of its own counter
 // under its own key to both streams in one transaction, while shards split and
-// merge. Standard input says where each counter goes on; standard output gets a
+// merge and retention takes the oldest of one. Standard input says where each counter goes on; standard output gets a
 // line "producer last" for every acknowledged transaction.
 func child(dir string) int {
 	ctx := context.Background()
@@ -70,12 +71,13 @@ func child(dir string) int {
 			return 1
 		}
 	}
-	fail := make(chan error, killProducers+1)
+	fail := make(chan error, killProducers+2)
 	var out sync.Mutex
 	for p := range killProducers {
 		go func() { fail <- produce(ctx, s, streams, p, first[p], &out) }()
 	}
 	go func() { fail <- reshardForEver(ctx, streams) }()
+	go func() { fail <- retainForEver(ctx, s) }()
 	fmt.Fprintln(os.Stderr, <-fail)
 	return 1
 }
@@ -126,6 +128,15 @@ func reshardForEver(ctx context.Context, streams []*storage.Stream) error {
 	}
 }
 
+// retainForEver applies retention far more often than the store does by itself.
+func retainForEver(ctx context.Context, s *storage.Store) error {
+	for tick := time.NewTicker(10 * time.Millisecond); ; <-tick.C {
+		if err := s.Retain(ctx); err != nil {
+			return err
+		}
+	}
+}
+
 // TestKilledWriterLosesNothing kills a writing process at random, again and
 // again, and checks after each time that every acknowledged record is there once
 // and in order, that nothing is there in part, and that a row agrees with the
@@ -137,6 +148,7 @@ func TestKilledWriterLosesNothing(t *testing.T) {
 		acked[p] = -1
 	}
 	rng := rand.New(rand.NewPCG(5, uint64(*killRounds)))
+	var taken uint64
 	for round := range *killRounds {
 		last := runAndKill(t, dir, acked, 20+rng.IntN(1500))
 		s, err := storage.Open(context.Background(), dir, storage.Options{ReserveBytes: -1, MemTableBytes: 1 << 20})
@@ -152,11 +164,31 @@ func TestKilledWriterLosesNothing(t *testing.T) {
 			t.Fatalf("round %d: %v (recovery: %+v)", round, err, s.Recovery())
 		}
 		acked = there
+		taken = takenFrom(t, s)
 		if err := s.Close(); err != nil {
 			t.Fatalf("round %d: close: %v", round, err)
 		}
 	}
-	t.Logf("%d rounds, counters %v", *killRounds, acked)
+	t.Logf("%d rounds, counters %v, %d indexes of the rolling stream below what retention keeps", *killRounds, acked, taken)
+	if taken == 0 && *killRounds >= 20 {
+		t.Error("retention took nothing")
+	}
+}
+
+// takenFrom counts the indexes below what the rolling stream's shards keep.
+func takenFrom(t *testing.T, s *storage.Store) (taken uint64) {
+	t.Helper()
+	st, err := s.Stream(rolling)
+	if errors.Is(err, storage.ErrStreamNotFound) {
+		return 0 // killed before it was made
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, info := range st.Shards() {
+		taken += info.First - 1
+	}
+	return taken
 }
 
 // runAndKill starts the writer and kills it after so many acknowledgements. It
