@@ -270,9 +270,17 @@ func (s *Store) ID() string { return s.mu.row.ID }
 // under a clock known to be wrong is corrected.
 func (s *Store) ConfirmTime(t time.Time) { s.clock.Confirm(t.UnixMilli()) }
 
+// Row is a row of a table.
+type Row struct {
+	Table      Table
+	Key, Value []byte
+}
+
 // CreateStream makes a stream, durable on return. ErrStreamExists: the name
-// is taken; ErrInvalid: what of the configuration is out of its range.
-func (s *Store) CreateStream(ctx context.Context, c StreamConfig) (*Stream, error) {
+// is taken; ErrInvalid: what of the configuration is out of its range. Each of
+// rows is called with the stream's id and makes a row that is stored in the same
+// transaction: the stream never exists without it.
+func (s *Store) CreateStream(ctx context.Context, c StreamConfig, rows ...func(id uint32) Row) (*Stream, error) {
 	s.creating.Lock()
 	defer s.creating.Unlock()
 	if _, err := s.Stream(c.Name); err == nil {
@@ -285,7 +293,15 @@ func (s *Store) CreateStream(ctx context.Context, c StreamConfig) (*Stream, erro
 	id := s.mu.row.NextStream
 	s.mu.row.NextStream++
 	s.mu.Unlock()
-	st, err := stream.Create(ctx, s.streamEnv, id, c, s.now().UnixMilli(), s.stageStoreRow)
+	st, err := stream.Create(ctx, s.streamEnv, id, c, s.now().UnixMilli(), func(staging *commit.Staging) error {
+		for _, row := range rows {
+			r := row(id)
+			if err := staging.Set(keyspace.AppendTableKey(nil, r.Table, r.Key), r.Value); err != nil {
+				return err
+			}
+		}
+		return s.stageStoreRow(staging)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("create stream %q: %w", c.Name, err)
 	}
