@@ -2,6 +2,7 @@ package kinesis
 
 import (
 	"context"
+	"encoding/json"
 	"slices"
 	"strings"
 	"time"
@@ -45,16 +46,18 @@ func (s *Service) createStream(ctx context.Context, c *aws.Call, in *createStrea
 	if err := s.roomFor(config.Shards, config.Mode); err != nil {
 		return nil, err
 	}
-	st, err := s.store.CreateStream(ctx, config)
-	if err != nil {
-		return nil, s.storeError(err, in.StreamName)
-	}
-	n, err := s.adopt(st)
+	row, err := json.Marshal(settings)
 	if err != nil {
 		return nil, err
 	}
-	n.auto.Store(settings.Auto)
-	return nil, n.settings.update(ctx, s.store, func(v *streamSettings) error { *v = settings; return nil })
+	st, err := s.store.CreateStream(ctx, config, func(id uint32) storage.Row {
+		return storage.Row{Table: storage.TableSetting, Key: settingsKey(id), Value: row}
+	})
+	if err != nil {
+		return nil, s.storeError(err, in.StreamName)
+	}
+	_, err = s.adopt(st)
+	return nil, err
 }
 
 // newStream checks an input of CreateStream for what the tables do not say.
