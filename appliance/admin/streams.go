@@ -24,11 +24,11 @@ type Stream struct {
 	Codec          string       `json:"codec"`
 	MaxRecordBytes config.Bytes `json:"max_record_bytes"`
 	OpenShards     int          `json:"open_shards"`
-	Records        uint64       `json:"records"`          // kept, at most: an index jump after a crash counts too
-	StoredBytes    int64        `json:"stored_bytes"`     // on disk, about
-	NextIndexes    uint64       `json:"next_indexes"`     // sum over the shards; its growth is the records taken in
-	LastArrival    time.Time    `json:"last_arrival"`     // zero when empty
-	Shards         []Shard      `json:"shards,omitempty"` // when one stream is described
+	Records        uint64       `json:"records"`               // kept, at most: an index jump after a crash counts too
+	StoredBytes    int64        `json:"stored_bytes"`          // on disk, about
+	NextIndexes    uint64       `json:"next_indexes"`          // sum over the shards; its growth is the records taken in
+	LastArrival    time.Time    `json:"last_arrival,omitzero"` // absent when empty
+	Shards         []Shard      `json:"shards,omitempty"`      // when one stream is described
 }
 
 // Shard is one shard of a described stream.
@@ -59,6 +59,9 @@ type StreamSettings struct {
 	Codec          *string `json:"codec,omitempty"`
 	MaxRecordBytes *string `json:"max_record_bytes,omitempty"`
 }
+
+// maxName is the longest name of a stream in Kinesis' API.
+const maxName = 128
 
 // Reshard changes the shards of a stream: to a number of equal ones, or by one
 // split or one merge. Exactly one of the three is given.
@@ -110,8 +113,13 @@ func (s *Service) createStream(ctx context.Context, c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.Name = in.Name
+	if cfg.Name = in.Name; len(cfg.Name) > maxName {
+		return nil, &Error{Status: 400, Code: "InvalidArgument", Message: fmt.Sprintf("name: %d characters; expecting 1 to %d, as Kinesis clients can't name it else", len(cfg.Name), maxName)}
+	}
 	if in.Shards != nil {
+		if *in.Shards < 1 {
+			return nil, &Error{Status: 400, Code: "InvalidArgument", Message: fmt.Sprintf("shards: %d; expecting at least 1", *in.Shards)}
+		}
 		cfg.Shards = *in.Shards
 	}
 	if err := in.apply(&cfg); err != nil {

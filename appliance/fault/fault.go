@@ -50,12 +50,15 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// ClassOf returns the class of the first Error in err's tree, and Runtime for
-// an error that has none.
+// ClassOf returns the class of the first Error in err's tree that has one, and
+// Runtime when none has.
 func ClassOf(err error) Class {
 	var e *Error
-	if errors.As(err, &e) && e.Class != 0 {
-		return e.Class
+	for errors.As(err, &e) {
+		if e.Class != 0 {
+			return e.Class
+		}
+		err = e.Err
 	}
 	return Runtime
 }

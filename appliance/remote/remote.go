@@ -146,6 +146,24 @@ func (b *Box) signed(ctx context.Context, method, path, contentType string, body
 	return res, nil
 }
 
+// advice is what helps with an answer of the control API, by its code.
+var advice = map[string]string{
+	"StreamNotFound":   "weir stream list",
+	"StreamExists":     "weir stream list; with --if-missing, one that is there is well",
+	"ShardNotFound":    "weir stream describe STREAM, which shows the shards",
+	"ShardClosed":      "weir stream describe STREAM, which shows the open shards",
+	"DeliveryNotFound": "weir delivery list",
+	"DeliveryExists":   "weir delivery list",
+	"ModuleNotFound":   "weir module list",
+	"ReadOnly":         "weir doctor",
+
+	"ModuleSignatureRefused":      "weir module sign --help",
+	"InvalidSignatureException":   keyAdvice,
+	"UnrecognizedClientException": keyAdvice,
+}
+
+const keyAdvice = "weir trust, which shows the access key of a data directory"
+
 // refused turns an error answer into a fault.
 func refused(res *http.Response) error {
 	data, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
@@ -156,11 +174,14 @@ func refused(res *http.Response) error {
 		return fmt.Errorf("the box answered %s: %.200s", res.Status, data)
 	}
 	f := &fault.Error{Class: fault.Runtime, Err: errors.New(body.Error.Message)}
+	f.Try = advice[body.Error.Code]
 	switch res.StatusCode {
 	case 400, 404, 405, 409:
 		f.Class = fault.Usage
 	case 401, 403:
-		f.Class, f.Try = fault.Environment, "weir trust, which shows the access key of a data directory"
+		if f.Class = fault.Environment; f.Try == "" {
+			f.Try = keyAdvice
+		}
 	case 507:
 		f.Class, f.Try = fault.Environment, "weir doctor"
 	}

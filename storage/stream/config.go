@@ -87,7 +87,7 @@ func (c Config) Complete() (Config, error) {
 	}
 	switch {
 	case !validName(c.Name, c.System):
-		return bad("name", len(c.Name), "1 to 256 of letters, digits, _ . -")
+		return bad("name of", fmt.Sprint(len(c.Name), " bytes"), "1 to 256 of letters, digits, _ . -")
 	case c.Shards < 1 || c.Shards > MaxShards:
 		return bad("shards", c.Shards, fmt.Sprint("1 to ", MaxShards))
 	case c.Mode > OnDemand:

@@ -15,11 +15,11 @@ type completionCmd struct {
 
 // Each script asks the binary for the candidates, so it never falls behind it.
 var completionScripts = map[string]string{
-	"bash": `_weir() { local IFS=$'\n'; COMPREPLY=($(weir __complete "${COMP_WORDS[@]:1:COMP_CWORD}")); }
+	"bash": `_weir() { local IFS=$'\n'; COMPREPLY=($("${COMP_WORDS[0]}" __complete "${COMP_WORDS[@]:1:COMP_CWORD}")); }
 complete -o default -F _weir weir
 `,
 	"zsh": `#compdef weir
-_weir() { local -a c; c=("${(@f)$(weir __complete "${(@)words[2,CURRENT]}")}"); [[ -n "$c" ]] && compadd -a c || _files; }
+_weir() { local -a c; c=("${(@f)$("${words[1]}" __complete "${(@)words[2,CURRENT]}")}"); [[ -n "$c" ]] && compadd -a c || _files; }
 compdef _weir weir
 `,
 	"fish": `complete -c weir -f -a '(weir __complete (commandline -opc)[2..-1] (commandline -ct))'

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+
+	"github.com/weirhq/weir/appliance/fault"
 )
 
 type configCmd struct {
@@ -25,6 +27,9 @@ func (c *configExplainCmd) Run(a *app) error {
 		if (!c.Changed || s.Origin != "default") && len(s.Path) >= len(c.Path) && s.Path[:len(c.Path)] == c.Path {
 			kept = append(kept, s)
 		}
+	}
+	if len(kept) == 0 && c.Path != "" && !c.Changed {
+		return &fault.Error{Class: fault.Usage, Subject: "setting", Value: c.Path, Expect: "there is none of this name", Try: "weir config explain"}
 	}
 	return a.emit(kept, func(w io.Writer) {
 		for _, s := range kept {

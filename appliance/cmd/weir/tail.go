@@ -6,8 +6,11 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
@@ -94,7 +97,7 @@ func (c *tailCmd) start(now time.Time) (kinesis.GetShardIteratorInput, error) {
 	}
 	if n, ok := new(big.Int).SetString(c.From, 10); ok && n.BitLen() > 64 {
 		if c.Shard == "" {
-			return in, &fault.Error{Class: fault.Usage, Subject: "--from", Value: c.From, Expect: "a sequence number belongs to one shard; expecting --shard too"}
+			return in, &fault.Error{Class: fault.Usage, Subject: "--from", Value: c.From, Expect: "a sequence number belongs to one shard; expecting --shard too", Try: "weir stream describe " + c.Stream}
 		}
 		in.ShardIteratorType, in.StartingSequenceNumber = types.ShardIteratorTypeAtSequenceNumber, &c.From
 		return in, nil
@@ -111,7 +114,7 @@ func (c *tailCmd) start(now time.Time) (kinesis.GetShardIteratorInput, error) {
 			return in, nil
 		}
 	}
-	return in, &fault.Error{Class: fault.Usage, Subject: "--from", Value: c.From, Expect: "expecting latest, trim-horizon, a time such as 2026-01-02T15:04:05Z or 10m, or a sequence number"}
+	return in, &fault.Error{Class: fault.Usage, Subject: "--from", Value: c.From, Expect: "expecting latest, trim-horizon, a time such as 2026-01-02T15:04:05Z or 10m, or a sequence number", Try: "weir tail --help"}
 }
 
 func (t *tailer) shards() ([]string, error) {
@@ -225,7 +228,9 @@ func (t *tailer) line(shard string, r *types.Record) error {
 	}
 	data := fmt.Sprintf("%d bytes, not text", len(r.Data))
 	if out.Text != nil {
-		data = *out.Text
+		if data = *out.Text; strings.ContainsFunc(data, func(r rune) bool { return unicode.IsControl(r) && r != '\t' }) {
+			data = strconv.Quote(data) // one line a record, and nothing that a terminal obeys
+		}
 	}
 	_, err := io.WriteString(t.a.out, fmt.Sprintf("%s  %s  %s  %s\n", out.Arrival.Local().Format("15:04:05.000"), shardShort(shard), out.PartitionKey, data))
 	return err

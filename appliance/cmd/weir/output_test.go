@@ -1,0 +1,92 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/weirhq/weir/appliance/cmd/internal/kong"
+)
+
+func TestNumbersForPeople(t *testing.T) {
+	for want, got := range map[string]string{
+		"0 B": size(0), "1023 B": size(1023), "1.0 KiB": size(1024), "1.5 MiB": size(3 << 19), "2.0 TiB": size(2 << 40), "4096.0 TiB": size(4 << 50),
+		"0": count(0), "999": count(999), "1,000": count(1000), "1,234,567": count(1234567),
+		"-": ago(time.Time{}, time.Now()), "0s": span(-time.Second), "850ms": span(850 * time.Millisecond), "119s": span(119 * time.Second),
+		"2m": span(2 * time.Minute), "119m": span(119 * time.Minute), "2h": span(2 * time.Hour), "47h": span(47 * time.Hour), "2d": span(48 * time.Hour),
+		"1 shard": plural(1, "shard"), "0 shards": plural(0, "shard"), "1,000 records": plural(1000, "record"),
+		"#0": shardShort("shardId-000000000000"), "#12": shardShort("shardId-000000000012"), "12": shardShort("12"),
+	} {
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+func TestTableIsAsWideAsItNeeds(t *testing.T) {
+	table := newTable("NAME", "COUNT ", "WHAT")
+	table.add("a", "1", "x")
+	table.add("långer", "1,000", "")
+	var b strings.Builder
+	table.write(&b)
+	want := "NAME    COUNT  WHAT\na           1  x\nlånger  1,000\n"
+	if b.String() != want {
+		t.Errorf("\n%s, want\n%s", b.String(), want)
+	}
+}
+
+// Every verb has a help line that is a sentence, and so has every flag and argument.
+func TestEveryVerbAndFlagHasHelp(t *testing.T) {
+	parser, err := kong.New(&commandLine{}, groups)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var walk func(n *kong.Node)
+	walk = func(n *kong.Node) {
+		if n.Hidden {
+			return
+		}
+		if n.Parent != nil && !strings.HasSuffix(n.Help, ".") {
+			t.Errorf("weir %s: help %q is no sentence", n.Path(), n.Help)
+		}
+		for _, f := range n.Flags {
+			if f.Help == "" {
+				t.Errorf("weir %s --%s has no help", n.Path(), f.Name)
+			}
+		}
+		for _, p := range n.Positional {
+			if p.Help == "" {
+				t.Errorf("weir %s <%s> has no help", n.Path(), p.Name)
+			}
+		}
+		for _, child := range n.Children {
+			walk(child)
+		}
+	}
+	walk(parser.Model.Node)
+}
+
+func TestHelpOfEveryVerbEndsWell(t *testing.T) {
+	for _, verb := range complete(t) {
+		code, out, errout := runs(t, nil, verb, "--help")
+		if code != 0 || !strings.HasPrefix(out, "Usage: weir "+verb) || errout != "" {
+			t.Errorf("weir %s --help: exit code %d\n%s%s", verb, code, out, errout)
+		}
+	}
+}
+
+// With --json an error is one JSON object on standard error.
+func TestErrorsInJSON(t *testing.T) {
+	dir := t.TempDir()
+	for want, args := range map[string][]string{
+		`{"error":"unexpected argument sevre, did you mean \"serve\"?","exit_code":2,"try":"weir --help"}`:        {"sevre", "--json"},
+		`"exit_code":3,"subject":"data directory","try":"weir serve --dir ` + dir + `, or --endpoint URL`:         {"--json", "--dir", dir, "stream", "list"},
+		`"exit_code":2,"subject":"--from","try":"weir tail --help"`:                                               {"--json", "--endpoint", "https://box", "tail", "x", "--from", "when"},
+		`{"error":"setting: nope: there is none of this name","exit_code":2,"subject":"setting","try":"weir conf`: {"--json", "--dir", dir, "config", "explain", "nope"},
+	} {
+		environ := []string{"WEIR_ACCESS_KEY_ID=a", "WEIR_SECRET_ACCESS_KEY=b"}
+		if code, out, errout := runs(t, environ, args...); code == 0 || out != "" || !strings.Contains(errout, want) || strings.Count(errout, "\n") != 1 {
+			t.Errorf("%q: exit code %d, no %s in\n%s%s", args, code, want, out, errout)
+		}
+	}
+}
