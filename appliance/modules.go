@@ -26,6 +26,7 @@ func (b *box) openModules(ctx context.Context, c *config.Loaded) error {
 	}
 	runtime, err := host.New(ctx, host.Options{
 		CacheDir: filepath.Join(b.dir, CacheDir), CompileCommand: c.Wasm.CompileCommand, Imports: guest.Imports(), MemoryBudgetBytes: int64(c.Wasm.Memory), Logger: b.log,
+		SpareProcessor: true,
 	})
 	if err != nil {
 		return err

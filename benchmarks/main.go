@@ -38,6 +38,7 @@ var benchmarks = []struct {
 	{"storage", "the shard log against a segment log and one key per record", storage.Run},
 	{"ingest", "the front door against a handler that only answers, the store alone, NATS JetStream and kinesis-local", ingest.Run},
 	{ingest.ChildName, "(run by ingest: the servers)", ingest.Child},
+	{wasm.ChildName, "(run by wasm: a box under attack)", wasm.Child},
 	{storage.ChildName, "(run by storage: what needs a process of its own)", storage.Child},
 }
 

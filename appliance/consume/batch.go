@@ -75,10 +75,6 @@ func (w *worker) call(ctx context.Context, lo, hi, attempt int) (abi.Result, err
 			return abi.Result{}, err
 		}
 	}
-	if err := w.slot(ctx); err != nil {
-		return abi.Result{}, err
-	}
-	defer w.unslot()
 	part := w.batch
 	part.Records, part.Attempt = w.batch.Records[lo:hi], attempt
 	part.TimeMS, part.ID = w.e.o.Now().UnixMilli(), part.Records[0].Index
@@ -267,16 +263,12 @@ func (w *worker) tick(ctx context.Context) error {
 }
 
 func (w *worker) runTick(ctx context.Context, now time.Time) error {
-	if err := w.slot(ctx); err != nil {
-		return err
-	}
 	w.state.begin()
 	w.group.begin(nil)
 	w.at.TickMS = now.UnixMilli()
 	start := time.Now()
 	res, err := w.guest.Tick(ctx, w.at.TickMS)
 	w.used(start)
-	w.unslot()
 	if w.state.failed != nil {
 		return w.state.failed
 	}

@@ -15,9 +15,9 @@
 // A worker is one goroutine with one instance and one shard. It reads batches,
 // runs them, collects what they did, and commits when enough has come together
 // or nothing more waits to be read. If a batch fails, what it did is undone and
-// the batches before it are kept. Workers of all consumers share as many slots
-// for running modules as there are cores; while a worker waits for records or
-// for a sync it holds none.
+// the batches before it are kept. Guests of all consumers and transforms take
+// turns on as many processors as there are (host.Options.Guests); while a worker
+// waits for records or for a sync it has none.
 //
 // # Shadows
 //

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"sort"
 	"sync"
 	"time"
@@ -21,8 +20,6 @@ import (
 type Options struct {
 	Store   *storage.Store
 	Modules *module.Catalog
-	// Slots is how many modules run at the same moment. Default GOMAXPROCS.
-	Slots int
 	// Lease is how long a shard stays leased without a renewal; a third of it
 	// passes between renewals of an idle shard, each a small write. Default 5 min.
 	Lease time.Duration
@@ -36,7 +33,6 @@ type Options struct {
 type Engine struct {
 	o     Options
 	owner string // of the leases of this engine's life
-	slots chan struct{}
 	wake  chan struct{}
 
 	mu struct {
@@ -50,9 +46,6 @@ type Engine struct {
 
 // New returns an engine. Nothing runs before Run.
 func New(o Options) *Engine {
-	if o.Slots <= 0 {
-		o.Slots = runtime.GOMAXPROCS(0)
-	}
 	if o.Lease <= 0 {
 		o.Lease = 5 * time.Minute
 	}
@@ -67,7 +60,7 @@ func New(o Options) *Engine {
 	}
 	id := make([]byte, 8)
 	_, _ = rand.Read(id) // documented never to fail
-	e := &Engine{o: o, owner: hex.EncodeToString(id), slots: make(chan struct{}, o.Slots), wake: make(chan struct{}, 1)}
+	e := &Engine{o: o, owner: hex.EncodeToString(id), wake: make(chan struct{}, 1)}
 	e.mu.workers, e.mu.done, e.mu.senders = map[shardKey]*worker{}, map[shardKey]bool{}, map[string]*sender{}
 	return e
 }

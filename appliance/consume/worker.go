@@ -340,13 +340,9 @@ func (w *worker) close() {
 // migrate lets the module bring its state up to its version, and commits that
 // by itself.
 func (w *worker) migrate(ctx context.Context) error {
-	if err := w.slot(ctx); err != nil {
-		return err
-	}
 	w.state.begin()
 	w.group.begin(nil)
 	err := w.guest.Migrate(ctx, w.at.StateVersion, w.e.o.Now().UnixMilli())
-	w.unslot()
 	if err != nil {
 		w.state.rollback()
 		w.group.rollback()
@@ -356,18 +352,6 @@ func (w *worker) migrate(ctx context.Context) error {
 	w.at.StateVersion = w.version.Manifest.StateVersion
 	return w.commit(ctx)
 }
-
-// slot waits until the module may run.
-func (w *worker) slot(ctx context.Context) error {
-	select {
-	case w.e.slots <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (w *worker) unslot() { <-w.e.slots }
 
 // round reads and runs batches until a group is worth committing, and commits
 // it; with nothing to do it waits.

@@ -304,7 +304,7 @@ func httpCall(g *Guest, c *host.Call, p []uint64) abi.Code {
 		}
 		g.calls++
 		c.Charge(httpFuel)
-		g.parked, g.parkCode = g.o.Services.HTTP.Call(c, req)
+		c.Block(func() { g.parked, g.parkCode = g.o.Services.HTTP.Call(c, req) })
 		if g.parkCode < 0 {
 			g.parked = nil
 			return abi.Code(g.parkCode)

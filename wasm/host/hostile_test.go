@@ -11,6 +11,7 @@ import (
 
 	"github.com/weirhq/weir/wasm/host"
 	"github.com/weirhq/weir/wasm/wasmtest/asm"
+	"github.com/weirhq/weir/wasm/wasmtest/hostile"
 )
 
 // patience bounds how long a test waits for something that must happen.
@@ -18,102 +19,11 @@ const patience = time.Minute
 
 // started is an import that tells the test that the guest is running.
 func started(ch chan struct{}) host.ImportModule {
-	return host.ImportModule{Name: "box", Funcs: []host.ImportFunc{{Name: "started", Func: func(*host.Call, []uint64) { close(ch) }}}}
+	return hostile.Started(func() { close(ch) })
 }
 
 // hostileGuests export "attack", which announces itself and then never ends by itself.
-var hostileGuests = map[string]func() *asm.Module{
-	"endless loop": func() *asm.Module {
-		m := asm.New()
-		started := m.Import("box", "started", "", "")
-		m.Func("attack", "", "", "", asm.Call, started, asm.Loop, asm.Void, asm.Br, 0, asm.End)
-		return m
-	},
-	"endless loop that is not empty": func() *asm.Module {
-		m := asm.New()
-		started := m.Import("box", "started", "", "")
-		m.Memory(1, 1)
-		m.Func("attack", "", "", "i", asm.Call, started, asm.Loop, asm.Void,
-			asm.LocalGet, 0, asm.LocalGet, 0, asm.I32Load, 0, 0, asm.I32Add, asm.I32(65532), asm.I32LtU, asm.LocalSet, 0, asm.Br, 0, asm.End)
-		return m
-	},
-	"calls that double, without a loop": func() *asm.Module {
-		m := asm.New()
-		started := m.Import("box", "started", "", "")
-		f := m.Func("", "", "", "", asm.Nop)
-		for range 60 {
-			f = m.Func("", "", "", "", asm.Call, f, asm.Call, f)
-		}
-		m.Func("attack", "", "", "", asm.Call, started, asm.Call, f)
-		return m
-	},
-	"indirect calls that double": func() *asm.Module {
-		m := asm.New()
-		started := m.Import("box", "started", "", "")
-		m.Table(70, 70)
-		table := []int{m.Func("", "", "", "", asm.Nop)}
-		for i := range 60 {
-			call := []any{asm.I32(i), asm.CallIndirect, m.Type("", ""), 0}
-			table = append(table, m.Func("", "", "", "", call, call))
-		}
-		m.Elements(0, table...)
-		m.Func("attack", "", "", "", asm.Call, started, asm.I32(60), asm.CallIndirect, m.Type("", ""), 0)
-		return m
-	},
-	"recursion that doubles": func() *asm.Module {
-		m := asm.New()
-		started := m.Import("box", "started", "", "")
-		f := m.Next()
-		m.Func("", "i", "", "", asm.LocalGet, 0, asm.If, asm.Void,
-			asm.LocalGet, 0, asm.I32(1), asm.I32Sub, asm.Call, f, asm.LocalGet, 0, asm.I32(1), asm.I32Sub, asm.Call, f, asm.End)
-		m.Func("attack", "", "", "", asm.Call, started, asm.I32(60), asm.Call, f)
-		return m
-	},
-	"fill of all memory, again and again": func() *asm.Module {
-		m := asm.New()
-		started := m.Import("box", "started", "", "")
-		m.Memory(256, 256)
-		m.Func("attack", "", "", "", asm.Call, started, asm.Loop, asm.Void,
-			asm.I32(0), asm.I32(1), asm.I32(256*65536), asm.MemoryFill, 0, asm.Br, 0, asm.End)
-		return m
-	},
-	"straight line of fills": func() *asm.Module {
-		m := asm.New()
-		started := m.Import("box", "started", "", "")
-		m.Memory(256, 256)
-		var fills []any
-		for range 2000 {
-			fills = append(fills, asm.I32(0), asm.I32(1), asm.I32(256*65536), asm.MemoryFill, 0)
-		}
-		f := m.Func("", "", "", "", fills...)
-		m.Func("attack", "", "", "", asm.Call, started, asm.Loop, asm.Void, asm.Call, f, asm.Br, 0, asm.End)
-		return m
-	},
-	"copies within memory": func() *asm.Module {
-		m := asm.New()
-		started := m.Import("box", "started", "", "")
-		m.Memory(256, 256)
-		m.Func("attack", "", "", "", asm.Call, started, asm.Loop, asm.Void,
-			asm.I32(8), asm.I32(0), asm.I32(256*65536-8), asm.MemoryCopy, 0, 0, asm.Br, 0, asm.End)
-		return m
-	},
-	"fill of a table that grew": func() *asm.Module {
-		m := asm.New()
-		started := m.Import("box", "started", "", "")
-		m.Table(1, 1<<30)
-		null := []any{asm.Op(0xd0), asm.Type(0x70)}
-		m.Func("attack", "", "", "", asm.Call, started, null, asm.I32(65535), asm.TableGrow, 0, asm.Drop, asm.Loop, asm.Void,
-			asm.I32(0), null, asm.I32(65536), asm.TableFill, 0, asm.Br, 0, asm.End)
-		return m
-	},
-	"growth that is refused, again and again": func() *asm.Module {
-		m := asm.New()
-		started := m.Import("box", "started", "", "")
-		m.Memory(1, 65536)
-		m.Func("attack", "", "", "", asm.Call, started, asm.Loop, asm.Void, asm.I32(1), asm.MemoryGrow, 0, asm.Drop, asm.Br, 0, asm.End)
-		return m
-	},
-}
+var hostileGuests = hostile.Endless()
 
 // TestHostileGuestsStopAndOthersGoOn runs each hostile guest beside a guest
 // that behaves. The neighbour and the garbage collector must get on while the

@@ -28,7 +28,8 @@ type ImportModule struct {
 // ImportFunc is one function offered to guests. Func reads its parameters
 // from stack, as many 64-bit slots as Params, and puts its results there from
 // slot 0. It runs on the goroutine of the call, must not keep c or views of
-// guest memory, and must not call into the same instance.
+// guest memory, and must not call into an instance. What waits for something
+// outside of the process does so in Call.Block.
 type ImportFunc struct {
 	Name    string
 	Params  []ValueType
@@ -94,6 +95,14 @@ func (c *Call) WriteUint64(ptr uint32, v uint64) bool {
 // in a CallError. It does not return.
 func (c *Call) Abort(err error) {
 	panic(&abort{err})
+}
+
+// Block runs fn, which waits for something outside of the process, while
+// another guest may have the turn.
+func (c *Call) Block(fn func()) {
+	c.inst.m.r.turns.give()
+	defer func() { c.inst.m.r.turns.slots <- struct{}{} }()
+	fn()
 }
 
 // Output counts n bytes that the guest hands to the host against

@@ -117,6 +117,9 @@ type Instance struct {
 // exported, under the limits of one call. Errors are ErrBudget, ErrMemory
 // (the module wants more than Limits.MemoryBytes to begin with) and those of a call.
 func (m *Module) Instantiate(ctx context.Context, o InstanceOptions) (*Instance, error) {
+	if m.r.o.SpareProcessor {
+		spare()
+	}
 	o.Limits.setDefaults()
 	i := &Instance{m: m, o: o, started: time.Now()}
 	i.wasi.init(o)
@@ -233,8 +236,9 @@ func (i *Instance) Function(name string) *Function {
 
 // Call runs the function on the caller's goroutine under the instance's
 // limits and returns its first result, 0 when it has none. Arguments and
-// result are the raw 64-bit slots: i32 in the low half. An error is a
-// *CallError, or one of ErrClosed, ErrBusy and ErrExport when nothing ran.
+// result are the raw 64-bit slots: i32 in the low half. It first waits for a
+// turn if Options.Guests others run. An error is a *CallError, or when nothing
+// ran one of ErrClosed, ErrBusy and ErrExport, or ctx's.
 func (f *Function) Call(ctx context.Context, args ...uint64) (uint64, error) {
 	i := f.i
 	if len(args) != f.params {
@@ -247,6 +251,10 @@ func (f *Function) Call(ctx context.Context, args ...uint64) (uint64, error) {
 	if i.closed || i.dead != nil {
 		return 0, fmt.Errorf("call %s: instance: %w", f.name, ErrClosed)
 	}
+	if err := i.m.r.turns.take(ctx); err != nil {
+		return 0, fmt.Errorf("call %s: wait for a turn: %w", f.name, err)
+	}
+	defer i.m.r.turns.give()
 	copy(i.stack, args)
 	i.begin(ctx)
 	if err := f.fn.CallWithStack(&i.call, i.stack); err != nil {

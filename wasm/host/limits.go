@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"strings"
 	"time"
 
@@ -59,7 +58,8 @@ func (c *Call) exceeded() error {
 		return fmt.Errorf("%w: %v; the limit is %v", ErrDeadline, now.Sub(c.start).Round(time.Millisecond), c.until.Sub(c.start).Round(time.Millisecond))
 	}
 	if now.Sub(c.yielded) >= yieldEvery {
-		runtime.Gosched()
+		waited := c.inst.m.r.turns.yield()
+		c.until = c.until.Add(waited)
 		c.yielded = time.Now()
 	}
 	return nil

@@ -56,6 +56,14 @@ type Options struct {
 	Imports []ImportModule
 	// MemoryBudgetBytes bounds the linear memories of all instances together. Default 256 MiB.
 	MemoryBudgetBytes int64
+	// Guests is how many guests may run at the same moment; others wait for
+	// their turn. Default GOMAXPROCS.
+	Guests int
+	// SpareProcessor raises GOMAXPROCS by one, once in the process and when the
+	// first instance is made. Go looks at the network when a processor has
+	// nothing to do, and else every 10 ms: with guests on all of them every
+	// request would wait for that. With a spare one the operating system shares the cores.
+	SpareProcessor bool
 	// Interpreter runs guests in wazero's interpreter also where it has a compiler.
 	Interpreter bool
 	// Logger is told what was compiled, and what in the cache had to be compiled again. Default: nobody.
@@ -73,6 +81,7 @@ type Runtime struct {
 	compiling   chan struct{}
 	budget      *budget
 	imports     map[string]map[string]ImportFunc
+	turns       turns
 	closed      atomic.Bool
 }
 
@@ -102,6 +111,9 @@ func New(ctx context.Context, o Options) (*Runtime, error) {
 	o.CacheBytes = defaultTo(o.CacheBytes, 256<<20)
 	o.CompileMemoryBytes = defaultTo(o.CompileMemoryBytes, 512<<20)
 	o.InterpretedModuleBytes = defaultTo(o.InterpretedModuleBytes, 512<<10)
+	if o.Guests <= 0 {
+		o.Guests = usable()
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -112,6 +124,7 @@ func New(ctx context.Context, o Options) (*Runtime, error) {
 		compiling:   make(chan struct{}, 1),
 		budget:      &budget{limit: o.MemoryBudgetBytes},
 		imports:     map[string]map[string]ImportFunc{},
+		turns:       turns{slots: make(chan struct{}, o.Guests)},
 	}
 	config := runtimeConfig(r.interpreted)
 	if r.interpreted {
