@@ -7,13 +7,14 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
 const (
-	// maxAssigned is how many records a partitioned recipe may have; each
-	// one's partition is remembered, so that later passes over the log need
-	// neither the query nor a comparison.
+	// maxAssigned is for how many records of a recipe the partition is
+	// remembered, so that later passes over the log need neither the query
+	// nor a comparison. Those after it go by their keys in every pass.
 	maxAssigned = 2 << 20
 	assignBytes = 2 * maxAssigned
 	// partitionedBytes bounds the source bytes of a partitioned recipe,
@@ -21,27 +22,105 @@ const (
 	partitionedBytes = 256 << 20
 	// unassigned marks records that failed.
 	unassigned = 0xffff
+	// maxPartitions bounds the objects of one recipe. Above it a partition is
+	// one object, whatever its size.
+	maxPartitions = 60_000
 )
 
 // plan is what the first pass over a partitioned recipe found: which
 // partitions there are and how big each is. It holds no data.
 type plan struct {
-	partitions []*partition
-	index      map[string]uint16 // by partition id
+	partitions []*partition      // one for each object
+	index      map[string]uint16 // by partition id: the last of its objects
 	assigned   []uint16          // by ordinal of the item; unassigned: failed
+	items      int               // of the recipe
+	most       int               // partitions that may be active
+	size       int64             // bytes at which a partition's object is full
+	id         []byte
 }
 
+func newPlan(c *Config, r *Recipe) *plan {
+	return &plan{
+		index: map[string]uint16{}, assigned: make([]uint16, 0, min(r.Records(), maxAssigned)),
+		most: c.Partition.MaxActive, size: c.Buffer.SizeBytes,
+	}
+}
+
+// partition is one object's worth of the records that share their keys.
 type partition struct {
 	part    string // identity among the recipe's objects
 	values  []string
+	serial  int // of the objects with these values, from 0
 	records int64
 	bytes   int64 // of data
 }
 
-// partitionPart is the name of a partition among the parts of its recipe.
-func partitionPart(id []byte) string {
+// partitionPart is the name of a partition's object among the parts of its
+// recipe.
+func partitionPart(id []byte, serial int) string {
 	sum := sha256.Sum256(id)
-	return "p:" + hex.EncodeToString(sum[:12])
+	part := "p:" + hex.EncodeToString(sum[:12])
+	if serial > 0 {
+		part += ":" + strconv.Itoa(serial)
+	}
+	return part
+}
+
+// take finds the object for the next item of the recipe. A full one is
+// followed by another, as long as there is room to remember which records are
+// in which. It returns unassigned for an item that failed, and when too many
+// partitions are active.
+func (p *plan) take(it *item) uint16 {
+	n := uint16(unassigned)
+	if it.fail == nil {
+		n = p.object(it.values)
+	}
+	if n != unassigned {
+		q := p.partitions[n]
+		q.records++
+		q.bytes += int64(len(it.data))
+	}
+	if p.items++; len(p.assigned) < maxAssigned {
+		p.assigned = append(p.assigned, n)
+	}
+	return n
+}
+
+func (p *plan) object(values []string) uint16 {
+	p.id = partitionID(p.id[:0], values)
+	n, known := p.index[string(p.id)]
+	switch {
+	case !known && len(p.index) >= p.most:
+		return unassigned
+	case !known:
+		return p.add(values, 0)
+	case p.partitions[n].bytes >= p.size && len(p.assigned) < maxAssigned && len(p.partitions) < maxPartitions:
+		return p.add(values, p.partitions[n].serial+1)
+	}
+	return n
+}
+
+// add begins an object for the values of p.id.
+func (p *plan) add(values []string, serial int) uint16 {
+	n := uint16(len(p.partitions))
+	p.index[string(p.id)] = n
+	own := make([]string, len(values))
+	for i, v := range values {
+		own[i] = strings.Clone(v)
+	}
+	p.partitions = append(p.partitions, &partition{part: partitionPart(p.id, serial), values: own, serial: serial})
+	return n
+}
+
+// at is the object of the item with an ordinal.
+func (p *plan) at(ordinal int, it *item) uint16 {
+	if ordinal < len(p.assigned) {
+		return p.assigned[ordinal]
+	}
+	if n, known := p.index[string(partitionID(nil, it.values))]; known && it.fail == nil {
+		return n
+	}
+	return unassigned
 }
 
 // errNotDeterministic means that two passes over the same records differ.
@@ -57,7 +136,7 @@ func (j *job) partitions(ctx context.Context, sink ObjectSink) error {
 			return err
 		}
 		j.plan = p
-		j.engine.observePartitions(j.def.ID, len(p.partitions))
+		j.engine.observePartitions(j.def.ID, len(p.index))
 	}
 	var group []int
 	size := int64(0)
@@ -91,34 +170,14 @@ func (p *partition) arenaBytes() int64 { return p.bytes + p.records*binary.MaxVa
 // count makes the first pass. Partitions beyond the limit of active ones fail,
 // in the order in which they appear.
 func (j *job) count(ctx context.Context) (*plan, error) {
-	p := &plan{index: map[string]uint16{}}
-	var id []byte
+	p := newPlan(&j.bind.config, j.recipe)
 	_, err := j.pipe.run(ctx, j.recipe, stageFunc(func(it *item) error {
-		if it.fail != nil {
+		switch n := p.take(it); {
+		case it.fail != nil:
 			j.kinds[it.fail.kind] = true
-			p.assigned = append(p.assigned, unassigned)
-			return nil
+		case n == unassigned:
+			j.kinds[processingFailed] = true
 		}
-		id = partitionID(id[:0], it.values)
-		n, known := p.index[string(id)]
-		if !known {
-			if len(p.partitions) >= j.bind.config.Partition.MaxActive {
-				j.kinds[processingFailed] = true
-				p.assigned = append(p.assigned, unassigned)
-				return nil
-			}
-			n = uint16(len(p.partitions))
-			p.index[string(id)] = n
-			values := make([]string, len(it.values))
-			for i, v := range it.values {
-				values[i] = strings.Clone(v)
-			}
-			p.partitions = append(p.partitions, &partition{part: partitionPart(id), values: values})
-		}
-		q := p.partitions[n]
-		q.records++
-		q.bytes += int64(len(it.data))
-		p.assigned = append(p.assigned, n)
 		return nil
 	}))
 	if err != nil {
@@ -127,24 +186,26 @@ func (j *job) count(ctx context.Context) (*plan, error) {
 	return p, nil
 }
 
-// pass runs the pipeline once more, without the query, and gives each good
-// record with its partition.
+// pass runs the pipeline once more, without the query where it can, and gives
+// each good record with its partition.
 func (j *job) pass(ctx context.Context, emit func(partition int, data []byte) error) error {
 	again := *j.pipe
-	again.query = nil
+	again.known = len(j.plan.assigned)
+	if again.known == j.plan.items {
+		again.query = nil
+	}
 	ordinal := 0
 	_, err := again.run(ctx, j.recipe, stageFunc(func(it *item) error {
-		if ordinal >= len(j.plan.assigned) {
+		if ordinal == j.plan.items {
 			return errNotDeterministic
 		}
-		n := j.plan.assigned[ordinal]
-		ordinal++
-		if n == unassigned {
+		n := j.plan.at(ordinal, it)
+		if ordinal++; n == unassigned {
 			return nil
 		}
 		return emit(int(n), it.data)
 	}))
-	if err == nil && ordinal != len(j.plan.assigned) {
+	if err == nil && ordinal != j.plan.items {
 		err = errNotDeterministic
 	}
 	return err

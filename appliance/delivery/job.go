@@ -328,7 +328,7 @@ func (j *job) failedObjects(ctx context.Context) error {
 			part: "error:" + kind, sink: sink, target: target, expression: expression, errorType: kind,
 			contentType: "application/json", runs: &runs,
 			render: func(ctx context.Context, w io.Writer) (n counts, err error) {
-				n, runs, err = failed(ctx, w, j.pipe, j.recipe, kind, j.failure)
+				n, runs, err = failed(ctx, w, j.pipe, j.recipe, kind, j.failures())
 				return n, err
 			},
 		})
@@ -339,28 +339,33 @@ func (j *job) failedObjects(ctx context.Context) error {
 	return nil
 }
 
-// failure says why an item failed, or nil.
-func (j *job) failure(it *item) *failure {
-	if it.fail != nil {
-		return it.fail
-	}
-	part := "data"
-	if j.plan != nil {
-		id := partitionID(nil, it.values)
-		if _, active := j.plan.index[string(id)]; !active {
-			return &failure{
-				kind: processingFailed, code: "DynamicPartitioning.ActivePartitionLimitExceeded", attempts: 1,
-				message: fmt.Sprintf("more than %d partitions are active", j.bind.config.Partition.MaxActive),
+// failures returns a function that is called with the items of the recipe in
+// order and says why each failed, or nil.
+func (j *job) failures() func(it *item) *failure {
+	ordinal := -1
+	return func(it *item) *failure {
+		ordinal++
+		if it.fail != nil {
+			return it.fail
+		}
+		part := "data"
+		if j.plan != nil {
+			n := j.plan.at(ordinal, it)
+			if n == unassigned {
+				return &failure{
+					kind: processingFailed, code: "DynamicPartitioning.ActivePartitionLimitExceeded", attempts: 1,
+					message: fmt.Sprintf("more than %d partitions are active", j.bind.config.Partition.MaxActive),
+				}
+			}
+			part = j.plan.partitions[n].part
+		}
+		if c := j.schemas[part]; c != nil {
+			if err := c.check(it.data); err != nil {
+				return &failure{kind: conversionFailed, code: "DataFormatConversion.ParseError", message: err.Error(), attempts: 1}
 			}
 		}
-		part = partitionPart(id)
+		return nil
 	}
-	if c := j.schemas[part]; c != nil {
-		if err := c.check(it.data); err != nil {
-			return &failure{kind: conversionFailed, code: "DataFormatConversion.ParseError", message: err.Error(), attempts: 1}
-		}
-	}
-	return nil
 }
 
 // backupObject stores the source records as they came.

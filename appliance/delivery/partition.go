@@ -23,6 +23,7 @@ const queryTime = time.Second
 type query struct {
 	code  *gojq.Code
 	names []string
+	plain *paths // nil when some value is more than a path
 }
 
 // compileQuery reads a MetadataExtractionQuery. The names are those of the
@@ -52,15 +53,16 @@ func compileQuery(source string) (*query, error) {
 	if len(q.names) == 0 {
 		return nil, fmt.Errorf("jq expression %q has no names", source)
 	}
+	q.plain = plainPaths(parsed, q.names)
 	if q.code, err = gojq.Compile(parsed); err != nil {
 		return nil, fmt.Errorf("jq expression %q: %w", source, err)
 	}
 	return q, nil
 }
 
-// values runs the query over one record and returns the values in the order
+// run runs the query over one record and returns the values in the order
 // of the names. They are appended to dst.
-func (q *query) values(dst []string, data []byte) ([]string, error) {
+func (q *query) run(dst []string, data []byte) ([]string, error) {
 	var doc any
 	if err := json.Unmarshal(data, &doc); err != nil {
 		return nil, fmt.Errorf("record is not JSON: %w", err)
@@ -112,20 +114,56 @@ func keyText(v any) (string, error) {
 
 // queryStage sets the partition keys that come from a query.
 type queryStage struct {
-	query      *query
-	moduleKeys int
-	next       stage
-	values     []string
+	query  *query
+	skip   int // items whose partition is known already
+	next   stage
+	values []string
+	plain  [][]byte
+	seen   map[string]string // values by their bytes, so that each is made once
+}
+
+// maxSeen bounds what a queryStage remembers.
+const maxSeen = 4096
+
+// read gives the values of a record, by the short way when there is one.
+func (s *queryStage) read(data []byte) ([]string, error) {
+	if p := s.query.plain; p != nil {
+		if s.plain == nil {
+			s.plain, s.seen = make([][]byte, p.n), map[string]string{}
+		}
+		if p.read(s.plain, data) {
+			for _, v := range s.plain {
+				s.values = append(s.values, s.known(v))
+			}
+			return s.values, nil
+		}
+	}
+	return s.query.run(s.values, data)
+}
+
+func (s *queryStage) known(v []byte) string {
+	if text, ok := s.seen[string(v)]; ok {
+		return text
+	}
+	text := string(v)
+	if len(s.seen) < maxSeen {
+		s.seen[text] = text
+	}
+	return text
 }
 
 func (s *queryStage) flush() error { return s.next.flush() }
 
 func (s *queryStage) push(it *item) error {
+	if s.skip > 0 {
+		s.skip--
+		return s.next.push(it)
+	}
 	if it.fail != nil {
 		return s.next.push(it)
 	}
 	s.values = append(s.values[:0], it.values...)
-	values, err := s.query.values(s.values, it.data)
+	values, err := s.read(it.data)
 	if err != nil {
 		it.fail = &failure{kind: processingFailed, code: "DynamicPartitioning.MetadataExtractionFailed", message: err.Error(), attempts: 1}
 		return s.next.push(it)

@@ -50,6 +50,7 @@ type pipeline struct {
 	transform Transformer // nil without one
 	query     *query      // nil without one
 	modKeys   []string    // names of the keys that come from the module
+	known     int         // items at the start whose keys are not asked for
 	stream    *storage.Stream
 }
 
@@ -78,7 +79,7 @@ func (p *pipeline) run(ctx context.Context, r *Recipe, last stage) (read uint64,
 func (p *pipeline) chain(ctx context.Context, r *Recipe, last stage) (first stage, done func()) {
 	done = func() {}
 	if p.query != nil {
-		last = &queryStage{query: p.query, next: last, moduleKeys: len(p.modKeys)}
+		last = &queryStage{query: p.query, next: last, skip: p.known}
 	}
 	if p.transform != nil {
 		t := newTransformStage(ctx, p, r, last)

@@ -97,13 +97,17 @@ func (t *transformStage) push(it *item) error {
 	kept := *it
 	kept.key = t.keep(it.key)
 	kept.data = t.keep(it.data)
-	if it.sub > 0 || len(it.raw) != len(it.data) {
+	kept.raw = kept.data
+	if !sameBytes(it.raw, it.data) {
 		kept.raw = t.keep(it.raw)
-	} else {
-		kept.raw = kept.data
 	}
 	t.items = append(t.items, kept)
 	return nil
+}
+
+// sameBytes says whether a and b are the very same memory.
+func sameBytes(a, b []byte) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
 // keep copies b to the arena. When the arena grows, earlier slices keep

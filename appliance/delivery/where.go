@@ -8,7 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/weirhq/weir/storage"
@@ -213,8 +215,12 @@ func (w *worker) delivered(ctx context.Context, d *definition, number uint64, sh
 	if len(ranges) > 0 && !r.holds(shard, index) {
 		return Place{Delivery: d.Config.Name, State: "before", Why: "the delivery stream began after it"}, nil
 	}
-	if len(p.Objects) > 0 && len(p.Objects) < 64 {
-		p.Position = w.position(ctx, d, &r, p.Objects, shard, index, &p.Arrival)
+	p.Position = w.position(ctx, d, &r, p.Objects, shard, index, &p.Arrival)
+	if p.Position != nil {
+		// Of a partitioned recipe, only what has this record.
+		p.Objects = slices.DeleteFunc(p.Objects, func(m Manifest) bool {
+			return strings.HasPrefix(m.Part, "p:") && m.Key != p.Position.Key
+		})
 	}
 	return p, nil
 }
@@ -234,15 +240,23 @@ func (w *worker) position(ctx context.Context, d *definition, r *Recipe, objects
 	if err := j.open(); err != nil {
 		return nil
 	}
+	var p *plan
+	if d.Config.Partition != nil {
+		p = newPlan(&d.Config, r)
+	}
 	offsets := map[string]int64{}
 	var found *Position
 	_, err = j.pipe.run(ctx, r, stageFunc(func(it *item) error {
+		part := "data"
+		if p != nil {
+			n := p.take(it)
+			if n == unassigned {
+				return nil
+			}
+			part = p.partitions[n].part
+		}
 		if it.fail != nil {
 			return nil
-		}
-		part := "data"
-		if d.Config.Partition != nil {
-			part = partitionPart(partitionID(nil, it.values))
 		}
 		if it.shard == shard && it.index == index {
 			*arrival = it.arrival
