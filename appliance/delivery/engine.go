@@ -125,7 +125,7 @@ func (e *Engine) loadAll() error {
 func (e *Engine) newWorker(d definition) *worker {
 	w := &worker{
 		engine: e, log: e.log.With("delivery", d.Config.Name), turn: make(chan struct{}, 1),
-		budget: make(chan budget, 1), flush: make(chan struct{}, 1), retry: make(chan struct{}, 1),
+		budget: make(chan budget, 1), flush: make(chan struct{}, 1), flushLive: make(chan struct{}, 1), retry: make(chan struct{}, 1),
 	}
 	w.turn <- struct{}{}
 	w.mu.def = d
@@ -136,6 +136,7 @@ func (e *Engine) newWorker(d definition) *worker {
 		if err := json.Unmarshal(raw, &b); err != nil {
 			e.log.Warn("byte budget is unreadable and starts anew", "delivery", d.Config.Name, "error", err)
 		}
+		b.ahead = b.Bytes
 	}
 	w.budget <- b
 	w.look(&d)
@@ -753,11 +754,18 @@ func (e *Engine) Flush(name string) error {
 	w.mu.Lock()
 	w.mu.circuit.Next = time.Time{}
 	w.mu.Unlock()
-	select {
-	case w.flush <- struct{}{}:
-	default: // one is on its way
-	}
+	w.poke()
 	return nil
+}
+
+// poke asks the lanes to seal what they have.
+func (w *worker) poke() {
+	for _, lane := range []chan struct{}{w.flush, w.flushLive} {
+		select {
+		case lane <- struct{}{}:
+		default: // one is on its way
+		}
+	}
 }
 
 // Test writes a probe to the sinks of a delivery stream, removes it, and

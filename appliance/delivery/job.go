@@ -81,7 +81,7 @@ type job struct {
 	bind    *binding
 	recipe  *Recipe
 	taker   *taker
-	spent   func(int)
+	spent   func(ctx context.Context, n int) error
 	pipe    *pipeline
 	attempt int
 	before  bool // it was sealed by an earlier run, so attempts may have been made

@@ -18,7 +18,7 @@ type link struct {
 		sync.Mutex
 		rate    int64 // bytes per second, 0: no limit
 		bucket  bucket
-		waiting []*taker
+		waiting []*request
 		floor   float64 // had of the sender served last
 	}
 }
@@ -48,15 +48,21 @@ func (b *bucket) refill(now time.Time, rate, n int64) time.Duration {
 	return max(time.Duration((float64(n)-b.tokens)/float64(rate)*float64(time.Second)), time.Millisecond)
 }
 
-// taker is one sender's account with the link.
+// taker is one sender's account with the link. Several uploads may take at a
+// time.
 type taker struct {
 	priority int
 	weight   float64 // of its share, more than 0
-	had      float64 // bytes over weight
-	n        int64
-	ready    chan struct{}
-	cap      int64 // bytes per second of its own, 0: none
-	own      bucket
+	had      float64 // bytes over weight; guarded by the link
+	before   *link   // of the delivery stream's own cap; nil: none
+	account  *taker  // with before
+}
+
+// request is one upload that waits for its tokens.
+type request struct {
+	t     *taker
+	n     int64
+	ready chan struct{}
 }
 
 func newLink(clock Clock, rate int64) *link {
@@ -67,13 +73,8 @@ func newLink(clock Clock, rate int64) *link {
 
 // take waits until t may send n bytes, n at most linkPiece.
 func (l *link) take(ctx context.Context, t *taker, n int64) error {
-	for t.cap > 0 {
-		pause := t.own.refill(l.clock.Now(), t.cap, n)
-		if pause == 0 {
-			t.own.tokens -= float64(n)
-			break
-		}
-		if err := l.sleep(ctx, pause); err != nil {
+	if t.before != nil {
+		if err := t.before.take(ctx, t.account, n); err != nil {
 			return err
 		}
 	}
@@ -82,36 +83,26 @@ func (l *link) take(ctx context.Context, t *taker, n int64) error {
 		l.mu.Unlock()
 		return ctx.Err()
 	}
-	t.n = n
-	t.ready = make(chan struct{})
+	r := &request{t: t, n: n, ready: make(chan struct{})}
 	// Whoever was away doesn't get back what it did not ask for.
 	t.had = max(t.had, l.mu.floor)
-	l.mu.waiting = append(l.mu.waiting, t)
+	l.mu.waiting = append(l.mu.waiting, r)
 	l.mu.Unlock()
 	for {
 		pause := l.grant()
 		select {
-		case <-t.ready:
+		case <-r.ready:
 			return nil
 		default:
 		}
 		select {
-		case <-t.ready:
+		case <-r.ready:
 			return nil
 		case <-l.clock.After(pause):
 		case <-ctx.Done():
-			l.leave(t)
+			l.leave(r)
 			return ctx.Err()
 		}
-	}
-}
-
-func (l *link) sleep(ctx context.Context, d time.Duration) error {
-	select {
-	case <-ctx.Done():
-		return ctx.Err()
-	case <-l.clock.After(d):
-		return nil
 	}
 }
 
@@ -122,32 +113,30 @@ func (l *link) grant() time.Duration {
 	defer l.mu.Unlock()
 	for len(l.mu.waiting) > 0 {
 		best := 0
-		for i, t := range l.mu.waiting {
-			b := l.mu.waiting[best]
+		for i, r := range l.mu.waiting {
+			t, b := r.t, l.mu.waiting[best].t
 			if t.priority > b.priority || t.priority == b.priority && t.had < b.had {
 				best = i
 			}
 		}
-		t := l.mu.waiting[best]
-		if l.mu.rate > 0 {
-			if pause := l.mu.bucket.refill(l.clock.Now(), l.mu.rate, t.n); pause > 0 {
-				return pause
-			}
-			l.mu.bucket.tokens -= float64(t.n)
+		r := l.mu.waiting[best]
+		if pause := l.mu.bucket.refill(l.clock.Now(), l.mu.rate, r.n); pause > 0 {
+			return pause
 		}
-		l.mu.floor = t.had
-		t.had += float64(t.n) / t.weight
+		l.mu.bucket.tokens -= float64(r.n)
+		l.mu.floor = r.t.had
+		r.t.had += float64(r.n) / r.t.weight
 		l.mu.waiting = append(l.mu.waiting[:best], l.mu.waiting[best+1:]...)
-		close(t.ready)
+		close(r.ready)
 	}
 	return time.Second
 }
 
-func (l *link) leave(t *taker) {
+func (l *link) leave(r *request) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, w := range l.mu.waiting {
-		if w == t {
+		if w == r {
 			l.mu.waiting = append(l.mu.waiting[:i], l.mu.waiting[i+1:]...)
 			return
 		}
@@ -159,7 +148,7 @@ type throttled struct {
 	ctx   context.Context
 	link  *link
 	taker *taker
-	count func(int)
+	count func(ctx context.Context, n int) error
 	r     io.Reader
 }
 
@@ -170,7 +159,9 @@ func (t *throttled) Read(p []byte) (int, error) {
 		if e := t.link.take(t.ctx, t.taker, int64(n)); e != nil {
 			return 0, e
 		}
-		t.count(n)
+		if e := t.count(t.ctx, n); e != nil {
+			return 0, e
+		}
 	}
 	return n, err
 }
@@ -221,15 +212,28 @@ func untilOpen(windows []window, now time.Time) time.Duration {
 // budget is what a delivery stream has sent in a month.
 type budget struct {
 	Month string `json:"month"` // 2026-11, in the stream's zone
-	Bytes int64  `json:"bytes"`
+	// Bytes sent. The durable row is never less than what was sent: it runs
+	// ahead by up to one step, so that a kill forgets nothing.
+	Bytes int64 `json:"bytes"`
+	ahead int64 // Bytes of the durable row
 }
 
-// spend adds n bytes, starting anew when the month has changed.
-func (b *budget) spend(now time.Time, n int64) {
+// The step is a 256th of the budget, between these.
+const (
+	leastBudgetStep = 64 << 10
+	mostBudgetStep  = 4 << 20
+)
+
+func budgetStep(limit int64) int64 { return min(max(limit/256, leastBudgetStep), mostBudgetStep) }
+
+// spend adds n bytes, starting anew when the month has changed. It says
+// whether the durable row has to move ahead.
+func (b *budget) spend(now time.Time, n int64) (move bool) {
 	if month := now.Format("2006-01"); month != b.Month {
 		*b = budget{Month: month}
 	}
 	b.Bytes += n
+	return b.Bytes > b.ahead
 }
 
 // untilBudget is how long until there is budget again; 0 when there is some.

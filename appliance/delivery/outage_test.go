@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -213,6 +214,55 @@ func TestBudgetHoldsUntilNextMonth(t *testing.T) {
 	})
 }
 
+// swallow is a sink that takes bytes and never gets done.
+type swallow struct {
+	delivery.ObjectSink
+	took chan int64
+}
+
+func (s *swallow) PutObject(ctx context.Context, o *delivery.Object) (delivery.Stored, error) {
+	r, w := io.Pipe()
+	go func() { _ = w.CloseWithError(o.Render(w)) }()
+	n, err := io.Copy(io.Discard, o.Throttle(r))
+	if err == nil {
+		s.took <- n
+		<-ctx.Done()
+		err = ctx.Err()
+	}
+	return delivery.Stored{}, err
+}
+
+// TestBudgetKnowsWhatAKillInterrupts: bytes of an upload that is never finished
+// are spent, and the durable row says so while they are sent.
+func TestBudgetKnowsWhatAKillInterrupts(t *testing.T) {
+	took := make(chan int64, 4)
+	r := newRig(t, func(o *delivery.Options) {
+		open := o.OpenSink
+		o.OpenSink = func(target delivery.Target) (delivery.Sink, error) {
+			s, err := open(delivery.Target{Kind: "file", Settings: []byte(`{"dir":"/nowhere","metered":true}`)})
+			if err != nil {
+				return nil, err
+			}
+			return &swallow{s.(delivery.ObjectSink), took}, nil
+		}
+	})
+	st := r.stream("s", 1)
+	r.put(st, 0, 3000)
+	r.create(delivery.Config{
+		Name: "d", Source: delivery.Source{Stream: "s"}, Buffer: soon(), Uplink: delivery.Uplink{MonthlyBytes: 1 << 30},
+	})
+	sent := <-took
+	// Another engine reads what is durable, as one does after kill -9.
+	e, err := delivery.New(r.store, delivery.Options{OpenSink: func(delivery.Target) (delivery.Sink, error) { return nil, errors.New("not used") }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := e.Stats("d")
+	if err != nil || s.MonthlyBytes < sent || s.MonthlyBytes > sent+8<<20 || sent < 100_000 {
+		t.Errorf("%d bytes were sent, the row says %d, %v", sent, s.MonthlyBytes, err)
+	}
+}
+
 func TestUploadWindow(t *testing.T) {
 	o := newOutage(t)
 	st := o.stream("s", 1)
@@ -231,43 +281,88 @@ func TestUploadWindow(t *testing.T) {
 	}
 }
 
+// TestLiveLaneBesideBacklog has the line come back after an hour, as thin as
+// it was: what comes in from then on does not wait for what is old.
 func TestLiveLaneBesideBacklog(t *testing.T) {
 	o := newOutage(t)
 	st := o.stream("s", 2)
 	o.create(delivery.Config{
 		Name: "d", Source: delivery.Source{Stream: "s"}, Buffer: delivery.Buffer{SizeBytes: 10_000, Interval: delivery.Every(time.Second)},
-		Uplink: delivery.Uplink{LivePercent: 50},
+		Uplink: delivery.Uplink{LivePercent: 50, BytesPerSecond: 2000},
 	})
 	o.off.Store(true)
 	for i := range 60 {
 		o.put(st, i*50, (i+1)*50)
 		o.clock.advance(time.Minute)
 	}
-	// The lanes are split when the stream starts with a backlog.
-	o.stop()
 	o.off.Store(false)
-	o.rig.engine = reopen(t, o)
-	o.start()
-	o.put(st, 3000, 3500)
+	stats := func() delivery.Stats {
+		s, err := o.engine.Stats("d")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	o.run("the backlog gets a lane of its own", time.Second, func() bool { return stats().Backlog > 0 })
+	o.put(st, 3000, 3100)
+	o.run("new records are delivered", time.Second, func() bool { return has(numbers(t, o.objects()), 3099) })
+	if stats().Backlog == 0 {
+		t.Error("the backlog was worked off before new records were delivered")
+	}
 	o.run("drain", time.Second, func() bool { return o.lag("d") == 0 })
-	exactly(t, numbers(t, o.objects()), 3500, false)
-	o.put(st, 3500, 4000)
+	exactly(t, numbers(t, o.objects()), 3100, false)
+	o.put(st, 3100, 4000)
 	o.run("drain in one lane again", time.Second, func() bool { return o.lag("d") == 0 })
 	exactly(t, numbers(t, o.objects()), 4000, false)
+	if n := stats().Backlog; n != 0 {
+		t.Errorf("a backlog of %d records is left", n)
+	}
 }
 
-func reopen(t *testing.T, o *outage) *delivery.Engine {
-	t.Helper()
-	settings, _ := json.Marshal(map[string]any{"dir": o.dir})
-	table, err := sink.New([]sink.Config{{Name: "folder", Kind: "file", Settings: settings}}, nil)
-	if err != nil {
+func has(list []int, n int) bool {
+	for _, v := range list {
+		if v == n {
+			return true
+		}
+	}
+	return false
+}
+
+// TestDrain seals and sends what is open, and waits for nobody who can't.
+func TestDrain(t *testing.T) {
+	r := newRig(t)
+	st := r.stream("s", 2)
+	long := delivery.Buffer{Interval: delivery.Every(15 * time.Minute)}
+	r.create(delivery.Config{Name: "d", Source: delivery.Source{Stream: "s"}, Buffer: long})
+	r.create(delivery.Config{Name: "paused", Source: delivery.Source{Stream: "s"}, Buffer: long, Paused: true, Prefix: "paused/"})
+	r.create(delivery.Config{
+		Name: "dead", Source: delivery.Source{Stream: "s"}, Buffer: long,
+		Sink: delivery.Target{Kind: "s3", Settings: []byte(`{"endpoint":"http://127.0.0.1:1","bucket":"b"}`)},
+	})
+	r.put(st, 0, 1000)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if left := r.engine.Drain(ctx); fmt.Sprint(left) != "[paused dead]" && fmt.Sprint(left) != "[dead paused]" {
+		t.Errorf("left are %v", left)
+	}
+	if ctx.Err() != nil {
+		t.Error("it waited for those who can't")
+	}
+	exactly(t, numbers(t, r.objects()), 1000, false)
+	// What is left at the limit goes on at the next start.
+	r.stop()
+	r.put(st, 1000, 1100)
+	short, stop := context.WithTimeout(t.Context(), 30*time.Millisecond)
+	defer stop()
+	if left := r.engine.Drain(short); len(left) != 3 {
+		t.Errorf("left without a run are %v", left)
+	}
+	r.start()
+	if err := r.engine.Flush("d"); err != nil {
 		t.Fatal(err)
 	}
-	e, err := delivery.New(o.store, delivery.Options{OpenSink: table.Open, Clock: o.clock})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return e
+	r.drained("d")
+	exactly(t, numbers(t, r.objects()), 1100, false)
 }
 
 // TestDeadSinkStallsNobody: one delivery fails all the time, the other goes on.

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -121,6 +122,7 @@ type Stats struct {
 	LagBytes      int64            `json:"lag_bytes"`
 	OldestAge     float64          `json:"oldest_age_seconds"`
 	Finish        time.Time        `json:"finish,omitzero"` // estimate; absent when the lag grows
+	Backlog       uint64           `json:"backlog_records"` // of the lag, what a lane of its own works off
 	Pending       int              `json:"pending_recipes"` // sealed, not finished
 	Recipes       int64            `json:"recipes"`
 	Objects       int64            `json:"objects"`
@@ -219,6 +221,9 @@ func (w *worker) lag(out *Stats, now time.Time) {
 				continue
 			}
 			records, bytes, age := w.shardLag(stream, n, s)
+			if s.Until > 0 {
+				out.Backlog += records
+			}
 			out.LagRecords += records
 			out.LagBytes += bytes
 			out.OldestAge = max(out.OldestAge, age.Seconds())
@@ -232,7 +237,16 @@ func (w *worker) shardLag(stream *storage.Stream, n record.ShardNumber, s shardS
 		return 0, 0, 0
 	}
 	defer r.Close()
-	records, bytes, age = r.Lag()
+	records, bytes, _ = r.Lag()
+	// The block itself knows when it came in; a reader that has read nothing
+	// only knows the time of the table that it is in.
+	err = r.Frames(1, func(f storage.Frame) bool {
+		age = max(w.engine.clock.Now().Sub(f.Arrival), 0)
+		return false
+	})
+	if err != nil && !errors.Is(err, io.EOF) {
+		return records, bytes, 0
+	}
 	if s.Until > 0 && records > 0 {
 		// Only what lies before the live lane.
 		part := min(s.Until-s.Next, records)
@@ -253,6 +267,7 @@ func (e *Engine) WriteMetrics(w io.Writer) {
 		}{
 			{"weir_delivery_lag_records", float64(s.LagRecords)},
 			{"weir_delivery_lag_bytes", float64(s.LagBytes)},
+			{"weir_delivery_backlog_records", float64(s.Backlog)},
 			{"weir_delivery_oldest_age_seconds", s.OldestAge},
 			{"weir_delivery_pending_recipes", float64(s.Pending)},
 			{"weir_delivery_objects_total", float64(s.Objects)},

@@ -24,10 +24,12 @@ type worker struct {
 	log     *slog.Logger
 	turn    chan struct{} // a token that whoever runs or changes the stream holds
 	budget  chan budget   // holds the one value
-	flush   chan struct{}
+	flush   chan struct{} // asks the main lane to seal what it has
 	retry   chan struct{} // ends the pause after trouble
 	stopped chan struct{} // closed when supervise has ended; set by start
 	stats   stats
+
+	flushLive chan struct{} // and the live lane
 
 	mu struct {
 		sync.Mutex
@@ -95,8 +97,12 @@ func (w *worker) run(ctx context.Context) error {
 	if cur.Live != nil {
 		lanes = append(lanes, LiveLane)
 	}
+	var cap *link
+	if n := def.Config.Uplink.BytesPerSecond; n > 0 {
+		cap = newLink(w.engine.clock, n)
+	}
 	for _, lane := range lanes {
-		l := newLane(w, &def, binds, lane, cur)
+		l := newLane(w, &def, binds, lane, cur, cap)
 		for _, r := range recipes {
 			if (r.Lane == LiveLane) == (lane == LiveLane) || len(lanes) == 1 {
 				l.recover(r)
@@ -162,7 +168,7 @@ func (w *worker) splitLanes(ctx context.Context, def *definition, cur *cursor, s
 			return err
 		}
 		*cur = next
-	case cur.Live == nil && percent > 0 && w.backlogAge(stream, cur) > 4*max(def.Config.interval(), time.Minute):
+	case cur.Live == nil && percent > 0 && w.hasBacklog(def, stream, cur):
 		next := *cur
 		next.Shards, next.Live = map[record.ShardNumber]shardState{}, map[record.ShardNumber]shardState{}
 		for n, s := range cur.Shards {
@@ -183,6 +189,12 @@ func (w *worker) splitLanes(ctx context.Context, def *definition, cur *cursor, s
 	return nil
 }
 
+// hasBacklog says whether what is not sealed is so much older than the buffer
+// interval that it has a lane of its own, beside what comes in now.
+func (w *worker) hasBacklog(def *definition, stream *storage.Stream, cur *cursor) bool {
+	return w.backlogAge(stream, cur) > 4*max(def.Config.interval(), time.Minute)
+}
+
 func finishedBacklog(cur *cursor) bool {
 	for _, s := range cur.Shards {
 		if !s.Done && (s.Until == 0 || s.Next < s.Until) {
@@ -196,16 +208,10 @@ func finishedBacklog(cur *cursor) bool {
 func (w *worker) backlogAge(stream *storage.Stream, cur *cursor) time.Duration {
 	age := time.Duration(0)
 	for n, s := range cur.Shards {
-		if s.Done {
-			continue
+		if !s.Done {
+			_, _, a := w.shardLag(stream, n, s)
+			age = max(age, a)
 		}
-		r, err := stream.NewReader(n, storage.Position{Kind: storage.AtIndex, Index: s.Next})
-		if err != nil {
-			continue
-		}
-		_, _, a := r.Lag()
-		r.Close()
-		age = max(age, a)
 	}
 	return age
 }
@@ -284,8 +290,8 @@ func (w *worker) seal(ctx context.Context, def *definition, lane Lane, module st
 // finish takes a recipe away and keeps what became of it, in one transaction.
 func (w *worker) finish(ctx context.Context, j *job) error {
 	def := j.def
-	spent := <-w.budget
-	w.budget <- spent
+	spent := <-w.budget // before Begin, as spend has it: admission is a queue
+	defer func() { w.budget <- spent }()
 	txn, err := w.engine.store.Begin(ctx, 8192)
 	if err != nil {
 		return err
@@ -310,6 +316,7 @@ func (w *worker) finish(ctx context.Context, j *job) error {
 	if err := commit(ctx, txn); err != nil {
 		return fmt.Errorf("finish recipe %d of delivery %s: %w", j.recipe.Number, def.Config.Name, err)
 	}
+	spent.ahead = spent.Bytes
 	w.mu.Lock()
 	delete(w.mu.pending, j.recipe.Number)
 	delete(w.mu.clear, j.recipe.Number)
@@ -329,13 +336,17 @@ type lane struct {
 	queue   chan *job
 	slots   chan struct{} // a token for each recipe sealed and not finished
 	probe   chan struct{} // held by the one attempt while the circuit is open
+	flush   chan struct{} // of the worker
+	splits  bool          // a backlog gets a lane of its own
 	backlog []*job        // recovered
 }
 
-func newLane(w *worker, def *definition, binds *bindings, name Lane, cur cursor) *lane {
+// newLane makes a lane. cap is what the lanes of a stream with a rate of its
+// own share; nil without one.
+func newLane(w *worker, def *definition, binds *bindings, name Lane, cur cursor, cap *link) *lane {
 	bind := binds.current
 	n := recipeWindow(bind.sink)
-	l := &lane{w: w, def: def, binds: binds, name: name, queue: make(chan *job, n), slots: make(chan struct{}, n), probe: make(chan struct{}, 1)}
+	l := &lane{w: w, def: def, binds: binds, name: name, queue: make(chan *job, n), slots: make(chan struct{}, n), probe: make(chan struct{}, 1), flush: w.flush}
 	u := &def.Config.Uplink
 	weight := 100.0
 	if cur.Live != nil {
@@ -344,12 +355,17 @@ func newLane(w *worker, def *definition, binds *bindings, name Lane, cur cursor)
 			weight = float64(u.LivePercent)
 		}
 	}
-	l.taker = &taker{priority: u.Priority, weight: weight, cap: u.BytesPerSecond}
+	l.taker = &taker{priority: u.Priority, weight: weight}
+	if cap != nil {
+		l.taker.before, l.taker.account = cap, &taker{weight: weight}
+	}
 	l.collect = &collector{
 		store: w.engine.store, stream: bind.stream, config: &bind.config, clock: w.engine.clock, lane: name,
 		prefix: bind.data, frozen: name == MainLane && cur.Live != nil, lost: w.lost,
 	}
+	l.splits = u.LivePercent > 0 && cur.Live == nil
 	if name == LiveLane {
+		l.flush = w.flushLive
 		l.collect.load(cur.Live)
 	} else {
 		l.collect.load(cur.Shards)
@@ -384,16 +400,27 @@ func (l *lane) job(r *Recipe) *job {
 }
 
 // spend notes bytes that went over the uplink.
-func (w *worker) spend(n int) {
-	b := <-w.budget
-	b.spend(w.engine.clock.Now().In(w.zone()), int64(n))
-	w.budget <- b
+func (w *worker) spend(ctx context.Context, n int) error {
 	w.stats.uplink.Add(int64(n))
-}
-
-func (w *worker) zone() *time.Location {
 	def := w.definition()
-	return def.Config.location()
+	b := <-w.budget
+	defer func() { w.budget <- b }()
+	move := b.spend(w.engine.clock.Now().In(def.Config.location()), int64(n))
+	limit := def.Config.Uplink.MonthlyBytes
+	if limit == 0 || !move {
+		return nil
+	}
+	ahead := b.Bytes + budgetStep(limit)
+	txn, err := w.engine.store.Begin(ctx, 256)
+	if err != nil {
+		return err
+	}
+	txn.Put(storage.TableThrottle, budgetKey(def.ID), mustJSON(budget{Month: b.Month, Bytes: ahead}))
+	if err := commit(ctx, txn); err != nil {
+		return fmt.Errorf("byte budget of delivery %s: %w", def.Config.Name, err)
+	}
+	b.ahead = ahead
+	return nil
 }
 
 func (l *lane) run(ctx context.Context) error {
@@ -465,6 +492,9 @@ func (l *lane) sealer(ctx context.Context) error {
 // next gathers until a batch is due and seals it.
 func (l *lane) next(ctx context.Context) (*Recipe, error) {
 	c := l.collect
+	if cur := l.w.copyCursor(); l.splits && l.w.hasBacklog(l.def, c.stream, &cur) {
+		return nil, l.awaitDrained(ctx)
+	}
 	flushing := false
 	for {
 		c.grow = l.w.growth(&l.def.Config)
@@ -500,7 +530,7 @@ func (l *lane) next(ctx context.Context) (*Recipe, error) {
 		}
 		flushing = false
 		poke := make(chan struct{}, 1)
-		if err := c.waitFlush(ctx, l.w.flush, poke); err != nil {
+		if err := c.waitFlush(ctx, l.flush, poke); err != nil {
 			if err = l.pause(ctx, "wait for records", err); err != nil {
 				return nil, err
 			}
@@ -513,7 +543,8 @@ func (l *lane) next(ctx context.Context) (*Recipe, error) {
 	}
 }
 
-// awaitDrained ends the run of a backlog lane once all it sealed is finished.
+// awaitDrained ends the run, for the lanes to be laid anew, once all that the
+// lane sealed is finished.
 func (l *lane) awaitDrained(ctx context.Context) error {
 	for range cap(l.slots) - 1 {
 		if err := l.slot(ctx); err != nil {
