@@ -74,19 +74,27 @@ func Run(ctx context.Context, c *config.Loaded, o Options) (err error) {
 func (b *box) serve(ctx context.Context) error {
 	running, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
+	// Deliveries go on while the box drains: they send what has come in last.
+	delivering, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
 	var wg sync.WaitGroup
-	for _, run := range []func(context.Context) error{b.accept, b.reloads, b.watchdog, b.kinesis.Run, b.plain.Run, b.consumers.Run, b.deliveries.Run} {
+	start := func(ctx context.Context, run func(context.Context) error) {
 		wg.Go(func() {
-			if err := run(running); err != nil && running.Err() == nil {
+			if err := run(ctx); err != nil && running.Err() == nil {
 				fail(err)
 			}
 		})
 	}
+	for _, run := range []func(context.Context) error{b.accept, b.reloads, b.watchdog, b.kinesis.Run, b.plain.Run, b.consumers.Run} {
+		start(running, run)
+	}
+	start(delivering, b.deliveries.Run)
 	if err := b.announce(); err != nil {
 		fail(err)
 	}
 	<-running.Done()
 	b.drain()
+	stop()
 	wg.Wait()
 	if err := context.Cause(running); !errors.Is(err, context.Canceled) || ctx.Err() == nil {
 		return err
@@ -100,7 +108,8 @@ func (b *box) watchdog(ctx context.Context) error {
 	return nil
 }
 
-// drain stops taking requests and lets those in flight end, within the time.
+// drain stops taking requests, lets those in flight end, and has the deliveries
+// send what they have gathered, all within the time.
 func (b *box) drain() {
 	begin := time.Now()
 	b.health.stopping.Store(true)
@@ -114,6 +123,9 @@ func (b *box) drain() {
 	defer cancel()
 	if err := b.server.Shutdown(ctx); err != nil {
 		b.log.Warn("requests were cut off", "error", err, "limit", limit)
+	}
+	if left := b.deliveries.Drain(ctx); len(left) > 0 {
+		b.log.Info("deliveries go on at the next start", "left", left)
 	}
 	b.log.Info("drained", "seconds", time.Since(begin).Seconds())
 }

@@ -191,7 +191,7 @@ func (s *Service) where(ctx context.Context, c *call) (any, error) {
 	}
 	seq, err := record.ParseSequenceNumber(c.query.Get("sequence"))
 	if err != nil {
-		return nil, &Error{Status: 400, Code: "InvalidArgument", Message: err.Error()}
+		return nil, &Error{Status: 400, Code: "InvalidArgument", Message: fmt.Sprintf("sequence %q: expecting a sequence number as put and tail --json print it", c.query.Get("sequence"))}
 	}
 	places, err := s.Deliveries.Where(ctx, c.params["name"], shard, seq.Index())
 	if err != nil {

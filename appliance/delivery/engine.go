@@ -661,6 +661,10 @@ func (w *worker) save(ctx context.Context, old, next *definition) error {
 	w.mu.Lock()
 	w.mu.def = *next
 	w.mu.circuit = circuit{}
+	w.mu.waiting = ""
+	if next.Config.Paused {
+		w.mu.waiting = "paused"
+	}
 	w.mu.Unlock()
 	return nil
 }

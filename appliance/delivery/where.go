@@ -79,8 +79,8 @@ func (w *worker) info() Info {
 type Place struct {
 	Delivery string `json:"delivery"`
 	// State is delivered, failed (in an error object), sealed (named, not yet
-	// acknowledged), gathered (waiting for the buffer hints), or before (the
-	// delivery stream began after it).
+	// acknowledged), gathered (waiting for the buffer hints), before (the
+	// delivery stream began after it), or absent (the shard has no such record).
 	State    string     `json:"state"`
 	Why      string     `json:"why,omitempty"` // not delivered yet
 	Arrival  time.Time  `json:"arrival,omitzero"`
@@ -100,22 +100,54 @@ type Position struct {
 // Where tells, for every delivery stream that reads a stream, in which object
 // the record of a shard at index is, or why not yet.
 func (e *Engine) Where(ctx context.Context, stream string, shard record.ShardNumber, index uint64) ([]Place, error) {
-	if _, err := e.store.Stream(stream); err != nil {
+	st, err := e.store.Stream(stream)
+	if err != nil {
 		return nil, err
 	}
+	info, err := st.Shard(shard)
+	if err != nil {
+		return nil, fmt.Errorf("stream %s: %w", stream, err)
+	}
+	arrival := arrivalOf(st, shard, index)
 	var out []Place
 	for _, w := range e.all() {
 		d := w.definition()
 		if d.Config.Source.Stream != stream && d.Buffer != stream {
 			continue
 		}
+		if index > info.Last || index == 0 {
+			out = append(out, Place{Delivery: d.Config.Name, State: "absent", Why: fmt.Sprintf("%s has no record of that sequence number", shard)})
+			continue
+		}
 		p, err := w.where(ctx, &d, shard, index)
 		if err != nil {
 			return nil, fmt.Errorf("delivery %s: %w", d.Config.Name, err)
 		}
+		if p.Arrival.IsZero() {
+			p.Arrival = arrival
+		}
 		out = append(out, p)
 	}
 	return out, nil
+}
+
+// arrivalOf is when a record came in; zero when the log no longer has it.
+func arrivalOf(st *storage.Stream, shard record.ShardNumber, index uint64) (at time.Time) {
+	r, err := st.NewReader(shard, storage.Position{Kind: storage.AtIndex, Index: index})
+	if err != nil {
+		return at
+	}
+	defer r.Close()
+	_, err = r.Read(1, 1, func(rec *record.Record) bool {
+		if rec.Index == index {
+			at = rec.Arrival
+		}
+		return true
+	})
+	if err != nil {
+		return time.Time{}
+	}
+	return at
 }
 
 func (w *worker) where(ctx context.Context, d *definition, shard record.ShardNumber, index uint64) (Place, error) {

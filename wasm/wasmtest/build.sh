@@ -6,7 +6,7 @@ set -eu
 cd "$(dirname "$0")/guests"
 mkdir -p ../modules
 CC=${CC:-clang-19}
-for g in filter pass moods counter puts calls; do
+for g in filter pass moods counter puts calls parts; do
   "$CC" --target=wasm32 -O3 -fno-builtin-memcpy -mbulk-memory -nostdlib -Wl,--no-entry -Wl,-z,stack-size=65536 -Wl,--strip-all \
     -fuse-ld=lld -o "../modules/$g.wasm" "$g.c"
 done

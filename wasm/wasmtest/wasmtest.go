@@ -8,6 +8,7 @@
 //	counter  a consumer that counts records per key in its state
 //	puts     a consumer with one state put per record
 //	calls    makes the host call a record describes and answers what came back
+//	parts    takes a dynamic partition off the front of each record
 //	lines    a plain command that upper-cases lines (WASI)
 //	sorted   a plain command that answers when it has read everything (WASI)
 //
