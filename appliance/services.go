@@ -22,6 +22,7 @@ func (b *box) openServices(ctx context.Context, c *config.Loaded) error {
 	streams, err := kinesis.New(ctx, b.store, kinesis.Options{
 		Account: c.Kinesis.Account, Region: c.Kinesis.Region, Quotas: c.Kinesis.Quotas, Logger: b.log,
 		Channels: &channel.Deliveries{Engine: b.deliveries, Bucket: b.sinks.Bucket},
+		Readers:  b.deliveries.Readers,
 	})
 	if err != nil {
 		return err

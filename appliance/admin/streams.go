@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/weirhq/weir/appliance/config"
@@ -155,12 +156,16 @@ func (s *Service) updateStream(ctx context.Context, c *call) (any, error) {
 }
 
 func (s *Service) deleteStream(ctx context.Context, c *call) (any, error) {
-	if err := s.Store.DeleteStream(ctx, c.params["name"]); err != nil {
+	name := c.params["name"]
+	if readers := s.Deliveries.Readers(name); len(readers) > 0 {
+		return nil, &Error{Status: 409, Code: "ResourceInUse", Message: fmt.Sprintf("stream %q is the source of delivery stream %s; delete that first", name, strings.Join(readers, ", "))}
+	}
+	if err := s.Store.DeleteStream(ctx, name); err != nil {
 		return nil, err
 	}
 	return struct {
 		Deleted string `json:"deleted"`
-	}{c.params["name"]}, nil
+	}{name}, nil
 }
 
 func (s *Service) reshardStream(ctx context.Context, c *call) (any, error) {

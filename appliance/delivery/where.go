@@ -97,6 +97,17 @@ type Position struct {
 	Length int    `json:"length"`
 }
 
+// Readers returns the names of the delivery streams that read a stream.
+func (e *Engine) Readers(stream string) []string {
+	var out []string
+	for _, w := range e.all() {
+		if d := w.definition(); d.Config.Source.Stream == stream {
+			out = append(out, d.Config.Name)
+		}
+	}
+	return out
+}
+
 // Where tells, for every delivery stream that reads a stream, in which object
 // the record of a shard at index is, or why not yet.
 func (e *Engine) Where(ctx context.Context, stream string, shard record.ShardNumber, index uint64) ([]Place, error) {

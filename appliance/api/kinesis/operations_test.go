@@ -28,6 +28,20 @@ func TestStreamsAreMadeAndRemovedAtOnce(t *testing.T) {
 	b.create("four", 1)
 }
 
+func TestStreamThatIsDeliveredIsNotDeleted(t *testing.T) {
+	readers := map[string][]string{"source": {"to-bucket", "to-disk"}}
+	b := newBox(t, Options{Readers: func(stream string) []string { return readers[stream] }})
+	b.create("source", 1)
+	b.create("other", 1)
+	if msg := b.fails("ResourceInUseException", "DeleteStream", `{"StreamName":"source","EnforceConsumerDeletion":true}`); msg != "Stream source under account 000000000000 is the source of delivery stream to-bucket, to-disk. Delete that before you delete the stream." {
+		t.Error(msg)
+	}
+	b.must("DescribeStream", `{"StreamName":"source"}`)
+	b.must("DeleteStream", `{"StreamName":"other"}`)
+	delete(readers, "source")
+	b.must("DeleteStream", `{"StreamName":"source"}`)
+}
+
 func TestNameAndARNHaveToAgree(t *testing.T) {
 	b := newBox(t, Options{})
 	b.create("s", 1)

@@ -47,6 +47,9 @@ type Options struct {
 	Scale ScaleOptions
 	// Channels carries out the channel operations. Without it they are refused.
 	Channels Channels
+	// Readers returns the names of the delivery streams that read a stream, which
+	// can't be deleted while there is one. Without it nothing reads a stream.
+	Readers func(stream string) []string
 	// Clock tells the time. Default time.Now.
 	Clock func() time.Time
 	// Logger gets what an operator should know. Default: nothing is logged.

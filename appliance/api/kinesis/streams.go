@@ -135,6 +135,12 @@ func (s *Service) deleteStream(ctx context.Context, c *aws.Call, in *deleteStrea
 		return nil, aws.ResourceInUse.New("Stream %s under account %s has %d channels. Delete them before you delete the stream.",
 			st.Name(), s.o.Account, n)
 	}
+	if s.o.Readers != nil {
+		if readers := s.o.Readers(st.Name()); len(readers) > 0 {
+			return nil, aws.ResourceInUse.New("Stream %s under account %s is the source of delivery stream %s. Delete that before you delete the stream.",
+				st.Name(), s.o.Account, strings.Join(readers, ", "))
+		}
+	}
 	st.mu.Lock()
 	consumers := len(st.mu.consumers)
 	st.mu.Unlock()
