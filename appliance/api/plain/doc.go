@@ -65,6 +65,6 @@
 //
 // {"error":{"code":"…","message":"…"}} with 400 for what is wrong in the request,
 // 403, 404, 413 for a body or record over its limit, 415 for an unknown
-// Content-Encoding, 422 above, 429 with Retry-After when the box takes no more
-// for now (full disk, read-only, too much in flight) and 500.
+// Content-Encoding, 422 above, 429 with Retry-After while the box takes nothing
+// (full disk, read-only, too much in flight) and 500.
 package plain
