@@ -129,16 +129,10 @@ func (b *box) openStreams(ctx context.Context, c *config.Loaded) error {
 func (b *box) openPort(ctx context.Context, c *config.Loaded) error {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen.Address)
 	if err != nil {
-		f := &fault.Error{Class: fault.Environment, Subject: "listen.address", Value: c.Listen.Address, Expect: "can't listen", Err: err, Try: "WEIR_LISTEN_ADDRESS=:PORT with a free port"}
-		var op *net.OpError
-		if errors.As(err, &op) {
-			f.Err = op.Err
+		return &fault.Error{
+			Class: fault.Environment, Subject: "listen.address", Value: c.Listen.Address, Expect: "can't listen",
+			Err: fault.Cause(err), Try: "WEIR_LISTEN_ADDRESS=:PORT with a free port",
 		}
-		var sys *os.SyscallError
-		if errors.As(err, &sys) {
-			f.Err = sys.Err
-		}
-		return f
 	}
 	b.listener = l
 	b.endpoint = endpointOf(l.Addr().(*net.TCPAddr))

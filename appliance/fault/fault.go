@@ -7,6 +7,9 @@ package fault
 
 import (
 	"errors"
+	"net"
+	"net/url"
+	"os"
 	"strings"
 )
 
@@ -73,4 +76,26 @@ func TryOf(err error) string {
 		err = e.Err
 	}
 	return ""
+}
+
+// Cause drops the layers of an error that repeat its subject: the URL, the
+// address, the path and the system call that an Error names itself.
+func Cause(err error) error {
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err
+	}
+	var path *os.PathError
+	if errors.As(err, &path) {
+		err = path.Err
+	}
+	var sys *os.SyscallError
+	if errors.As(err, &sys) {
+		err = sys.Err
+	}
+	return err
 }

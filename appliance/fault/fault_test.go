@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/url"
+	"os"
 	"testing"
 )
 
@@ -39,6 +42,20 @@ func TestClassAndAdviceAreFoundThroughWrapping(t *testing.T) {
 	}
 	if !errors.Is(outer, fs.ErrPermission) {
 		t.Error("the cause is lost")
+	}
+}
+
+func TestCauseIsWhatIsLeftWithoutTheSubject(t *testing.T) {
+	_, noFile := os.Open("/nonexistent/file")
+	_, noPort := net.Dial("tcp", "127.0.0.1:1")
+	for want, err := range map[string]error{
+		"no such file or directory": fmt.Errorf("read: %w", noFile),
+		"connection refused":        &url.Error{Op: "Get", URL: "https://box", Err: noPort},
+		"plain":                     errors.New("plain"),
+	} {
+		if got := Cause(err).Error(); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/weirhq/weir/appliance/api/apitest"
 )
 
 // memoryInUse is what the process needs for objects and stacks after a collection.
@@ -70,13 +72,13 @@ func TestIdleConnectionsAreCheap(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			s, addr := start(t, Options{Handler: echo})
 			_ = tc.use(addr).Close()
-			until(t, "the first is gone", func() bool { return s.Stats().Conns == 0 })
+			apitest.Until(t, "the first is gone", func() bool { return s.Stats().Conns == 0 })
 			before := memoryInUse()
 			held := make([]net.Conn, conns)
 			for i := range held {
 				held[i] = tc.use(addr)
 			}
-			until(t, "all are idle", func() bool {
+			apitest.Until(t, "all are idle", func() bool {
 				st := s.Stats()
 				return st.Conns == conns && st.Requests == 0 && (st.Parked == conns || !tc.parked)
 			})

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/weirhq/weir/appliance/api"
+	"github.com/weirhq/weir/appliance/api/apitest"
 	"golang.org/x/net/http2"
 )
 
@@ -49,7 +50,7 @@ func TestBodyLimit(t *testing.T) {
 				}
 			}
 		}
-		until(t, "all body memory is free", func() bool { return s.Stats().BodyBytes == 0 && s.Stats().Requests == 0 })
+		apitest.Until(t, "all body memory is free", func() bool { return s.Stats().BodyBytes == 0 && s.Stats().Requests == 0 })
 	})
 }
 
@@ -163,7 +164,7 @@ func TestSlowClientsAreCutOffAndOthersServed(t *testing.T) {
 			t.Error(problem)
 		}
 	}
-	until(t, "nobody is left", func() bool { return s.Stats().Conns == 0 })
+	apitest.Until(t, "nobody is left", func() bool { return s.Stats().Conns == 0 })
 }
 
 func TestSlowHTTP2Body(t *testing.T) {
@@ -262,7 +263,7 @@ func TestRequestsInFlightAreLimited(t *testing.T) {
 						t.Error(got)
 					}
 				}
-				until(t, "nothing is held", func() bool { st := s.Stats(); return st.Requests == 0 && st.Streams == 0 && st.BodyBytes == 0 })
+				apitest.Until(t, "nothing is held", func() bool { st := s.Stats(); return st.Requests == 0 && st.Streams == 0 && st.BodyBytes == 0 })
 			})
 		})
 	}
@@ -291,7 +292,7 @@ func TestConnectionsAreLimited(t *testing.T) {
 		t.Errorf("an old client gets %d", res.StatusCode)
 	}
 	_ = held[1].Close()
-	until(t, "there is room again", func() bool { return s.Stats().Conns == 2 })
+	apitest.Until(t, "there is room again", func() bool { return s.Stats().Conns == 2 })
 	c = dial(t, addr)
 	c.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
 	if res, _ := c.answer(); res.StatusCode != 200 {
@@ -415,7 +416,7 @@ func TestDrainFinishesRequestsAndEndsStreams(t *testing.T) {
 			if got := <-results; got != "drained<nil>" {
 				t.Errorf("stream: %s", got)
 			}
-			until(t, "no new connection is accepted", func() bool {
+			apitest.Until(t, "no new connection is accepted", func() bool {
 				c, err := net.Dial("tcp", addr)
 				if err == nil {
 					_ = c.Close()

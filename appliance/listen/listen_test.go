@@ -26,22 +26,9 @@ import (
 	"time"
 
 	"github.com/weirhq/weir/appliance/api"
+	"github.com/weirhq/weir/appliance/api/apitest"
 	"golang.org/x/net/http2"
 )
-
-// until polls a condition; it is how a test waits for another goroutine.
-func until(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
-	for tick := time.NewTicker(2 * time.Millisecond); ; <-tick.C {
-		if ok() {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("still not so: %s", what)
-		}
-	}
-}
 
 // authority is a certificate authority for tests.
 type authority struct {
@@ -270,7 +257,7 @@ func TestStreamedAnswerArrivesFrameByFrame(t *testing.T) {
 				t.Errorf("end %q: %q, %v", end, rest, err)
 			}
 			_ = res.Body.Close()
-			until(t, "no stream is left", func() bool { return s.Stats().Streams == 0 })
+			apitest.Until(t, "no stream is left", func() bool { return s.Stats().Streams == 0 })
 		}
 		next = make(chan string)
 		close(next)
@@ -376,7 +363,7 @@ func reuseParked(t *testing.T, dial func(testing.TB, string) *raw) {
 		if res, got := c.answer(); res.StatusCode != 200 || !strings.HasSuffix(got, "host=h hi") {
 			t.Fatalf("%d %q", res.StatusCode, got)
 		}
-		until(t, "the connection is parked", parked)
+		apitest.Until(t, "the connection is parked", parked)
 	}
 	c.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi" + "GET /2 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
 	if res, _ := c.answer(); res.StatusCode != 200 {
@@ -415,7 +402,7 @@ func TestStreamEndsWhenTheClientIsGone(t *testing.T) {
 		if err := <-gone; !errors.Is(err, context.Canceled) {
 			t.Error(err)
 		}
-		until(t, "no stream is left", func() bool { return s.Stats().Streams == 0 })
+		apitest.Until(t, "no stream is left", func() bool { return s.Stats().Streams == 0 })
 	})
 }
 

@@ -193,7 +193,7 @@ func (b *Box) explain(err error) error {
 	if errors.Is(err, context.Canceled) {
 		return context.Canceled
 	}
-	f := &fault.Error{Class: fault.Environment, Subject: "box", Value: b.Endpoint, Expect: "does not answer", Err: cause(err), Try: "weir doctor"}
+	f := &fault.Error{Class: fault.Environment, Subject: "box", Value: b.Endpoint, Expect: "does not answer", Err: fault.Cause(err), Try: "weir doctor"}
 	var unknown x509.UnknownAuthorityError
 	var wrongHost x509.HostnameError
 	var verify *tls.CertificateVerificationError
@@ -202,19 +202,6 @@ func (b *Box) explain(err error) error {
 		f.Expect, f.Try = "its certificate is not trusted", "--ca with the ca.pem of the box; weir trust prints it there"
 	}
 	return f
-}
-
-// cause drops the layers that repeat the URL.
-func cause(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		err = u.Err
-	}
-	var op *net.OpError
-	if errors.As(err, &op) {
-		err = op.Err
-	}
-	return err
 }
 
 // Explain turns an error of the AWS SDK into a fault: the service's own

@@ -300,10 +300,7 @@ func (st *Stream) Delete(ctx context.Context) error {
 			return err
 		}
 		for _, sh := range shards {
-			if err := s.Delete(keyspace.Meta(keyspace.KindShard, st.mu.row.ID, uint32(sh.Number))); err != nil {
-				return err
-			}
-			if err := stageShardGone(s, sh); err != nil {
+			if err := st.stageShardGone(s, sh); err != nil {
 				return err
 			}
 		}
@@ -321,8 +318,11 @@ func (st *Stream) Delete(ctx context.Context) error {
 	return nil
 }
 
-// stageShardGone removes what hangs on a shard's id.
-func stageShardGone(s *commit.Staging, sh *shard.Shard) error {
+// stageShardGone removes a shard's row and what hangs on its id.
+func (st *Stream) stageShardGone(s *commit.Staging, sh *shard.Shard) error {
+	if err := s.Delete(keyspace.Meta(keyspace.KindShard, st.mu.row.ID, uint32(sh.Number))); err != nil {
+		return err
+	}
 	for _, key := range [][]byte{keyspace.Meta(keyspace.KindBound, sh.ID), keyspace.Meta(keyspace.KindTrim, sh.ID)} {
 		if err := s.Delete(key); err != nil {
 			return err
@@ -358,10 +358,7 @@ func (st *Stream) Expire(ctx context.Context, now time.Time) (int, error) {
 	}
 	err := st.commit(ctx, func(s *commit.Staging) error {
 		for _, sh := range gone {
-			if err := s.Delete(keyspace.Meta(keyspace.KindShard, st.mu.row.ID, uint32(sh.Number))); err != nil {
-				return err
-			}
-			if err := stageShardGone(s, sh); err != nil {
+			if err := st.stageShardGone(s, sh); err != nil {
 				return err
 			}
 		}

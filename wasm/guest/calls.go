@@ -134,16 +134,25 @@ func answerBytes(c *host.Call, b []byte, buf, capacity, out uint64) abi.Code {
 // stateFuel is what a state call costs beside its bytes: a map or table lookup.
 const stateFuel = 500
 
-func stateGet(g *Guest, c *host.Call, p []uint64) abi.Code {
+// stateAt returns the module's state and the key that the first two arguments
+// name, or no state and why not.
+func stateAt(g *Guest, c *host.Call, p []uint64) (s State, k []byte, no abi.Code) {
 	k, ok := key(c, p[0], p[1])
 	if !ok {
-		return abi.Invalid
+		return nil, nil, abi.Invalid
 	}
-	s := g.o.Services.State
-	if s == nil {
-		return abi.Denied
+	if s = g.o.Services.State; s == nil {
+		return nil, nil, abi.Denied
 	}
 	c.Charge(stateFuel)
+	return s, k, 0
+}
+
+func stateGet(g *Guest, c *host.Call, p []uint64) abi.Code {
+	s, k, no := stateAt(g, c, p)
+	if s == nil {
+		return no
+	}
 	v, found, err := s.Get(k)
 	if err != nil {
 		c.Abort(err)
@@ -172,34 +181,25 @@ func statePut(g *Guest, c *host.Call, p []uint64) abi.Code {
 }
 
 func stateDelete(g *Guest, c *host.Call, p []uint64) abi.Code {
-	k, ok := key(c, p[0], p[1])
-	if !ok {
-		return abi.Invalid
-	}
-	s := g.o.Services.State
+	s, k, no := stateAt(g, c, p)
 	if s == nil {
-		return abi.Denied
+		return no
 	}
-	c.Charge(stateFuel)
 	return s.Delete(k)
 }
 
 func stateIncr(g *Guest, c *host.Call, p []uint64) abi.Code {
-	k, ok := key(c, p[0], p[1])
-	if !ok {
-		return abi.Invalid
-	}
-	s := g.o.Services.State
+	s, k, no := stateAt(g, c, p)
 	if s == nil {
-		return abi.Denied
+		return no
 	}
-	c.Charge(stateFuel)
 	old, found, err := s.Get(k)
 	if err != nil {
 		c.Abort(err)
 	}
 	v := int64(0)
 	if found {
+		var ok bool
 		if v, ok = Int64(old); !ok {
 			return abi.Invalid
 		}

@@ -8,6 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
+	"github.com/weirhq/weir/appliance/api/apitest"
 	"github.com/weirhq/weir/storage"
 )
 
@@ -26,7 +27,7 @@ func TestStreamIsNeverThereWithoutItsSettings(t *testing.T) {
 			}
 			return nil
 		}))
-		b := &box{t: t, fs: fs, clock: newTestClock(), who: everybody}
+		b := &box{t: t, fs: fs, clock: apitest.NewClock(), who: everybody}
 		b.open(Options{})
 		armed.Store(true)
 		b.must("CreateStream", `{"StreamName":"s","StreamModeDetails":{"StreamMode":"ON_DEMAND"},"RecordDistributionStrategy":"AUTO","Tags":{"site":"plant-7"}}`)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -18,32 +17,12 @@ import (
 	"github.com/weirhq/weir/storage"
 )
 
-// testClock is a wall clock that tests move.
-type testClock struct {
-	mu  sync.Mutex
-	now time.Time
-}
-
-func newTestClock() *testClock { return &testClock{now: time.UnixMilli(1_800_000_000_000).UTC()} }
-
-func (c *testClock) Now() time.Time {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.now
-}
-
-func (c *testClock) pass(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.now = c.now.Add(d)
-}
-
 // box is a service over a store in memory, with a clock of its own.
 type box struct {
 	*Service
 	t     testing.TB
 	fs    vfs.FS
-	clock *testClock
+	clock *apitest.Clock
 	who   *api.Identity
 }
 
@@ -51,7 +30,7 @@ var everybody = &api.Identity{Name: "tester", Policy: api.FullAccess}
 
 func newBox(t testing.TB, o Options) *box {
 	t.Helper()
-	b := &box{t: t, fs: vfs.NewMem(), clock: newTestClock(), who: everybody}
+	b := &box{t: t, fs: vfs.NewMem(), clock: apitest.NewClock(), who: everybody}
 	b.open(o)
 	return b
 }

@@ -16,9 +16,9 @@ func TestIteratorsExpireAfterFiveMinutes(t *testing.T) {
 	b := newBox(t, Options{})
 	b.create("s", 1)
 	it := b.iterator("s", "0", "TRIM_HORIZON", "")
-	b.clock.pass(5 * time.Minute)
+	b.clock.Pass(5 * time.Minute)
 	b.must("GetRecords", `{"ShardIterator":%q}`, it)
-	b.clock.pass(time.Millisecond)
+	b.clock.Pass(time.Millisecond)
 	msg := b.fails("ExpiredIteratorException", "GetRecords", `{"ShardIterator":%q}`, it)
 	want := "Iterator expired. The iterator was created at time Fri Jan 15 08:00:00 UTC 2027 while right now it is Fri Jan 15 08:05:00 UTC 2027 which is further in the future than the tolerated delay of 300000 milliseconds."
 	if msg != want {
@@ -41,7 +41,7 @@ func TestIteratorsSurviveARestartAndNotTheStream(t *testing.T) {
 	_, sequence := b.put("s", "k", "two")
 	b.must("DeleteStream", `{"StreamName":"s"}`)
 	b.fails("ResourceNotFoundException", "GetRecords", `{"ShardIterator":%q}`, it)
-	b.clock.pass(2 * time.Second)
+	b.clock.Pass(2 * time.Second)
 	b.create("s", 1)
 	b.fails("ResourceNotFoundException", "GetRecords", `{"ShardIterator":%q}`, it)
 	msg := b.fails("InvalidArgumentException", "GetShardIterator",
@@ -129,7 +129,7 @@ func TestReadingFromAnyRecordGivesTheRest(t *testing.T) {
 		var numbers []string
 		var times []time.Time
 		for range rapid.IntRange(1, 8).Draw(r, "batches") {
-			b.clock.pass(time.Duration(rapid.IntRange(0, 2000).Draw(r, "ms")) * time.Millisecond)
+			b.clock.Pass(time.Duration(rapid.IntRange(0, 2000).Draw(r, "ms")) * time.Millisecond)
 			var entries []string
 			for range rapid.IntRange(1, 30).Draw(r, "records") {
 				entries = append(entries, fmt.Sprintf(`{"PartitionKey":"k","Data":"%04d"}`, len(numbers)+len(entries)))

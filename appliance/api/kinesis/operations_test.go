@@ -107,23 +107,23 @@ func TestReshardingRules(t *testing.T) {
 		t.Errorf("status %s", s)
 	}
 	b.put("s", "k", "meanwhile")
-	b.clock.pass(time.Minute)
+	b.clock.Pass(time.Minute)
 	if s := b.must("DescribeStream", `{"StreamName":"s"}`).text("StreamDescription", "StreamStatus"); s != "ACTIVE" {
 		t.Errorf("status %s", s)
 	}
 	b.fails("InvalidArgumentException", "SplitShard", split, "0", "5") // closed
 	b.must("MergeShards", merge, "1", "2")
-	b.clock.pass(time.Minute)
+	b.clock.Pass(time.Minute)
 	count := `{"StreamName":"s","TargetShardCount":%d,"ScalingType":"UNIFORM_SCALING"}`
 	b.fails("InvalidArgumentException", "UpdateShardCount", count, 7)
 	b.fails("InvalidArgumentException", "UpdateShardCount", count, 1)
 	b.fails("ValidationException", "UpdateShardCount", `{"StreamName":"s","TargetShardCount":2,"ScalingType":"OTHER"}`)
 	for i := range updateCountsPerDay {
 		b.must("UpdateShardCount", count, 2+i%2)
-		b.clock.pass(time.Minute)
+		b.clock.Pass(time.Minute)
 	}
 	b.fails("LimitExceededException", "UpdateShardCount", count, 2)
-	b.clock.pass(24 * time.Hour)
+	b.clock.Pass(24 * time.Hour)
 	b.must("UpdateShardCount", count, 2)
 }
 
@@ -147,7 +147,7 @@ func TestOnDemandStreamsAreNotReshardedByClients(t *testing.T) {
 	b.must("UpdateShardCount", `{"StreamName":"s","TargetShardCount":2,"ScalingType":"UNIFORM_SCALING"}`)
 	b.must("UpdateStreamMode", mode, b.streamARN("s"), "ON_DEMAND")
 	b.fails("LimitExceededException", "UpdateStreamMode", mode, b.streamARN("s"), "PROVISIONED")
-	b.clock.pass(24 * time.Hour)
+	b.clock.Pass(24 * time.Hour)
 	b.must("UpdateStreamMode", mode, b.streamARN("s"), "PROVISIONED")
 }
 
@@ -340,14 +340,14 @@ func TestQuotasThrottleTheShardAndNotTheBatch(t *testing.T) {
 		t.Fatalf("%v", out)
 	}
 	b.fails("ProvisionedThroughputExceededException", "PutRecord", `{"StreamName":"s","PartitionKey":"k","ExplicitHashKey":"0","Data":""}`)
-	b.clock.pass(time.Second)
+	b.clock.Pass(time.Second)
 	b.must("PutRecord", `{"StreamName":"s","PartitionKey":"k","ExplicitHashKey":"0","Data":""}`)
 	it := b.iterator("s", "0", "LATEST", "")
 	for range shardReadsPerSecond {
 		b.must("GetRecords", `{"ShardIterator":%q}`, it)
 	}
 	b.fails("ProvisionedThroughputExceededException", "GetRecords", `{"ShardIterator":%q}`, it)
-	b.clock.pass(200 * time.Millisecond)
+	b.clock.Pass(200 * time.Millisecond)
 	b.must("GetRecords", `{"ShardIterator":%q}`, it)
 }
 

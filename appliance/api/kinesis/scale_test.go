@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weirhq/weir/appliance/api/apitest"
 	"github.com/weirhq/weir/storage"
 	"github.com/weirhq/weir/storage/record"
 )
@@ -153,7 +154,7 @@ func TestOnDemandStreamsScaleUnderRealLoad(t *testing.T) {
 	scalers := map[uint32]*scaler{}
 	put := 0
 	tick := func(n int) {
-		b.clock.pass(time.Second)
+		b.clock.Pass(time.Second)
 		for range n {
 			put++
 			b.put("d", fmt.Sprint("key ", put), "reading")
@@ -217,8 +218,8 @@ func TestRunScalesUntilItIsStopped(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- b.Run(ctx) }()
-	until(t, "a shard is split", func() bool {
-		b.clock.pass(time.Second)
+	apitest.Until(t, "a shard is split", func() bool {
+		b.clock.Pass(time.Second)
 		b.must("PutRecords", `{"StreamName":"d","Records":[{"PartitionKey":"k","Data":""},{"PartitionKey":"k","Data":""},{"PartitionKey":"k","Data":""}]}`)
 		return openShards(mustStream(t, b, "d")) > 4
 	})

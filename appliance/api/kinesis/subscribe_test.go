@@ -14,21 +14,6 @@ import (
 	"github.com/weirhq/weir/appliance/api/aws"
 )
 
-// until polls a condition; it is how a test waits for another goroutine.
-func until(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for tick := time.NewTicker(time.Millisecond); ; <-tick.C {
-		if ok() {
-			tick.Stop()
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("still not so: %s", what)
-		}
-	}
-}
-
 // event is a decoded frame of a subscription.
 type event struct {
 	kind string // event type, or exception type
@@ -136,7 +121,7 @@ func TestContinuationSequenceNumberResumes(t *testing.T) {
 				position = fmt.Sprintf(`{"Type":"AFTER_SEQUENCE_NUMBER","SequenceNumber":%q}`, c)
 			}
 		}
-		b.clock.pass(6 * time.Second)
+		b.clock.Pass(6 * time.Second)
 	}
 	if !slices.Equal(got, want) {
 		t.Fatalf("%q; want %q", got, want)
@@ -157,7 +142,7 @@ func TestSubscriptionEndsWithTheShard(t *testing.T) {
 	b.create("s", 1)
 	b.put("s", "k", "last")
 	done := b.subscribe(context.Background(), b.consumer("s", "c"), "0", fromOldest)
-	until(t, "the subscription is open", func() bool { return b.subscribed() == 1 })
+	apitest.Until(t, "the subscription is open", func() bool { return b.subscribed() == 1 })
 	b.must("SplitShard", `{"StreamName":"s","ShardToSplit":"0","NewStartingHashKey":"5"}`)
 	r := <-done
 	evs := events(t, r.Body)
@@ -177,15 +162,15 @@ func TestOneSubscriptionPerConsumerAndShard(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	first := b.subscribe(ctx, c, "0", fromOldest)
-	until(t, "the first one is open", func() bool { return b.subscribed() == 1 })
+	apitest.Until(t, "the first one is open", func() bool { return b.subscribed() == 1 })
 	in := `{"ConsumerARN":%q,"ShardId":"0","StartingPosition":{"Type":"LATEST"}}`
-	b.clock.pass(subscribeAgainAfter - time.Millisecond)
+	b.clock.Pass(subscribeAgainAfter - time.Millisecond)
 	b.fails("ResourceInUseException", "SubscribeToShard", in, c)
 	other := b.subscribe(ctx, d, "0", fromOldest) // another consumer's is none of its business
 	third := b.subscribe(ctx, c, "1", fromOldest)
-	until(t, "three are open", func() bool { return b.subscribed() == 3 })
+	apitest.Until(t, "three are open", func() bool { return b.subscribed() == 3 })
 	b.fails("LimitExceededException", "SubscribeToShard", `{"ConsumerARN":%q,"ShardId":"2","StartingPosition":{"Type":"LATEST"}}`, c)
-	b.clock.pass(time.Millisecond)
+	b.clock.Pass(time.Millisecond)
 	second := b.subscribe(ctx, c, "0", fromOldest)
 	r := <-first
 	if got := kinds(events(t, r.Body)); got != "initial-response !ResourceInUseException" || r.Err != nil {
@@ -201,7 +186,7 @@ func TestOneSubscriptionPerConsumerAndShard(t *testing.T) {
 			t.Fatalf("that of a deleted stream: %s", got)
 		}
 	}
-	until(t, "all are gone", func() bool { return b.subscribed() == 0 })
+	apitest.Until(t, "all are gone", func() bool { return b.subscribed() == 0 })
 }
 
 func TestSubscriptionEndsWhenTheListenerDrains(t *testing.T) {
@@ -209,7 +194,7 @@ func TestSubscriptionEndsWhenTheListenerDrains(t *testing.T) {
 	b.create("s", 1)
 	draining := make(chan struct{})
 	done := b.subscribe(api.WithDraining(context.Background(), draining), b.consumer("s", "c"), "0", fromOldest)
-	until(t, "it is open", func() bool { return b.subscribed() == 1 })
+	apitest.Until(t, "it is open", func() bool { return b.subscribed() == 1 })
 	close(draining)
 	if r := <-done; r.Err != nil || kinds(events(t, r.Body)) != "initial-response" {
 		t.Fatalf("%s, %v", kinds(events(t, r.Body)), r.Err)

@@ -221,7 +221,7 @@ func perform(t *testing.T, sc script, enc aws.Encoding) []exchanged {
 	saved := map[string]string{}
 	var out []exchanged
 	for _, st := range sc.steps {
-		b.clock.pass(st.pass)
+		b.clock.Pass(st.pass)
 		text := placeholder.ReplaceAllStringFunc(st.in, func(p string) string {
 			v, ok := saved[strings.Trim(p, "{}")]
 			if !ok {
@@ -312,7 +312,7 @@ func replay(t *testing.T, op string, xs []exchanged) {
 	b := newTranscriptBox(t)
 	good, bad := false, false
 	for _, x := range xs {
-		b.clock.pass(x.pass)
+		b.clock.Pass(x.pass)
 		got, _ := b.send(x.request)
 		if !slices.Equal(got, x.answer) {
 			t.Fatalf("%s:\ngot  %s\nwant %s", x.title, strings.Join(got, "\n     "), strings.Join(x.answer, "\n     "))

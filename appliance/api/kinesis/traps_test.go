@@ -189,9 +189,9 @@ func TestSequenceNumbersGrowAcrossRestartsAndClockSteps(t *testing.T) {
 		case 1:
 			b.restart(Options{})
 		case 2:
-			b.clock.pass(-3 * time.Hour)
+			b.clock.Pass(-3 * time.Hour)
 		case 3:
-			b.clock.pass(time.Hour)
+			b.clock.Pass(time.Hour)
 		}
 	}
 	out := b.must("DescribeStream", `{"StreamName":"s"}`)
@@ -232,12 +232,12 @@ func TestLatestOnAClosedShardGivesItsChildren(t *testing.T) {
 func TestShardFilters(t *testing.T) {
 	b := newBox(t, Options{})
 	b.create("s", 2)
-	b.clock.pass(time.Minute)
+	b.clock.Pass(time.Minute)
 	then := b.clock.Now()
-	b.clock.pass(time.Minute)
+	b.clock.Pass(time.Minute)
 	b.put("s", "k", "keeps closed shards listed")
 	b.must("UpdateShardCount", `{"StreamName":"s","TargetShardCount":4,"ScalingType":"UNIFORM_SCALING"}`)
-	b.clock.pass(time.Minute)
+	b.clock.Pass(time.Minute)
 	count := func(filter string) int {
 		return len(b.must("ListShards", `{"StreamName":"s","ShardFilter":%s}`, filter).list("Shards"))
 	}
@@ -265,7 +265,7 @@ func TestListShardsPagesShowOneInstant(t *testing.T) {
 	b := newBox(t, Options{})
 	b.create("s", 3)
 	out := b.must("ListShards", `{"StreamName":"s","MaxResults":2,"ShardFilter":{"Type":"AT_LATEST"}}`)
-	b.clock.pass(time.Second)
+	b.clock.Pass(time.Second)
 	b.put("s", "k", "d")
 	b.must("UpdateShardCount", `{"StreamName":"s","TargetShardCount":6,"ScalingType":"UNIFORM_SCALING"}`)
 	rest := b.must("ListShards", `{"NextToken":%q,"MaxResults":2}`, out.text("NextToken"))
@@ -278,7 +278,7 @@ func TestListShardsPagesShowOneInstant(t *testing.T) {
 	if msg := b.fails("InvalidArgumentException", "ListShards", `{}`); msg != "Either NextToken or StreamName should be provided." {
 		t.Error(msg)
 	}
-	b.clock.pass(301 * time.Second)
+	b.clock.Pass(301 * time.Second)
 	b.fails("ExpiredNextTokenException", "ListShards", `{"NextToken":%q}`, out.text("NextToken"))
 	b.fails("InvalidArgumentException", "ListStreams", `{"NextToken":"bm9uZQ=="}`)
 }

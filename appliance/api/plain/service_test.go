@@ -19,35 +19,19 @@ import (
 	"github.com/weirhq/weir/storage"
 )
 
-// until polls a condition; it is how a test waits for another goroutine.
-func until(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
-	for tick := time.NewTicker(time.Millisecond); ; <-tick.C {
-		if ok() {
-			tick.Stop()
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("still not so: %s", what)
-		}
-	}
-}
-
 // box is a service over a store in memory, with a clock of its own.
 type box struct {
 	*Service
-	t   testing.TB
-	fs  vfs.FS
-	mu  sync.Mutex
-	now time.Time
+	t     testing.TB
+	fs    vfs.FS
+	clock *apitest.Clock
 }
 
 var device = &api.Identity{Name: "device-7", Policy: api.FullAccess}
 
 func newBox(t testing.TB, o Options, shards int) *box {
 	t.Helper()
-	b := &box{t: t, fs: vfs.NewMem(), now: time.UnixMilli(1_800_000_000_000)}
+	b := &box{t: t, fs: vfs.NewMem(), clock: apitest.NewClock()}
 	b.open(o)
 	if _, err := b.store.CreateStream(context.Background(), storage.StreamConfig{Name: "s", Shards: shards, MaxRecordBytes: 1 << 20}); err != nil {
 		t.Fatal(err)
@@ -55,26 +39,14 @@ func newBox(t testing.TB, o Options, shards int) *box {
 	return b
 }
 
-func (b *box) clock() time.Time {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.now
-}
-
-func (b *box) pass(d time.Duration) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.now = b.now.Add(d)
-}
-
 func (b *box) open(o Options) {
 	b.t.Helper()
-	store, err := storage.Open(context.Background(), "data", storage.Options{FS: b.fs, Clock: b.clock, ReserveBytes: -1})
+	store, err := storage.Open(context.Background(), "data", storage.Options{FS: b.fs, Clock: b.clock.Now, ReserveBytes: -1})
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	b.t.Cleanup(func() { _ = store.Close() })
-	o.Clock = b.clock
+	o.Clock = b.clock.Now
 	if b.Service, err = New(store, o); err != nil {
 		b.t.Fatal(err)
 	}
@@ -294,12 +266,12 @@ func TestIdempotencyKeys(t *testing.T) {
 		t.Fatalf("%s", r.Body)
 	}
 	// After its life a key is as new.
-	b.pass(24 * time.Hour)
+	b.clock.Pass(24 * time.Hour)
 	b.post("", "reading 1", headerRetry, "boot-3/1")
 	if n := len(b.records(0, 10)); n != 3 {
 		t.Fatalf("%d records; want 3", n)
 	}
-	b.pass(25 * time.Hour)
+	b.clock.Pass(25 * time.Hour)
 	if n, err := b.keys.sweep(context.Background(), b.Service, sweepRows); err != nil || n != 2 || b.keys.stored.Load() != 0 {
 		t.Fatalf("%d keys swept, %d left, %v", n, b.keys.stored.Load(), err)
 	}
@@ -308,7 +280,7 @@ func TestIdempotencyKeys(t *testing.T) {
 func TestIdempotencyKeysAreBounded(t *testing.T) {
 	b := newBox(t, Options{MaxKeys: 5}, 1)
 	for i := range 12 {
-		b.pass(time.Second)
+		b.clock.Pass(time.Second)
 		b.post("", "x", headerRetry, fmt.Sprint("k", i))
 	}
 	rows := func(prefix string) int {
@@ -361,7 +333,7 @@ func TestBusyStoreIs429(t *testing.T) {
 func TestReadingPositions(t *testing.T) {
 	b := newBox(t, Options{}, 1)
 	b.post("", "old")
-	b.pass(time.Hour)
+	b.clock.Pass(time.Hour)
 	b.post("", "new")
 	read := func(query string) string {
 		r := b.call("GET", "/v1/streams/s/records?"+query, "", "Accept", typeNDJSON)
@@ -400,7 +372,7 @@ func (b *box) tailing(target string, headers ...string) (stop func() *apitest.Re
 	}
 	before := b.tails.Load()
 	go func() { done <- apitest.Do(ctx, b.Service, r) }()
-	until(b.t, "the tail is open", func() bool { return b.tails.Load() > before || len(done) > 0 })
+	apitest.Until(b.t, "the tail is open", func() bool { return b.tails.Load() > before || len(done) > 0 })
 	return func() *apitest.Result {
 		cancel()
 		return <-done
@@ -443,7 +415,7 @@ func TestTailFollowsASplitAndEndsWithTheStream(t *testing.T) {
 	go func() {
 		done <- apitest.Do(ctx, b.Service, &apitest.Request{Verb: "GET", Target: "/v1/streams/s/tail?from=oldest", Who: device})
 	}()
-	until(t, "the tail is open", func() bool { return b.tails.Load() == 1 })
+	apitest.Until(t, "the tail is open", func() bool { return b.tails.Load() == 1 })
 	st, err := b.store.Stream("s")
 	if err != nil {
 		t.Fatal(err)

@@ -79,7 +79,7 @@ func checkFiles(c *config.Loaded) []checked {
 		}
 		item := checked{What: f[0], OK: true, Found: f[1]}
 		if _, err := os.ReadFile(f[1]); err != nil {
-			item.OK, item.Reason = false, f[1]+": "+root(err).Error()
+			item.OK, item.Reason = false, f[1]+": "+fault.Cause(err).Error()
 		}
 		out = append(out, item)
 	}

@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -66,7 +64,7 @@ func (a *app) roots() (*x509.CertPool, error) {
 	}
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return nil, &fault.Error{Class: fault.Environment, Subject: "authority", Value: file, Expect: "not readable", Err: root(err)}
+		return nil, &fault.Error{Class: fault.Environment, Subject: "authority", Value: file, Expect: "not readable", Err: fault.Cause(err)}
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(data) {
@@ -76,20 +74,3 @@ func (a *app) roots() (*x509.CertPool, error) {
 }
 
 func (a *app) trustDir() string { return filepath.Join(a.Dir, appliance.TrustDir) }
-
-// root drops the layers of an error that repeat its subject.
-func root(err error) error {
-	var u *url.Error
-	if errors.As(err, &u) {
-		err = u.Err
-	}
-	var op *net.OpError
-	if errors.As(err, &op) {
-		err = op.Err
-	}
-	var p *os.PathError
-	if errors.As(err, &p) {
-		err = p.Err
-	}
-	return err
-}

@@ -136,7 +136,7 @@ func readJSON(a *app, name string, v any) error {
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {
-			return &fault.Error{Class: fault.Environment, Subject: name, Expect: "not readable", Err: root(err)}
+			return &fault.Error{Class: fault.Environment, Subject: name, Expect: "not readable", Err: fault.Cause(err)}
 		}
 		defer f.Close()
 		in = f

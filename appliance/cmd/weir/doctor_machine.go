@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/weirhq/weir/appliance/config"
+	"github.com/weirhq/weir/appliance/fault"
 	"github.com/weirhq/weir/appliance/trust"
 )
 
@@ -79,7 +80,7 @@ func checkDirectory(_ context.Context, p *patient) []finding {
 	}
 	probe, err := os.CreateTemp(p.a.Dir, ".doctor-")
 	if err != nil {
-		return []finding{bad("the owner and the mode of the directory, and whether the disk is mounted read-only", "%s can't be written to: %v", p.a.Dir, root(err))}
+		return []finding{bad("the owner and the mode of the directory, and whether the disk is mounted read-only", "%s can't be written to: %v", p.a.Dir, fault.Cause(err))}
 	}
 	probe.Close()
 	os.Remove(probe.Name())
@@ -142,10 +143,10 @@ func checkFsync(_ context.Context, p *patient) []finding {
 	for range 20 {
 		begin := time.Now()
 		if _, err := f.Write(block); err != nil {
-			return []finding{bad("weir doctor --only space", "write: %v", root(err))}
+			return []finding{bad("weir doctor --only space", "write: %v", fault.Cause(err))}
 		}
 		if err := f.Sync(); err != nil {
-			return []finding{bad("another disk: this one loses data", "sync: %v", root(err))}
+			return []finding{bad("another disk: this one loses data", "sync: %v", fault.Cause(err))}
 		}
 		took = append(took, time.Since(begin))
 	}
@@ -243,7 +244,7 @@ func checkPort(_ context.Context, p *patient) []finding {
 	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
-		return []finding{bad("WEIR_LISTEN_ADDRESS=:PORT, or end what listens there", "%s: %v", address, root(err))}
+		return []finding{bad("WEIR_LISTEN_ADDRESS=:PORT, or end what listens there", "%s: %v", address, fault.Cause(err))}
 	}
 	l.Close()
 	return []finding{ok("%s is free", address)}

@@ -42,7 +42,7 @@ func (c *exportCmd) Run(a *app) (err error) {
 	if c.File != "-" {
 		f, err := os.OpenFile(c.File, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if err != nil {
-			return &fault.Error{Class: fault.Environment, Subject: c.File, Expect: "can't be made", Err: root(err)}
+			return &fault.Error{Class: fault.Environment, Subject: c.File, Expect: "can't be made", Err: fault.Cause(err)}
 		}
 		defer func() {
 			if e := f.Sync(); err == nil {

@@ -22,7 +22,7 @@ func (c *importCmd) Run(a *app) (err error) {
 	if c.File != "-" {
 		f, err := os.Open(c.File)
 		if err != nil {
-			return &fault.Error{Class: fault.Environment, Subject: c.File, Expect: "not readable", Err: root(err)}
+			return &fault.Error{Class: fault.Environment, Subject: c.File, Expect: "not readable", Err: fault.Cause(err)}
 		}
 		defer f.Close()
 		in = f

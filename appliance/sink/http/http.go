@@ -37,9 +37,9 @@ import (
 
 // Settings of an http sink.
 type Settings struct {
-	URL       string `json:"url" yaml:"url"`
-	Name      string `json:"name,omitempty" yaml:"name"` // for people
-	AccessKey Secret `json:"access_key,omitempty" yaml:"access_key"`
+	URL       string          `json:"url" yaml:"url"`
+	Name      string          `json:"name,omitempty" yaml:"name"` // for people
+	AccessKey delivery.Secret `json:"access_key,omitempty" yaml:"access_key"`
 	// ContentEncoding is NONE (default) or GZIP.
 	ContentEncoding string `json:"content_encoding,omitempty" yaml:"content_encoding"`
 	// CommonAttributes go with every request.
@@ -50,20 +50,6 @@ type Settings struct {
 	// RequestBytes is the most record data in a request. Default 4 MiB.
 	RequestBytes int `json:"request_bytes,omitempty" yaml:"request_bytes"`
 }
-
-// Secret is a text that is not shown.
-type Secret string
-
-// String returns ***.
-func (s Secret) String() string {
-	if s == "" {
-		return ""
-	}
-	return "***"
-}
-
-// MarshalJSON writes ***.
-func (s Secret) MarshalJSON() ([]byte, error) { return fmt.Appendf(nil, "%q", s.String()), nil }
 
 // Limits of the protocol.
 const (

@@ -40,26 +40,12 @@ type Settings struct {
 	// Endpoint is the URL of the service. Default: AWS's in Region.
 	Endpoint        string            `json:"endpoint,omitempty" yaml:"endpoint"`
 	AccessKeyID     string            `json:"access_key_id,omitempty" yaml:"access_key_id"`
-	SecretAccessKey Secret            `json:"secret_access_key,omitempty" yaml:"secret_access_key"`
-	SessionToken    Secret            `json:"session_token,omitempty" yaml:"session_token"`
+	SecretAccessKey delivery.Secret   `json:"secret_access_key,omitempty" yaml:"secret_access_key"`
+	SessionToken    delivery.Secret   `json:"session_token,omitempty" yaml:"session_token"`
 	Source          string            `json:"source,omitempty" yaml:"source"` // instance: the machine's role
 	CAFile          string            `json:"ca_file,omitempty" yaml:"ca_file"`
 	Timeout         delivery.Duration `json:"timeout,omitempty" yaml:"timeout"` // default 30 s
 }
-
-// Secret is a text that is not shown.
-type Secret string
-
-// String returns ***.
-func (s Secret) String() string {
-	if s == "" {
-		return ""
-	}
-	return "***"
-}
-
-// MarshalJSON writes ***.
-func (s Secret) MarshalJSON() ([]byte, error) { return fmt.Appendf(nil, "%q", s.String()), nil }
 
 // Limits of PutRecords. 4 MiB leaves room under AWS's 5 MiB for keys.
 const (

@@ -10,7 +10,7 @@ import (
 )
 
 func settings(g *sinktest.Gateway, endpoint string) s3.Settings {
-	return s3.Settings{Endpoint: endpoint, Bucket: "bucket", AccessKeyID: g.Access, SecretAccessKey: s3.Secret(g.Secret), Timeout: delivery.Duration(10 * time.Second)}
+	return s3.Settings{Endpoint: endpoint, Bucket: "bucket", AccessKeyID: g.Access, SecretAccessKey: delivery.Secret(g.Secret), Timeout: delivery.Duration(10 * time.Second)}
 }
 
 func TestSuite(t *testing.T) {

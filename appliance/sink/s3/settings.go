@@ -33,10 +33,10 @@ type Settings struct {
 
 	// Credentials: a key, or Source instance (the machine's role), or
 	// neither for a store that asks for none.
-	AccessKeyID     string `json:"access_key_id,omitempty" yaml:"access_key_id"`
-	SecretAccessKey Secret `json:"secret_access_key,omitempty" yaml:"secret_access_key"`
-	SessionToken    Secret `json:"session_token,omitempty" yaml:"session_token"`
-	Source          string `json:"source,omitempty" yaml:"source"`
+	AccessKeyID     string          `json:"access_key_id,omitempty" yaml:"access_key_id"`
+	SecretAccessKey delivery.Secret `json:"secret_access_key,omitempty" yaml:"secret_access_key"`
+	SessionToken    delivery.Secret `json:"session_token,omitempty" yaml:"session_token"`
+	Source          string          `json:"source,omitempty" yaml:"source"`
 	// RoleARN is assumed with the credentials above.
 	RoleARN     string `json:"role_arn,omitempty" yaml:"role_arn"`
 	ExternalID  string `json:"external_id,omitempty" yaml:"external_id"`
@@ -53,20 +53,6 @@ type Settings struct {
 	// Timeout of one answer. Default 60 s.
 	Timeout delivery.Duration `json:"timeout,omitempty" yaml:"timeout"`
 }
-
-// Secret is a text that is not shown.
-type Secret string
-
-// String returns ***.
-func (s Secret) String() string {
-	if s == "" {
-		return ""
-	}
-	return "***"
-}
-
-// MarshalJSON writes ***.
-func (s Secret) MarshalJSON() ([]byte, error) { return fmt.Appendf(nil, "%q", s.String()), nil }
 
 func (s Settings) withDefaults() Settings {
 	if s.Region == "" {

@@ -13,27 +13,13 @@ import (
 
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/weirhq/weir/appliance/api/apitest"
 	"github.com/weirhq/weir/appliance/api/aws"
 	"github.com/weirhq/weir/appliance/api/kinesis"
 	"github.com/weirhq/weir/appliance/delivery"
 	"github.com/weirhq/weir/appliance/sink"
 	"github.com/weirhq/weir/storage"
 )
-
-// until polls a condition; it is how a test waits for another goroutine.
-func until(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for tick := time.NewTicker(5 * time.Millisecond); ; <-tick.C {
-		if ok() {
-			tick.Stop()
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("still not so: %s", what)
-		}
-	}
-}
 
 func open(t *testing.T) (*Deliveries, *storage.Store, string) {
 	t.Helper()
@@ -138,7 +124,7 @@ func TestChannelDeliversWhatArrivesAfterIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	var found map[string]string
-	until(t, "an object is there", func() bool { found = objects(t, dir); return len(found) > 0 })
+	apitest.Until(t, "an object is there", func() bool { found = objects(t, dir); return len(found) > 0 })
 	for key, data := range found {
 		if !strings.Contains(key, "kinesis-channel/lake/"+spec().ID+"/20") || data != "{\"n\":1}\n{\"n\":2}\n" {
 			t.Fatalf("%s: %q", key, data)
