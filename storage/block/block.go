@@ -17,11 +17,14 @@
 //	 26   6  the same instant, milliseconds since the store was opened (monotonic)
 //	 32      meta frame, then data frame to the end
 //
-// The meta frame, once decompressed, holds in columns: count data lengths
-// (uvarint), count partition key lengths (uvarint), the partition keys end to
-// end; with flag 1 a bitmap of count bits (low bit first) and 16 bytes for
-// each set bit; with flag 2 count arrival deltas in milliseconds to the
-// header's arrival (varint). The data frame holds the records' data end to
+// The meta frame, once decompressed, holds in columns: one byte with the widths
+// in bytes (0, 1, 2 or 4) of the data lengths (low half) and of the key lengths
+// (high half); the least data length (uvarint) and count times what a length is
+// above it; the length of what all partition keys begin with (uvarint) and its
+// bytes; the lengths of the rest of each key, as those of the data; these rests
+// end to end; with flag 1 a bitmap of count bits (low bit first) and 16
+// bytes for each set bit; with flag 2 count arrival deltas in milliseconds to
+// the header's arrival (varint). The data frame holds the records' data end to
 // end and nothing else, so that data frames put one after the other are the
 // stream of the records' data: with zstd each is a complete frame.
 //

@@ -17,9 +17,9 @@ func TestGoldenBlock(t *testing.T) {
 	b.Add([]byte("a"), nil, []byte("hello"), 0)
 	b.Add([]byte("bc"), &h, []byte("world!"), 5)
 	got := hex.EncodeToString(b.Encode(Zstd, Stamp{ArrivalMS: 1700000000000, MonotonicMS: 1234}))
-	want := "01000300" + "02000000" + "0b000000" + "1a000000" + "9b15c3f3" +
+	want := "01000300" + "02000000" + "0b000000" + "1e000000" + "4bee33bb" +
 		"0068e5cf8b01" + "d20400000000" +
-		"0506" + "0102" + "616263" + "02" + "00000000000000000000000000000007" + "000a" +
+		"11" + "05" + "0001" + "00" + "01" + "0001" + "61" + "6263" + "02" + "00000000000000000000000000000007" + "000a" +
 		"68656c6c6f776f726c6421"
 	if got != want {
 		t.Fatalf("got  %s\nwant %s", got, want)

@@ -2,8 +2,10 @@ package block
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 
 	"github.com/klauspost/compress/s2"
@@ -33,6 +35,7 @@ const decodeSlack = 16
 type Decoded struct {
 	Header
 	metaBuf, dataBuf []byte
+	keyBuf           []byte // keys put together
 
 	meta, data []byte
 	keys       []byte
@@ -111,22 +114,20 @@ func decompress(c Codec, frame, buf []byte, sizeHint int) (content, keep []byte,
 }
 
 func (d *Decoded) parseMeta() error {
-	m := d.meta
+	if len(d.meta) == 0 {
+		return fmt.Errorf("%w: the meta frame is empty", ErrCorrupt)
+	}
+	widths, m := d.meta[0], d.meta[1:]
 	var err error
-	if d.dataEnds, m, err = ends(d.dataEnds[:0], m, d.Count, uint64(d.DataRawBytes)); err != nil {
+	if d.dataEnds, m, err = ends(d.dataEnds[:0], m, d.Count, int(widths&15), uint64(d.DataRawBytes)); err != nil {
 		return fmt.Errorf("%w: data lengths: %v", ErrCorrupt, err)
 	}
 	if got := int(d.dataEnds[d.Count-1]); got != d.DataRawBytes {
 		return fmt.Errorf("%w: lengths add up to %d, header says %d", ErrCorrupt, got, d.DataRawBytes)
 	}
-	if d.keyEnds, m, err = ends(d.keyEnds[:0], m, d.Count, maxDecodedBytes); err != nil {
-		return fmt.Errorf("%w: key lengths: %v", ErrCorrupt, err)
+	if m, err = d.parseKeys(m, int(widths>>4)); err != nil {
+		return err
 	}
-	n := int(d.keyEnds[d.Count-1])
-	if n > len(m) {
-		return fmt.Errorf("%w: %d bytes of keys, %d left", ErrCorrupt, n, len(m))
-	}
-	d.keys, m = m[:n], m[n:]
 	if m, err = d.parseExplicit(m); err != nil {
 		return err
 	}
@@ -137,6 +138,36 @@ func (d *Decoded) parseMeta() error {
 		return fmt.Errorf("%w: %d bytes after the meta columns", ErrCorrupt, len(m))
 	}
 	return nil
+}
+
+func (d *Decoded) parseKeys(m []byte, width int) ([]byte, error) {
+	size, n := binary.Uvarint(m)
+	if n <= 0 || size > uint64(len(m)-n) || size*uint64(d.Count) > maxDecodedBytes {
+		return nil, fmt.Errorf("%w: %d keys begin with %d bytes, %d left", ErrCorrupt, d.Count, size, len(m))
+	}
+	prefix, m := m[n:n+int(size)], m[n+int(size):]
+	var err error
+	if d.keyEnds, m, err = ends(d.keyEnds[:0], m, d.Count, width, maxDecodedBytes); err != nil {
+		return nil, fmt.Errorf("%w: key lengths: %v", ErrCorrupt, err)
+	}
+	n = int(d.keyEnds[d.Count-1])
+	if n > len(m) {
+		return nil, fmt.Errorf("%w: %d bytes of keys, %d left", ErrCorrupt, n, len(m))
+	}
+	d.keys, m = m[:n], m[n:]
+	if len(prefix) == 0 {
+		return m, nil
+	}
+	// Keys are handed out whole, so each gets its front back.
+	keys, rest := slices.Grow(d.keyBuf[:0], n+d.Count*len(prefix)), d.keys
+	from := uint32(0)
+	for i, end := range d.keyEnds {
+		keys = append(append(keys, prefix...), rest[from:end]...)
+		from = end
+		d.keyEnds[i] = uint32(len(keys))
+	}
+	d.keys, d.keyBuf = keys, keys
+	return m, nil
 }
 
 func (d *Decoded) parseExplicit(m []byte) ([]byte, error) {
@@ -175,27 +206,52 @@ func (d *Decoded) parseDeltas(m []byte) ([]byte, error) {
 	return m, nil
 }
 
-// ends reads count lengths and appends their running sum.
-func ends(dst []uint32, m []byte, count int, limit uint64) ([]uint32, []byte, error) {
-	if count > len(m) {
-		return dst, m, fmt.Errorf("%d lengths in %d bytes", count, len(m))
+// ends reads count lengths, as what each is above the least one in width
+// bytes, and appends their running sum.
+func ends(dst []uint32, m []byte, count, width int, limit uint64) ([]uint32, []byte, error) {
+	least, n := binary.Uvarint(m)
+	if n <= 0 {
+		return dst, m, errors.New("end early")
 	}
-	if cap(dst) < count {
-		dst = make([]uint32, 0, count)
+	m = m[n:]
+	if width > 4 || width == 3 {
+		return dst, m, fmt.Errorf("%d bytes wide", width)
 	}
+	if count*width > len(m) {
+		return dst, m, fmt.Errorf("%d of %d bytes in %d", count, width, len(m))
+	}
+	if least > limit {
+		return dst, m, fmt.Errorf("over %d bytes", limit)
+	}
+	dst = slices.Grow(dst, count)[:count]
+	// Neither sum can overflow: a block has at most MaxRecords, a length 33 bits.
 	var sum uint64
-	for range count {
-		v, n := binary.Uvarint(m)
-		if n <= 0 {
-			return dst, m, fmt.Errorf("end early")
+	switch width {
+	case 0:
+		for i := range dst {
+			sum += least
+			dst[i] = uint32(sum)
 		}
-		m = m[n:]
-		if sum += v; v > limit || sum > limit {
-			return dst, m, fmt.Errorf("over %d bytes", limit)
+	case 1:
+		for i, v := range m[:count] {
+			sum += least + uint64(v)
+			dst[i] = uint32(sum)
 		}
-		dst = append(dst, uint32(sum))
+	case 2:
+		for i := range dst {
+			sum += least + uint64(binary.LittleEndian.Uint16(m[2*i:]))
+			dst[i] = uint32(sum)
+		}
+	case 4:
+		for i := range dst {
+			sum += least + uint64(binary.LittleEndian.Uint32(m[4*i:]))
+			dst[i] = uint32(sum)
+		}
 	}
-	return dst, m, nil
+	if sum > limit { // sums only grow
+		return dst, m, fmt.Errorf("over %d bytes", limit)
+	}
+	return dst, m[count*width:], nil
 }
 
 // Length returns the length of the data of record i.

@@ -1,7 +1,9 @@
 package block
 
 import (
+	"bytes"
 	"encoding/binary"
+	"slices"
 
 	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zstd"
@@ -17,7 +19,7 @@ type Builder struct {
 	keys     []byte
 	keyLens  []uint16
 	explicit []explicitKey
-	deltas   []int64
+	deltas   []int64 // empty unless deltaSet
 	deltaSet bool
 
 	meta, out []byte
@@ -74,8 +76,13 @@ func (b *Builder) Add(partitionKey []byte, explicit *record.HashKey, data []byte
 	b.keyLens = append(b.keyLens, uint16(len(partitionKey)))
 	b.keys = append(b.keys, partitionKey...)
 	b.data = append(b.data, data...)
-	b.deltas = append(b.deltas, deltaMS)
-	b.deltaSet = b.deltaSet || deltaMS != 0
+	if deltaMS != 0 && !b.deltaSet {
+		b.deltaSet = true
+		b.deltas = append(b.deltas[:0], make([]int64, len(b.lengths)-1)...)
+	}
+	if b.deltaSet {
+		b.deltas = append(b.deltas, deltaMS)
+	}
 }
 
 // Stamp is when a block's first record arrived.
@@ -119,13 +126,18 @@ func (b *Builder) Encode(codec Codec, at Stamp) []byte {
 }
 
 func (b *Builder) appendMeta(m []byte) []byte {
-	for _, n := range b.lengths {
-		m = binary.AppendUvarint(m, uint64(n))
+	at := len(m)
+	m = append(m, 0)
+	m, dataWidth := appendLengths(m, b.lengths, 0)
+	prefix := b.keyPrefix()
+	m = binary.AppendUvarint(m, uint64(prefix))
+	m = append(m, b.keys[:prefix]...)
+	m, keyWidth := appendLengths(m, b.keyLens, uint16(prefix))
+	m[at] = byte(dataWidth | keyWidth<<4)
+	for keys, i := b.keys, 0; i < len(b.keyLens); i++ {
+		m = append(m, keys[prefix:b.keyLens[i]]...)
+		keys = keys[b.keyLens[i]:]
 	}
-	for _, n := range b.keyLens {
-		m = binary.AppendUvarint(m, uint64(n))
-	}
-	m = append(m, b.keys...)
 	if len(b.explicit) > 0 {
 		at := len(m)
 		m = append(m, make([]byte, (len(b.lengths)+7)/8)...)
@@ -142,6 +154,61 @@ func (b *Builder) appendMeta(m []byte) []byte {
 		}
 	}
 	return m
+}
+
+// keyPrefix returns how many bytes all partition keys have in common at the
+// front. Written once instead of in every key, it halves the meta frame's raw
+// size for keys as devices have them, and with it the time to make and to read one.
+func (b *Builder) keyPrefix() int {
+	prefix := b.keys[:b.keyLens[0]]
+	for keys, i := b.keys, 0; i < len(b.keyLens) && len(prefix) > 0; i++ {
+		n := int(b.keyLens[i])
+		key := keys[:min(n, len(prefix))]
+		prefix = prefix[:len(key)]
+		if !bytes.Equal(prefix, key) {
+			same := 0
+			for prefix[same] == key[same] {
+				same++
+			}
+			prefix = prefix[:same]
+		}
+		keys = keys[n:]
+	}
+	return len(prefix)
+}
+
+// appendLengths appends the least of the lengths and what each is above it, in
+// the least width that holds them all. Every length is first reduced by less.
+func appendLengths[T uint16 | uint32](m []byte, lengths []T, less T) (_ []byte, width int) {
+	least, most := lengths[0], lengths[0]
+	for _, n := range lengths {
+		least, most = min(least, n), max(most, n)
+	}
+	m = binary.AppendUvarint(m, uint64(least-less))
+	switch span := uint64(most - least); {
+	case span == 0:
+		return m, 0
+	case span < 1<<8:
+		width = 1
+	case span < 1<<16:
+		width = 2
+	default:
+		width = 4
+	}
+	at := len(m)
+	m = slices.Grow(m, len(lengths)*width)[:at+len(lengths)*width]
+	out := m[at:]
+	for i, n := range lengths {
+		switch n -= least; width {
+		case 1:
+			out[i] = byte(n)
+		case 2:
+			binary.LittleEndian.PutUint16(out[2*i:], uint16(n))
+		case 4:
+			binary.LittleEndian.PutUint32(out[4*i:], uint32(n))
+		}
+	}
+	return m, width
 }
 
 // appendFrame appends src compressed, or as it is when that is not longer.
