@@ -37,6 +37,7 @@ type Store struct {
 	streamEnv *stream.Env
 	disk      *disk
 	ledger    *ledger
+	hashes    *hashes
 	recovery  Recovery
 	failure   atomic.Pointer[error] // of the engine, set by Pebble's goroutines
 	failed    chan struct{}         // closed when failure is set
@@ -63,7 +64,7 @@ type Store struct {
 // open. ctx bounds the recovery.
 func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 	o = o.complete()
-	s := &Store{o: o, dir: dir, log: o.Logger, stop: make(chan struct{}), failed: make(chan struct{})}
+	s := &Store{o: o, dir: dir, log: o.Logger, hashes: newHashes(), stop: make(chan struct{}), failed: make(chan struct{})}
 	if err := s.guard(func() error { return s.open(ctx) }); err != nil {
 		if s.Failed() != nil && s.lock != nil {
 			_ = s.lock.Close() // the rest stays as it stopped

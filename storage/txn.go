@@ -63,7 +63,7 @@ func (t *Txn) Reserve(st *Stream, partitionKey []byte, explicit *record.HashKey,
 	if explicit != nil {
 		h = *explicit
 	} else {
-		h = record.HashOf(partitionKey)
+		h = t.s.hashes.of(partitionKey)
 	}
 	for {
 		data, err := t.t.Reserve(st.Route(h).Log, partitionKey, explicit, dataLen)

@@ -1,0 +1,49 @@
+package storage
+
+import (
+	"hash/maphash"
+	"math/rand/v2"
+	"sync/atomic"
+
+	"github.com/weirhq/weir/storage/record"
+)
+
+const (
+	// hashEntries bounds the hash keys that are remembered, and with
+	// hashKeyBytes the memory: at most 1 MiB, for 4,096 devices with the longest names.
+	hashEntries  = 4096
+	hashKeyBytes = 128
+	// One miss in so many is remembered, so that keys that never come again
+	// cost no allocation each.
+	hashEvery = 64
+)
+
+// hashes remembers the hash keys of partition keys: a box has as many as it has
+// devices, and an MD5 costs a tenth of what else an append does to a record.
+type hashes struct {
+	seed    maphash.Seed
+	entries [hashEntries]atomic.Pointer[hashEntry]
+}
+
+type hashEntry struct {
+	key  string
+	hash record.HashKey
+}
+
+func newHashes() *hashes { return &hashes{seed: maphash.MakeSeed()} }
+
+// of returns record.HashOf(partitionKey).
+func (h *hashes) of(partitionKey []byte) record.HashKey {
+	if len(partitionKey) > hashKeyBytes {
+		return record.HashOf(partitionKey)
+	}
+	slot := &h.entries[maphash.Bytes(h.seed, partitionKey)%hashEntries]
+	if e := slot.Load(); e != nil && e.key == string(partitionKey) {
+		return e.hash
+	}
+	hash := record.HashOf(partitionKey)
+	if rand.Uint32()%hashEvery == 0 {
+		slot.Store(&hashEntry{string(partitionKey), hash})
+	}
+	return hash
+}
