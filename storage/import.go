@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -34,6 +35,9 @@ type ImportReport struct {
 	// Missing counts records that the export could not contain.
 	Missing uint64 `json:"missing"`
 }
+
+// maxArrivalMS is the end of the year 9999: later times can't be written as text.
+const maxArrivalMS = 253_402_300_799_999
 
 // Import appends the records of a portable file to a stream. They are routed
 // by their hash keys, keep the order they had within a source shard and their
@@ -78,9 +82,7 @@ func (m *importer) run(ctx context.Context, r io.Reader) error {
 		case sectionBlock:
 			err = m.block(ctx, content)
 		case sectionGap:
-			var g exportGap
-			err = json.Unmarshal(content, &g)
-			m.report.Missing += g.Records
+			err = m.gap(content)
 		case sectionEnd:
 			return m.end(content)
 		default:
@@ -99,6 +101,10 @@ func (m *importer) begin(ctx context.Context, content []byte) error {
 	if m.header.Format > block.Version {
 		return fmt.Errorf("export of format %d, this program reads up to %d: %w", m.header.Format, block.Version, ErrNewerFormat)
 	}
+	// It becomes part of a key.
+	if id, err := hex.DecodeString(m.header.Store); err != nil || len(id) != 16 {
+		return fmt.Errorf("%w: header: store %.100q: want 32 hex digits", ErrExport, m.header.Store)
+	}
 	m.report.Stream = m.o.Stream
 	if m.report.Stream == "" {
 		m.report.Stream = m.header.Config.Name
@@ -111,6 +117,16 @@ func (m *importer) begin(ctx context.Context, content []byte) error {
 		m.st, err = m.s.CreateStream(ctx, c)
 	}
 	return err
+}
+
+// gap counts what the export could not contain.
+func (m *importer) gap(content []byte) error {
+	var g exportGap
+	if err := json.Unmarshal(content, &g); err != nil {
+		return fmt.Errorf("%w: gap: %v", ErrExport, err)
+	}
+	m.report.Missing += g.Records
+	return nil
 }
 
 func (m *importer) end(content []byte) error {
@@ -135,7 +151,7 @@ func (m *importer) block(ctx context.Context, content []byte) error {
 	if err := m.decoded.Decode(content[blockSectionBytes:]); err != nil {
 		return fmt.Errorf("%w: %v", ErrExport, err)
 	}
-	if n := uint64(m.decoded.Count); first == 0 || last < first || last-first >= n || skip > last-first {
+	if n := uint64(m.decoded.Count); first == 0 || last < first || last > record.MaxIndex || last-first >= n || skip > last-first {
 		return fmt.Errorf("%w: %d records as indexes %d to %d, %d to skip", ErrExport, n, first, last, skip)
 	}
 	m.report.Blocks++
@@ -180,7 +196,11 @@ func (m *importer) append(ctx context.Context, key, have []byte, first, from, la
 		if err := t.Append(m.st, r.PartitionKey, explicit, r.Data); err != nil {
 			return err
 		}
-		t.t.Arrived(max(m.decoded.ArrivalMS(i)+shift, 1))
+		at := m.decoded.ArrivalMS(i) + shift
+		if at > maxArrivalMS {
+			return fmt.Errorf("%w: a record that arrived %d ms after 1970", ErrExport, at)
+		}
+		t.t.Arrived(max(at, 1))
 	}
 	t.Expect(TableDeduplication, key, have)
 	t.Put(TableDeduplication, key, binary.LittleEndian.AppendUint64(nil, last))

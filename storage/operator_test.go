@@ -2,13 +2,16 @@ package storage
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/weirhq/weir/storage/block"
 	"github.com/weirhq/weir/storage/record"
 )
 
@@ -184,24 +187,142 @@ func TestImportNoticesEveryChange(t *testing.T) {
 	}
 }
 
+// sealed makes the checksums of a portable file right, its blocks' too, and cuts
+// sections that are longer than the file: they would stop nearly every mutation at
+// the door.
+func sealed(in []byte) []byte {
+	out := bytes.Clone(in)
+	copy(out, exportMagic)
+	for b := out[min(len(exportMagic), len(out)):]; len(b) >= 9; {
+		n := min(int(binary.LittleEndian.Uint32(b[1:])), len(b)-9)
+		binary.LittleEndian.PutUint32(b[1:], uint32(n))
+		content := b[5 : 5+n]
+		if b[0] == sectionBlock && n >= blockSectionBytes+block.HeaderBytes {
+			v := content[blockSectionBytes:]
+			binary.LittleEndian.PutUint32(v[16:], crc32.Update(crc32.Checksum(v[:16], castagnoli), castagnoli, v[20:]))
+		}
+		binary.LittleEndian.PutUint32(b[5+n:], crc32.Checksum(b[:5+n], castagnoli))
+		b = b[9+n:]
+	}
+	return out
+}
+
+func TestSealLeavesAWholeFileAsItIs(t *testing.T) {
+	s := mustOpen(t, small(vfs.NewMem(), nil))
+	defer s.Close()
+	st := mustCreate(t, s, StreamConfig{Name: "a", Shards: 2})
+	put(t, s, st, 50, func(i int) (string, string) { return fmt.Sprint(i), "some data that compresses" })
+	if file := exported(t, s, ExportOptions{Stream: "a"}); !bytes.Equal(sealed(file), file) {
+		t.Fatal("the file differs")
+	}
+}
+
+// FuzzImport imports changed files twice: errors are of the kinds that Import names,
+// and what went through brings nothing the second time.
 func FuzzImport(f *testing.F) {
 	s, err := Open(ctx, "data", small(vfs.NewMem(), nil))
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Cleanup(func() { _ = s.Close() })
-	st := mustCreate(f, s, StreamConfig{Name: "a"})
-	put(f, s, st, 5, func(i int) (string, string) { return "k", fmt.Sprint(i) })
-	var b bytes.Buffer
-	if _, err := s.Export(ctx, &b, ExportOptions{Stream: "a"}); err != nil {
+	st := mustCreate(f, s, StreamConfig{Name: "a", Shards: 2})
+	put(f, s, st, 5, func(i int) (string, string) { return fmt.Sprint("k", i), fmt.Sprint(i) })
+	h := record.HashOf([]byte("elsewhere"))
+	tx, err := s.Begin(ctx, 100)
+	if err != nil {
 		f.Fatal(err)
 	}
-	f.Add(b.Bytes())
+	if err := tx.Append(st, []byte("k"), &h, bytes.Repeat([]byte("compressible "), 50)); err != nil {
+		f.Fatal(err)
+	}
+	if err := tx.Commit(ctx); err != nil {
+		f.Fatal(err)
+	}
+	tx.Release()
+	zero := record.ShardNumber(0)
+	for _, o := range []ExportOptions{{Stream: "a"}, {Stream: "a", Shard: &zero, First: 2, Last: 2}} {
+		var b bytes.Buffer
+		if _, err := s.Export(ctx, &b, o); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b.Bytes())
+	}
+	gap := (&sectionWriter{}).add(sectionGap, `{"shard":"shardId-000000000000","first":1,"last":2,"records":2,"reason":"damage"}`)
+	f.Add(append([]byte(exportMagic), gap.b...))
 	f.Add([]byte(exportMagic))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		_, err := s.Import(ctx, bytes.NewReader(in), ImportOptions{})
-		if err == nil && !bytes.HasPrefix(in, []byte(exportMagic)) {
-			t.Fatal("a file without magic was imported")
+		file := sealed(in)
+		r, err := s.Import(ctx, bytes.NewReader(file), ImportOptions{Stream: "a"})
+		if err != nil {
+			if !errors.Is(err, ErrExport) && !errors.Is(err, ErrNewerFormat) && !errors.Is(err, ErrTooLarge) {
+				t.Fatalf("an error of a kind that Import does not name: %v", err)
+			}
+			return
+		}
+		again, err := s.Import(ctx, bytes.NewReader(file), ImportOptions{Stream: "a"})
+		if err != nil || again.Records != 0 || again.Duplicates != r.Records+r.Duplicates {
+			t.Fatalf("first %+v, then %+v, %v", r, again, err)
 		}
 	})
+}
+
+// sectionWriter puts sections end to end.
+type sectionWriter struct{ b []byte }
+
+func (w *sectionWriter) add(kind byte, content string) *sectionWriter {
+	at := len(w.b)
+	w.b = binary.LittleEndian.AppendUint32(append(w.b, kind), uint32(len(content)))
+	w.b = append(w.b, content...)
+	w.b = binary.LittleEndian.AppendUint32(w.b, crc32.Checksum(w.b[at:], castagnoli))
+	return w
+}
+
+// TestImportRefusesWhatNoExportSays gives files whose checksums are right and whose
+// contents are not.
+func TestImportRefusesWhatNoExportSays(t *testing.T) {
+	s := mustOpen(t, small(vfs.NewMem(), nil))
+	defer s.Close()
+	mustCreate(t, s, StreamConfig{Name: "a"})
+	header := `{"format":1,"store":"00000000000000000000000000000000","stream_id":1,"config":{"Name":"a"}}`
+	b := block.NewBuilder()
+	b.Add([]byte("k"), nil, []byte("data"), 0)
+	value := string(b.Encode(block.Raw, block.Stamp{ArrivalMS: 1000}))
+	section := func(first, last uint64, skip uint32, shift int64) string {
+		out := binary.LittleEndian.AppendUint32(nil, 0)
+		out = binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint64(out, first), last)
+		out = binary.LittleEndian.AppendUint64(binary.LittleEndian.AppendUint32(out, skip), uint64(shift))
+		return string(out) + value
+	}
+	for _, c := range []struct {
+		name     string
+		kinds    []byte
+		contents []string
+	}{
+		{"a gap that is no JSON", []byte{1, 4}, []string{header, "{"}},
+		{"a header that is no JSON", []byte{1}, []string{"{"}},
+		{"an end that is no JSON", []byte{1, 3}, []string{header, "{"}},
+		{"an end of another file", []byte{1, 3}, []string{header, `{"records":1}`}},
+		{"no header", []byte{3}, []string{"{}"}},
+		{"two headers", []byte{1, 1}, []string{header, header}},
+		{"a section of a kind unknown", []byte{1, 9}, []string{header, ""}},
+		{"a store with a strange name", []byte{1}, []string{`{"format":1,"store":"../x","config":{"Name":"a"}}`}},
+		{"a block section without a block", []byte{1, 2}, []string{header, "short"}},
+		{"index 0", []byte{1, 2}, []string{header, section(0, 0, 0, 0)}},
+		{"an index beyond all", []byte{1, 2}, []string{header, section(1<<64-1, 1<<64-1, 0, 0)}},
+		{"more indexes than records", []byte{1, 2}, []string{header, section(1, 2, 0, 0)}},
+		{"more skipped than there are", []byte{1, 2}, []string{header, section(1, 1, 1, 0)}},
+		{"an arrival after the year 9999", []byte{1, 2}, []string{header, section(1, 1, 0, 1<<60)}},
+	} {
+		w := &sectionWriter{b: []byte(exportMagic)}
+		for i, kind := range c.kinds {
+			w.add(kind, c.contents[i])
+		}
+		if _, err := s.Import(ctx, bytes.NewReader(w.b), ImportOptions{}); !errors.Is(err, ErrExport) {
+			t.Errorf("%s: %v", c.name, err)
+		}
+	}
+	st, _ := s.Stream("a")
+	if n := count(readAll(t, st)); n != 0 {
+		t.Fatalf("%d records were imported", n)
+	}
 }
