@@ -147,9 +147,11 @@ func (p *patientFS) Remove(name string) error {
 	return p.FS.Remove(name)
 }
 
-// wrap wraps a file that is written. The write-ahead log is vital.
+// wrap wraps a file that is written. The write-ahead log is vital, and so are the
+// manifest and the marker that names it.
 func (p *patientFS) wrap(name string, f vfs.File, err error) (vfs.File, error) {
-	vital := strings.HasSuffix(name, ".log")
+	base := p.PathBase(name)
+	vital := strings.HasSuffix(base, ".log") || strings.Contains(base, "MANIFEST")
 	if vital {
 		err = p.d.park("make", name, err)
 	}
@@ -162,9 +164,10 @@ func (p *patientFS) wrap(name string, f vfs.File, err error) (vfs.File, error) {
 // Unwrap returns the file system below.
 func (p *patientFS) Unwrap() vfs.FS { return p.FS }
 
-// patientFile is a file of Pebble's. When a vital one, the write-ahead log or a
-// directory, can't be written, Pebble panics in a way that can't be recovered from
-// and would take the process, with its readers, along.
+// patientFile is a file of Pebble's. When the write-ahead log or a directory can't be
+// written, Pebble panics in a way that can't be recovered from and would take the
+// process, with its readers, along. When the manifest can't, it gives up in the middle
+// of installing a version, and its other goroutines would go on from there.
 type patientFile struct {
 	vfs.File
 	d     *disk
@@ -207,10 +210,8 @@ func (f *patientFile) failed(operation string, err error) error {
 	return f.d.park(operation, f.name, err)
 }
 
-// still does not return once the engine has failed. A manifest write that failed
-// leaves Pebble's picture of the tables and the manifest apart, and whatever it
-// would write to the manifest next rests on that picture: tables deleted twice, or
-// never made. What is on the disk at the failure is what the next open recovers.
+// still does not return once the engine has failed: what is on the disk then is what
+// the next open recovers, and nothing may be made of a state that is half changed.
 func (d *disk) still() {
 	if d.s.failure.Load() != nil {
 		select {}
