@@ -3,10 +3,14 @@ package kinesis
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
 	"flag"
 	"fmt"
+	"io"
+	"maps"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -17,9 +21,12 @@ import (
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
+	"golang.org/x/net/http2"
 
+	"github.com/weirhq/weir/appliance/api"
 	"github.com/weirhq/weir/appliance/api/apitest"
 	"github.com/weirhq/weir/appliance/api/aws"
+	"github.com/weirhq/weir/appliance/listen"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the golden transcripts anew")
@@ -39,38 +46,15 @@ func newTranscriptBox(t *testing.T) *box {
 	return b
 }
 
-// exchanged is one request and its answer as a transcript has them.
-type exchanged struct {
-	title           string
-	pass            time.Duration
-	request, answer []string
-}
-
-func (x *exchanged) write(out *strings.Builder) {
-	if x.pass > 0 {
-		fmt.Fprintf(out, "@ %v\n", x.pass)
-	}
-	fmt.Fprintf(out, "# %s\n", x.title)
-	for _, l := range x.request {
-		out.WriteString(strings.TrimRight("> "+l, " ") + "\n")
-	}
-	for _, l := range x.answer {
-		out.WriteString(strings.TrimRight("< "+l, " ") + "\n")
-	}
-	out.WriteString("\n")
-}
-
 // send sends a transcript's request and returns the answer in its form.
 func (b *box) send(request []string) ([]string, *apitest.Result) {
 	b.t.Helper()
-	r := &apitest.Request{Headers: http.Header{}, Who: b.who, Version: "HTTP/2.0"}
-	for i, l := range request {
-		if l == "" {
-			if i+1 < len(request) {
-				r.Payload = unbody(b.t, request[i+1])
-			}
-			break
-		}
+	head, payload, err := apitest.Message(request)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	r := &apitest.Request{Headers: http.Header{}, Who: b.who, Version: "HTTP/2.0", Payload: payload}
+	for _, l := range head {
 		name, value, _ := strings.Cut(l, ": ")
 		r.Headers.Set(name, value)
 	}
@@ -78,23 +62,24 @@ func (b *box) send(request []string) ([]string, *apitest.Result) {
 	if got.Err != nil {
 		b.t.Fatal(got.Err)
 	}
-	answer := []string{fmt.Sprint(got.Status)}
-	var names []string
-	for name := range got.Header {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	return answerLines(got), got
+}
+
+// answerLines is an answer in the form of a transcript.
+func answerLines(got *apitest.Result) []string {
+	var headers []string
+	for _, name := range slices.Sorted(maps.Keys(got.Header)) {
 		value := got.Header.Get(name)
 		if name == "X-Amzn-Requestid" || name == "X-Amz-Id-2" {
 			value = "*"
 		}
-		answer = append(answer, name+": "+value)
+		headers = append(headers, name+": "+value)
 	}
+	out := apitest.Lines(fmt.Sprint(got.Status), headers, nil)
 	if len(got.Body) > 0 {
-		answer = append(answer, "", body(got.Header.Get("Content-Type"), got.Body))
+		out = append(out, "", body(got.Header.Get("Content-Type"), got.Body))
 	}
-	return answer, got
+	return out
 }
 
 func body(contentType string, b []byte) string {
@@ -102,18 +87,6 @@ func body(contentType string, b []byte) string {
 		return string(b)
 	}
 	return "hex:" + hex.EncodeToString(b)
-}
-
-func unbody(t testing.TB, l string) []byte {
-	digits, ok := strings.CutPrefix(l, "hex:")
-	if !ok {
-		return []byte(l)
-	}
-	b, err := hex.DecodeString(digits)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
 }
 
 // encode turns the JSON of a script into a request body.
@@ -216,10 +189,10 @@ func member(t testing.TB, got *apitest.Result, path string) string {
 }
 
 // perform runs a script and returns what was exchanged.
-func perform(t *testing.T, sc script, enc aws.Encoding) []exchanged {
+func perform(t *testing.T, sc script, enc aws.Encoding) []apitest.Exchange {
 	b := newTranscriptBox(t)
 	saved := map[string]string{}
-	var out []exchanged
+	var out []apitest.Exchange
 	for _, st := range sc.steps {
 		b.clock.Pass(st.pass)
 		text := placeholder.ReplaceAllStringFunc(st.in, func(p string) string {
@@ -239,40 +212,15 @@ func perform(t *testing.T, sc script, enc aws.Encoding) []exchanged {
 		} else {
 			payload = encode(t, enc, text)
 		}
-		x := exchanged{title: st.title, pass: st.pass, request: []string{
+		x := apitest.Exchange{Title: st.title, Pass: st.pass, Request: []string{
 			"Content-Type: " + contentType, "X-Amz-Target: " + Target + "." + st.op, "", body(contentType, payload),
 		}}
 		var got *apitest.Result
-		x.answer, got = b.send(x.request)
+		x.Answer, got = b.send(x.Request)
 		for _, path := range st.save {
 			saved[path] = member(t, got, path)
 		}
 		out = append(out, x)
-	}
-	return out
-}
-
-func parseTranscript(t *testing.T, text string) []exchanged {
-	var out []exchanged
-	var pass time.Duration
-	for _, l := range strings.Split(text, "\n") {
-		switch {
-		case strings.HasPrefix(l, "@ "):
-			d, err := time.ParseDuration(l[2:])
-			if err != nil {
-				t.Fatal(err)
-			}
-			pass = d
-		case strings.HasPrefix(l, "# "):
-			out = append(out, exchanged{title: l[2:], pass: pass})
-			pass = 0
-		case strings.HasPrefix(l, ">"):
-			x := &out[len(out)-1]
-			x.request = append(x.request, strings.TrimPrefix(l[1:], " "))
-		case strings.HasPrefix(l, "<"):
-			x := &out[len(out)-1]
-			x.answer = append(x.answer, strings.TrimPrefix(l[1:], " "))
-		}
 	}
 	return out
 }
@@ -290,34 +238,41 @@ func TestTranscripts(t *testing.T) {
 				if *rewrite {
 					var text strings.Builder
 					for _, x := range perform(t, byOp[op], enc) {
-						x.write(&text)
+						x.AppendTo(&text)
 					}
 					if err := os.WriteFile(path, []byte(text.String()), 0o644); err != nil {
 						t.Fatal(err)
 					}
 				}
-				text, err := os.ReadFile(path)
-				if err != nil {
-					t.Fatal(err)
-				}
-				replay(t, op, parseTranscript(t, string(text)))
+				replay(t, op, readTranscript(t, path))
 			})
 		}
 	}
 }
 
+func readTranscript(t *testing.T, path string) []apitest.Exchange {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	xs, err := apitest.ParseTranscript(string(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return xs
+}
+
 // replay sends the requests of a transcript and compares the answers. A transcript
 // has to hold a good and a bad exchange of its operation.
-func replay(t *testing.T, op string, xs []exchanged) {
+func replay(t *testing.T, op string, xs []apitest.Exchange) {
 	b := newTranscriptBox(t)
 	good, bad := false, false
 	for _, x := range xs {
-		b.clock.Pass(x.pass)
-		got, _ := b.send(x.request)
-		if !slices.Equal(got, x.answer) {
-			t.Fatalf("%s:\ngot  %s\nwant %s", x.title, strings.Join(got, "\n     "), strings.Join(x.answer, "\n     "))
-		}
-		if slices.Contains(x.request, "X-Amz-Target: "+Target+"."+op) {
+		b.clock.Pass(x.Pass)
+		got, _ := b.send(x.Request)
+		compare(t, &x, got)
+		if slices.Contains(x.Request, "X-Amz-Target: "+Target+"."+op) {
 			good = good || got[0] == "200"
 			bad = bad || got[0] == "400"
 		}
@@ -325,4 +280,84 @@ func replay(t *testing.T, op string, xs []exchanged) {
 	if !good || !bad {
 		t.Fatalf("a good exchange of %s: %v; a bad one: %v", op, good, bad)
 	}
+}
+
+func compare(t *testing.T, x *apitest.Exchange, got []string) {
+	t.Helper()
+	if !slices.Equal(got, x.Answer) {
+		t.Fatalf("%s:\ngot  %s\nwant %s", x.Title, strings.Join(got, "\n     "), strings.Join(x.Answer, "\n     "))
+	}
+}
+
+// TestTranscriptsOverTheListener replays the transcripts through the one port, over
+// both versions of HTTP: the answers are the same, but for what HTTP adds.
+func TestTranscriptsOverTheListener(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(transcripts, "*.txt"))
+	if err != nil || len(files) != 2*len(newTranscriptBox(t).Operations()) {
+		t.Fatalf("%d transcripts: %v", len(files), err)
+	}
+	h2 := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, network, addr)
+	}}
+	for _, client := range []*http.Client{{Transport: &http.Transport{}}, {Transport: h2}} {
+		for _, path := range files {
+			b := newTranscriptBox(t)
+			url := b.listen()
+			for _, x := range readTranscript(t, path) {
+				b.clock.Pass(x.Pass)
+				compare(t, &x, b.sendTo(client, url, x.Request))
+			}
+		}
+		client.CloseIdleConnections()
+	}
+}
+
+// listen puts the service behind a port of its own, where everybody is let in, and
+// returns its URL.
+func (b *box) listen() string {
+	b.t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	s := listen.New(listen.Options{DrainTimeout: time.Millisecond, Handler: api.HandlerFunc(func(ctx context.Context, req api.Request, res api.Response) {
+		req.SetIdentity(b.who)
+		b.Serve(ctx, req, res)
+	})})
+	go func() { _ = s.Serve(ln) }()
+	b.t.Cleanup(func() { _ = s.Shutdown(context.Background()) })
+	return "http://" + ln.Addr().String() + "/"
+}
+
+// sendTo is send over a real connection.
+func (b *box) sendTo(client *http.Client, url string, request []string) []string {
+	b.t.Helper()
+	head, payload, err := apitest.Message(request)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(b.t.(*testing.T).Context(), http.MethodPost, url, bytes.NewReader(payload))
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for _, l := range head {
+		name, value, _ := strings.Cut(l, ": ")
+		req.Header.Set(name, value)
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	got := &apitest.Result{Status: res.StatusCode, Header: res.Header}
+	if got.Body, err = io.ReadAll(res.Body); err != nil {
+		b.t.Fatal(err)
+	}
+	if date, err := http.ParseTime(res.Header.Get("Date")); err != nil || time.Since(date).Abs() > time.Hour {
+		b.t.Fatalf("Date is %q: %v", res.Header.Get("Date"), err)
+	}
+	for _, name := range []string{"Date", "Content-Length"} {
+		res.Header.Del(name)
+	}
+	return answerLines(got)
 }
