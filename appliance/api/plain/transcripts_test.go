@@ -125,8 +125,8 @@ func perform(t *testing.T, steps []step) (out []apitest.Exchange) {
 		t.Fatal(err)
 	}
 	for _, s := range steps {
-		b.pass(s.pass)
-		line := strings.ReplaceAll(s.line, "{{2}}", st.Sequence(0, 2, b.clock()).String())
+		b.clock.Pass(s.pass)
+		line := strings.ReplaceAll(s.line, "{{2}}", st.Sequence(0, 2, b.clock.Now()).String())
 		x := apitest.Exchange{Title: s.title, Pass: s.pass, Request: apitest.Lines(line, s.headers, []byte(s.body))}
 		x.Answer = answerLines(b.send(x.Request))
 		out = append(out, x)
@@ -158,7 +158,7 @@ func TestTranscripts(t *testing.T) {
 			}
 			b := newBox(t, Options{MaxRecords: 6}, 1)
 			for _, x := range xs {
-				b.pass(x.Pass)
+				b.clock.Pass(x.Pass)
 				if got := answerLines(b.send(x.Request)); !slices.Equal(got, x.Answer) {
 					t.Fatalf("%s:\ngot  %s\nwant %s", x.Title, strings.Join(got, "\n     "), strings.Join(x.Answer, "\n     "))
 				}
