@@ -140,8 +140,9 @@ func (c *cut) dropEpoch(st *Stream, reason keyspace.LossReason) (freed uint64) {
 			freed += uint64(r.Stored)
 			if reason != 0 {
 				first := r.First()
+				left := uint64(r.Count) - min(uint64(r.Count), sh.Lost(first, r.Last)) // of those not thinned out before
 				c.losses = append(c.losses, lossOf{sh, shard.Loss{
-					First: first, Last: r.Last, Records: uint64(r.Count), Bytes: r.Raw, Time: c.s.now(), Reason: reason,
+					First: first, Last: r.Last, Records: left, Bytes: r.Raw, Time: c.s.now(), Reason: reason,
 				}})
 			}
 		}

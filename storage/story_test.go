@@ -3,6 +3,8 @@ package storage
 import (
 	"fmt"
 	"io"
+	"math/rand/v2"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -17,15 +19,25 @@ import (
 type story struct {
 	t     *testing.T
 	fs    *vfs.MemFS
+	calls *calls
 	clock *testClock
+	total int64 // Options.TotalBytes
 	s     *Store
+}
+
+// open opens the store on the file system as it is.
+func (y *story) open() {
+	y.calls.FS = y.fs
+	o := small(y.calls, y.clock)
+	o.TotalBytes = y.total
+	y.s = mustOpen(y.t, o)
 }
 
 // TestStories runs the files in testdata: commands, and what they show.
 func TestStories(t *testing.T) {
 	datadriven.Walk(t, "testdata/stories", func(t *testing.T, path string) {
-		st := &story{t: t, fs: vfs.NewCrashableMem(), clock: newTestClock()}
-		st.s = mustOpen(t, small(st.fs, st.clock))
+		st := &story{t: t, fs: vfs.NewCrashableMem(), clock: newTestClock(), calls: &calls{log: map[string]int{}}}
+		st.open()
 		datadriven.RunTest(t, path, st.run)
 		if err := st.s.Close(); err != nil {
 			t.Fatal(err)
@@ -71,8 +83,99 @@ func (y *story) command(d *datadriven.TestData) (string, error) {
 		return y.read(d.CmdArgs[0].Key)
 	case "rows":
 		return y.rows()
+	case "limit":
+		_, err := fmt.Sscan(d.CmdArgs[0].Key, &y.total)
+		return "", err
+	case "fill":
+		return "", y.fill(d)
+	case "policy":
+		return "", y.policy(d)
+	case "flush":
+		return "", y.flush()
+	case "losses":
+		return y.losses(d.CmdArgs[0].Key)
+	case "calls":
+		return y.callsSince(d)
 	}
 	return "", fmt.Errorf("no such command: %s", d.Cmd)
+}
+
+// fill appends records of 1 KiB that don't compress, 64 to a transaction.
+func (y *story) fill(d *datadriven.TestData) error {
+	var name string
+	txns := 1
+	d.ScanArgs(y.t, "name", &name)
+	d.MaybeScanArgs(y.t, "transactions", &txns)
+	st, err := y.s.Stream(name)
+	if err != nil {
+		return err
+	}
+	rng := rand.New(rand.NewPCG(1, 1))
+	for range txns {
+		put(y.t, y.s, st, 64, func(int) (string, string) { return "k", noise(rng, 1024) })
+	}
+	return nil
+}
+
+func (y *story) policy(d *datadriven.TestData) error {
+	var name, policy string
+	d.ScanArgs(y.t, "name", &name)
+	d.ScanArgs(y.t, "when-full", &policy)
+	st, err := y.s.Stream(name)
+	if err != nil {
+		return err
+	}
+	policies := map[string]Policy{"reject": Reject, "drop": DropOldest, "thin": ThinOut}
+	return st.Update(ctx, func(c *StreamConfig) { c.WhenFull = policies[policy] })
+}
+
+// flush closes the epoch and waits until its table lies where it stays.
+func (y *story) flush() error {
+	if err := y.s.committer.CloseEpoch(); err != nil {
+		return err
+	}
+	y.settled()
+	return nil
+}
+
+func (y *story) settled() {
+	waitFor(y.t, func() bool { return y.s.Metrics().UnderWay == 0 && y.s.db.Metrics().Levels[0].TablesCount == 0 })
+}
+
+func (y *story) losses(name string) (string, error) {
+	st, err := y.s.Stream(name)
+	if err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	for _, i := range st.Shards() {
+		losses, err := st.Losses(i.Number)
+		if err != nil {
+			return "", err
+		}
+		for _, l := range losses {
+			fmt.Fprintf(&b, "%s %d…%d, %d records of %d bytes: %s\n", i.Number, l.First, l.Last, l.Records, l.Bytes, l.Reason)
+		}
+	}
+	return b.String(), nil
+}
+
+// callsSince shows the file-system calls since the last time. Files that are no longer
+// needed are removed by and by: the input names the calls to wait for, as "remove table=2".
+func (y *story) callsSince(d *datadriven.TestData) (string, error) {
+	for _, line := range strings.Split(d.Input, "\n") {
+		call, times, ok := strings.Cut(line, "=")
+		if !ok {
+			continue
+		}
+		n, err := strconv.Atoi(times)
+		if err != nil {
+			return "", err
+		}
+		waitFor(y.t, func() bool { return y.calls.count(call) >= n })
+	}
+	y.settled()
+	return y.calls.take(d.Input), nil
 }
 
 // put appends a line per record: key, then data.
@@ -138,7 +241,8 @@ func (y *story) reopen(crash bool) (string, error) {
 		return "", err
 	}
 	y.fs = fs
-	y.s = mustOpen(y.t, small(fs, y.clock))
+	y.calls.take("") // of the process that is no more
+	y.open()
 	r := y.s.Recovery()
 	var b strings.Builder
 	fmt.Fprintf(&b, "session %d, clean %v\n", r.Session, r.Clean)
@@ -219,6 +323,6 @@ func (y *story) rows() (string, error) {
 		fmt.Fprintln(&b)
 		return nil
 	})
-	y.s = mustOpen(y.t, small(y.fs, y.clock))
+	y.open()
 	return b.String(), err
 }

@@ -201,6 +201,18 @@ func (s *Shard) Losses() []Loss {
 	return append([]Loss(nil), s.mu.losses...)
 }
 
+// Lost returns how many of the records first … last are counted in losses.
+func (s *Shard) Lost(first, last uint64) (n uint64) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	for i := range s.mu.losses {
+		if l := &s.mu.losses[i]; l.First <= last && first <= l.Last {
+			n += min(l.Records, min(last, l.Last)-max(first, l.First)+1)
+		}
+	}
+	return n
+}
+
 // lossAt returns the reason of the loss that holds index, 0 when none does.
 func (s *Shard) lossAt(index uint64) keyspace.LossReason {
 	s.mu.RLock()
