@@ -3,13 +3,20 @@
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: build test deps tools lint unit fuzz clients e2e fmt clean
+.PHONY: build sizes test deps tools lint unit fuzz clients e2e fmt clean
 
 TOOLS := $(CURDIR)/.cache/tools
 export CGO_ENABLED ?= 0
 
 build: ## bin/weir for this machine, as it is released
 	go build -trimpath -ldflags "-s -w" -o bin/weir ./appliance/cmd/weir
+
+sizes: ## machine code in the binary, MB by module
+	@mkdir -p .cache
+	@go build -trimpath -o .cache/weir-symbols ./appliance/cmd/weir
+	@go tool nm -size .cache/weir-symbols | awk '$$3 == "T" || $$3 == "t" { \
+		name = match($$4, /^[a-z0-9.]+\.[a-z]+\/[^\/]+\/[^\/.(]+/) ? substr($$4, 1, RLENGTH) : "other, Go itself"; size[name] += $$2 } \
+		END { for (name in size) if (size[name] > 1e5) printf "%6.2f %s\n", size[name] / 1e6, name }' | sort -rn
 
 test: ## everything, on this machine
 	.ci/test
