@@ -215,6 +215,16 @@ func (b *box) http(t *testing.T) *http.Client {
 	return &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}}, Timeout: time.Minute}
 }
 
+// password returns the admin password of the first start.
+func (b *box) password(t *testing.T) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(b.dir, "trust", trust.AdminPasswordFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(data))
+}
+
 // accessKey returns the access key of the first start.
 func (b *box) accessKey(t *testing.T) (id, secret string) {
 	t.Helper()

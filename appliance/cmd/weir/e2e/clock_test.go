@@ -4,15 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
-
-	"github.com/weirhq/weir/appliance/trust"
 )
 
 // in1970 is the binary, unchanged, on a machine whose clock was never set: under
@@ -52,7 +49,9 @@ func TestClockIn1970(t *testing.T) {
 			must(t, "--dir", dir, "stream", "create", "readings")
 		}
 		must(t, "--dir", dir, "put", "readings", fmt.Sprintf("sdk %d", life)) // the AWS SDK adjusts itself
-		putPlain(t, b, "readings", fmt.Sprintf("plain %d", life))
+		if _, err := viaHTTP("readings")(t, b)(t.Context(), "k", []string{fmt.Sprintf("plain %d", life)}); err != nil {
+			t.Fatal(err)
+		}
 		wants(t, must(t, "--dir", dir, "doctor", "--only", "box"), "WARNING  box", "its clock is at 1970-01-01 00:05", "Try: set the clocks")
 		if !parse[clockOf](t, must(t, "--dir", dir, "clock", "--json")).Held {
 			t.Error("a clock in 1970 is believed")
@@ -84,27 +83,5 @@ func TestClockIn1970(t *testing.T) {
 	}
 	if !parse[verified](t, must(t, "--dir", dir, "verify", "--json")).OK {
 		t.Error("verify found damage")
-	}
-}
-
-// putPlain writes one record without an AWS client, as a device does.
-func putPlain(t *testing.T, b *box, stream, text string) {
-	t.Helper()
-	password, err := os.ReadFile(filepath.Join(b.dir, "trust", trust.AdminPasswordFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, b.endpoint+"/v1/streams/"+stream+"/records?key=k", strings.NewReader(text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.SetBasicAuth("admin", strings.TrimSpace(string(password)))
-	res, err := b.http(t).Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		t.Fatalf("plain put: %s", res.Status)
 	}
 }

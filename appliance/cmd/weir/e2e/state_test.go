@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"encoding/json"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -181,4 +183,68 @@ func TestServiceManagerIsToldOfReadinessAndHealth(t *testing.T) {
 	told("READY=1")
 	b.stop(t)
 	told("STOPPING=1")
+}
+
+// get fetches a path of the box, with the admin password or as a stranger.
+func (b *box) get(t *testing.T, path string, stranger bool) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, b.endpoint+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !stranger {
+		req.SetBasicAuth("admin", b.password(t))
+	}
+	res, err := b.http(t).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(body)
+}
+
+// TestWhatABoxTellsAboutItself asks as monitoring does.
+func TestWhatABoxTellsAboutItself(t *testing.T) {
+	dir := t.TempDir()
+	b := serve(t, dir)
+	must(t, "--dir", dir, "stream", "create", "s")
+	must(t, "--dir", dir, "put", "s", "a", "b")
+	for _, c := range []struct {
+		path     string
+		stranger bool
+		status   int
+		says     string
+	}{
+		{"/healthz", true, 200, "ok\n"},
+		{"/readyz", true, 200, "ready\n"},
+		{"/metrics", true, 401, "MissingAuthenticationToken"},
+		{"/metrics", false, 200, "weir_storage_ingested_records_total 2\n"},
+		{"/metrics", false, 200, `weir_stream_records_total{stream="s"} 2`},
+		{"/metrics", false, 200, "process_resident_memory_bytes"},
+		{"/debug/pprof/heap", false, 404, ""}, // only when the configuration asks for it
+		{"/nothing", false, 404, ""},
+	} {
+		status, body := b.get(t, c.path, c.stranger)
+		if status != c.status || !strings.Contains(body, c.says) {
+			t.Errorf("%s: %d, want %d with %q in\n%.2000s", c.path, status, c.status, c.says, body)
+		}
+	}
+	b.stop(t)
+	b = serve(t, dir, "WEIR_TELEMETRY_PPROF=true", "WEIR_TELEMETRY_LOG_FORMAT=json")
+	if status, body := b.get(t, "/debug/pprof/heap", false); status != 200 || !strings.HasPrefix(body, "\x1f\x8b") {
+		t.Errorf("/debug/pprof/heap: %d %.200q", status, body)
+	}
+	if status, _ := b.get(t, "/debug/pprof/heap", true); status/100 != 4 {
+		t.Errorf("/debug/pprof/heap for a stranger: %d", status)
+	}
+	b.stop(t)
+	for l := range strings.Lines(b.log.String()) {
+		if parse[map[string]any](t, l)["msg"] == nil {
+			t.Errorf("logged %s", l)
+		}
+	}
 }

@@ -130,11 +130,7 @@ func viaFirehose(delivery string) connect {
 // client does.
 func viaHTTP(stream string) connect {
 	return func(t *testing.T, b *box) sender {
-		password, err := os.ReadFile(filepath.Join(b.dir, "trust", trust.AdminPasswordFile))
-		if err != nil {
-			t.Fatal(err)
-		}
-		client := b.http(t)
+		password, client := b.password(t), b.http(t)
 		return func(ctx context.Context, key string, records []string) ([]bool, error) {
 			url := b.endpoint + "/v1/streams/" + stream + "/records?key=" + key
 			req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(strings.Join(records, "\n")))
@@ -142,7 +138,7 @@ func viaHTTP(stream string) connect {
 				return nil, err
 			}
 			req.Header.Set("Content-Type", "application/x-ndjson")
-			req.SetBasicAuth("admin", strings.TrimSpace(string(password)))
+			req.SetBasicAuth("admin", password)
 			res, err := client.Do(req)
 			if err != nil {
 				return nil, err
