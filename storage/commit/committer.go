@@ -119,8 +119,10 @@ func (c *Committer) Begin(ctx context.Context, sizeBytes int) (*Txn, error) {
 		return nil, err
 	}
 	n := min(max(int64(sizeBytes), 1), c.o.AdmissionBytes)
-	if err := c.admission.Acquire(ctx, n); err != nil {
-		return nil, err
+	if !c.admission.TryAcquire(n) { // ctx is looked at by those who wait only
+		if err := c.admission.Acquire(ctx, n); err != nil {
+			return nil, err
+		}
 	}
 	t := c.txns.Get().(*Txn)
 	t.c, t.ctx, t.admitted = c, ctx, n

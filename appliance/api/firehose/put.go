@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 
+	"github.com/weirhq/weir/appliance/api"
 	"github.com/weirhq/weir/appliance/api/aws"
 	"github.com/weirhq/weir/appliance/delivery"
 	"github.com/weirhq/weir/storage"
@@ -114,9 +115,9 @@ func (s *Service) put(ctx context.Context, c *aws.Call, batch *aws.Batch) (*stor
 }
 
 func (s *Service) write(ctx context.Context, st *storage.Stream, batch *aws.Batch, size int) (*storage.Txn, *storage.Stream, error) {
-	waiting, cancel := context.WithTimeout(ctx, s.o.AdmissionWait)
-	defer cancel()
-	txn, err := s.store.Begin(waiting, size+len(batch.Records)*16)
+	var patience api.Patience
+	defer patience.End()
+	txn, err := s.store.Begin(patience.Begin(ctx, s.o.AdmissionWait), size+len(batch.Records)*16)
 	if err != nil {
 		return nil, nil, unavailable(err)
 	}

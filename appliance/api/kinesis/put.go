@@ -7,6 +7,7 @@ import (
 	"sync"
 	"unsafe"
 
+	"github.com/weirhq/weir/appliance/api"
 	"github.com/weirhq/weir/appliance/api/aws"
 	"github.com/weirhq/weir/storage"
 	"github.com/weirhq/weir/storage/record"
@@ -33,6 +34,8 @@ type put struct {
 	failed  int
 	size    int
 	txn     *storage.Txn
+
+	patience api.Patience // of write
 }
 
 type explicitKey struct {
@@ -267,9 +270,8 @@ func (s *Service) applyQuotas(p *put) {
 // unless the error is storage.ErrOutcomeUnknown.
 func (s *Service) write(ctx context.Context, p *put) error {
 	// It bounds the wait for a group, too, which the first reservation may need.
-	admission, cancel := context.WithTimeout(ctx, s.o.AdmissionWait)
-	defer cancel()
-	txn, err := s.store.Begin(admission, p.size)
+	defer p.patience.End()
+	txn, err := s.store.Begin(p.patience.Begin(ctx, s.o.AdmissionWait), p.size)
 	if err != nil {
 		return err
 	}

@@ -133,9 +133,9 @@ func (s *Service) write(ctx context.Context, st *storage.Stream, entries []entry
 	for i := range entries {
 		size += len(entries[i].key) + len(entries[i].data)
 	}
-	admission, cancel := context.WithTimeout(ctx, s.o.AdmissionWait)
-	defer cancel()
-	txn, err := s.store.Begin(admission, size)
+	var patience api.Patience
+	defer patience.End()
+	txn, err := s.store.Begin(patience.Begin(ctx, s.o.AdmissionWait), size)
 	if err != nil {
 		return nil, err
 	}
