@@ -16,14 +16,14 @@ func (m *module) emit(bodies []body, o Options) []byte {
 	e := &emitter{m: m, o: o, types: m.types[:len(m.types):len(m.types)], index: map[string]uint32{}}
 	code := e.codeSection(bodies) // first: it adds types
 	out := append(make([]byte, 0, len(code)+m.size()), "\x00asm\x01\x00\x00\x00"...)
-	tick, none := e.typeIndex(tI, tI), e.typeIndex("", "")
+	tick, none, three := e.typeIndex(tI, tI), e.typeIndex("", ""), e.typeIndex(tI+tI+tI, "")
 	for _, s := range []struct {
 		id      byte
 		content []byte
 	}{
 		{secType, e.typeSection()},
 		{secImport, e.importSection(tick)},
-		{secFunction, e.functionSection(none)},
+		{secFunction, e.functionSection(none, three)},
 		{secTable, e.tableSection()},
 		{secMemory, e.memorySection()},
 		{secGlobal, e.globalSection()},
@@ -65,6 +65,8 @@ func (e *emitter) shift(f uint32) uint32 {
 func (e *emitter) tick() uint32   { return uint32(e.m.importedFunctions) }
 func (e *emitter) refill() uint32 { return uint32(len(e.m.functions)) + 1 }
 func (e *emitter) enter() uint32  { return uint32(len(e.m.functions)) + 2 }
+func (e *emitter) fill() uint32   { return uint32(len(e.m.functions)) + 3 }
+func (e *emitter) copy() uint32   { return uint32(len(e.m.functions)) + 4 }
 func (e *emitter) fuel() uint32   { return uint32(len(e.m.globals)) }
 func (e *emitter) depth() uint32  { return uint32(len(e.m.globals)) + 1 }
 
@@ -125,13 +127,15 @@ func appendGlobal(b []byte, g globalType) []byte {
 	return append(b, g.of, 0)
 }
 
-func (e *emitter) functionSection(none uint32) []byte {
+// functionSection lists the module's functions and those that are added, which
+// take nothing (refill, enter) or three i32 (fill, copy).
+func (e *emitter) functionSection(none, three uint32) []byte {
 	own := e.m.functions[e.m.importedFunctions:]
-	b := appendU32(nil, uint32(len(own))+2)
+	b := appendU32(nil, uint32(len(own))+4)
 	for _, t := range own {
 		b = appendU32(b, t)
 	}
-	return appendU32(appendU32(b, none), none)
+	return appendU32(appendU32(appendU32(appendU32(b, none), none), three), three)
 }
 
 // bounded forces a maximum; a limit of 0 leaves it.

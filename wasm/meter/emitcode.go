@@ -5,12 +5,13 @@ func (e *emitter) codeSection(bodies []body) []byte {
 	for i := range bodies {
 		total += bodies[i].code.end - bodies[i].code.pos
 	}
-	out := appendU32(make([]byte, 0, total+total/4+64), uint32(len(bodies))+2)
+	out := appendU32(make([]byte, 0, total+total/4+64), uint32(len(bodies))+4)
 	for i := range bodies {
 		e.body(&bodies[i])
 		out = appendBytes(out, e.code)
 	}
-	return appendBytes(appendBytes(out, e.refillBody()), e.enterBody())
+	out = appendBytes(appendBytes(out, e.refillBody()), e.enterBody())
+	return appendBytes(appendBytes(out, e.piecesBody(miscMemoryFill)), e.piecesBody(miscMemoryCopy))
 }
 
 // refillBody: fuel = tick(fuel).
@@ -185,6 +186,10 @@ func (e *emitter) point(p point, src []byte) int {
 		}
 		e.op(opBr, p.arg)
 	case atBulk:
+		if p.arg == bulkFill || p.arg == bulkCopy {
+			e.pieces(p.arg, src[p.offset:p.offset+p.size])
+			break
+		}
 		e.bulk(p.arg)
 		return p.offset
 	case atRemainder:
@@ -266,6 +271,136 @@ func (e *emitter) bulk(how uint32) {
 	e.code = append(e.code, opI32Sub)
 	e.op(opGlobalSet, e.fuel())
 	e.check()
+}
+
+// piece is how many bytes of memory are filled or copied at once: some 20 µs
+// of memory that is there, 250 µs of memory that is touched for the first time.
+const piece = 256 << 10
+
+// pieces writes memory.fill or memory.copy: itself, charged, up to a piece, and
+// beyond that a call of the function that does it in pieces. Nothing looks at
+// limits, and no collection can begin, while one of them runs.
+func (e *emitter) pieces(how uint32, operator []byte) {
+	length := e.scratch[i32]
+	e.op(opLocalTee, length)
+	e.op(opLocalGet, length)
+	e.constant(piece)
+	e.code = append(e.code, opI32GtU)
+	e.code = appendS32(append(e.code, opIf), int32(e.typeIndex(tI+tI+tI, "")))
+	if how == bulkFill {
+		e.op(opCall, e.fill())
+	} else {
+		e.op(opCall, e.copy())
+	}
+	e.code = append(e.code, opElse)
+	e.chargeLength(length)
+	e.code = append(append(e.code, operator...), opEnd)
+}
+
+// chargeLength takes an eighth of a local from the fuel.
+func (e *emitter) chargeLength(local uint32) {
+	e.op(opGlobalGet, e.fuel())
+	e.op(opLocalGet, local)
+	e.code = append(e.code, opI32Const, 3, opI32ShrU, opI32Sub)
+	e.op(opGlobalSet, e.fuel())
+	e.check()
+}
+
+// piecesBody is memory.fill or memory.copy of (to, from or value, n) in pieces.
+// What doesn't fit in the memory traps first, with nothing written. A copy to a
+// higher address begins at the end.
+func (e *emitter) piecesBody(op uint32) []byte {
+	const to, from, n = 0, 1, 2
+	if len(e.m.memories) == 0 {
+		return []byte{0, opUnreachable, opEnd}
+	}
+	e.code = append(e.code[:0], 0)
+	whole := func() {
+		e.op(opLocalGet, to)
+		e.op(opLocalGet, from)
+		e.op(opLocalGet, n)
+		e.memoryOperator(op)
+	}
+	e.outside(to, n)
+	if op == miscMemoryCopy {
+		e.outside(from, n)
+		e.code = append(e.code, opI32Or)
+	}
+	e.code = append(e.code, opIf, 0x40)
+	whole()
+	e.code = append(e.code, opEnd)
+	if op == miscMemoryCopy {
+		e.op(opLocalGet, to)
+		e.op(opLocalGet, from)
+		e.code = append(e.code, opI32GtU, opIf, 0x40, opLoop, 0x40)
+		e.chargePiece()
+		e.move(n, opI32Sub)
+		for _, base := range []uint32{to, from} {
+			e.op(opLocalGet, base)
+			e.op(opLocalGet, n)
+			e.code = append(e.code, opI32Add)
+		}
+		e.constant(piece)
+		e.memoryOperator(op)
+		e.again(n)
+		e.chargeLength(n)
+		whole()
+		e.code = append(e.code, opReturn, opEnd)
+	}
+	e.code = append(e.code, opLoop, 0x40)
+	e.chargePiece()
+	e.op(opLocalGet, to)
+	e.op(opLocalGet, from)
+	e.constant(piece)
+	e.memoryOperator(op)
+	e.move(to, opI32Add)
+	if op == miscMemoryCopy {
+		e.move(from, opI32Add)
+	}
+	e.move(n, opI32Sub)
+	e.again(n)
+	e.chargeLength(n)
+	whole()
+	return append(e.code, opEnd)
+}
+
+// outside leaves whether n bytes from base don't all lie in the memory.
+func (e *emitter) outside(base, n uint32) {
+	e.op(opLocalGet, base)
+	e.code = append(e.code, opI64ExtendU)
+	e.op(opLocalGet, n)
+	e.code = append(e.code, opI64ExtendU, opI64Add)
+	e.op(opMemorySize, 0)
+	e.code = append(e.code, opI64ExtendU, opI64Const, 16, opI64Shl, opI64GtU)
+}
+
+func (e *emitter) memoryOperator(op uint32) {
+	e.code = append(appendU32(append(e.code, opMisc), op), 0)
+	if op == miscMemoryCopy {
+		e.code = append(e.code, 0)
+	}
+}
+
+func (e *emitter) chargePiece() {
+	e.spend(piece >> 3)
+	e.check()
+}
+
+// move adds a piece to a local, or takes one from it.
+func (e *emitter) move(local uint32, how byte) {
+	e.op(opLocalGet, local)
+	e.constant(piece)
+	e.code = append(e.code, how)
+	e.op(opLocalSet, local)
+}
+
+// again ends a loop that goes on while more than a piece is left.
+func (e *emitter) again(n uint32) {
+	e.op(opLocalGet, n)
+	e.constant(piece)
+	e.code = append(e.code, opI32GtU)
+	e.op(opBrIf, 0)
+	e.code = append(e.code, opEnd)
 }
 
 // remainder writes a-(a/b)*b in place of a remainder. The remainder by -1 is

@@ -6,8 +6,9 @@
 //
 //   - counts fuel at every loop header and at the entry of functions that call
 //     others, and charges bulk memory and table operators and memory.grow by
-//     length. A unit stands for an operator; of a large loop, which rarely runs
-//     as a whole in one turn, one for each sixteen. Each time the fuel that the host
+//     length; fills and copies of more than 256 KiB are done in pieces. A unit
+//     stands for an operator; of a large loop, which rarely runs as a whole in
+//     one turn, one for each sixteen. Each time the fuel that the host
 //     granted is used up it calls the import weir_sys.tick, where the host
 //     looks at its limits and grants more, or ends the call. No shape of code
 //     runs long without passing there: that also lets the garbage collector,
@@ -52,7 +53,7 @@ const DefaultDepth = 1900
 
 // Version names the rewriting: derived data (compiled code) is only good for
 // the version it was made with. It changes whenever the output may change.
-const Version = "fuel-1"
+const Version = "fuel-2"
 
 // Kinds of errors. An *Error wraps one of them.
 var (

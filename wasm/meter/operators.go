@@ -47,7 +47,9 @@ const (
 	opF64Const     = 0x44
 	opI32Eq        = 0x46
 	opI32LtS       = 0x48
+	opI32GtU       = 0x4b
 	opI64Eq        = 0x51
+	opI64GtU       = 0x56
 	opI32Add       = 0x6a
 	opI32Sub       = 0x6b
 	opI32Mul       = 0x6c
@@ -59,12 +61,15 @@ const (
 	opI32Or        = 0x72
 	opI32Shl       = 0x74
 	opI32ShrU      = 0x76
+	opI64Add       = 0x7c
 	opI64Sub       = 0x7d
 	opI64Mul       = 0x7e
 	opI64DivS      = 0x7f
 	opI64DivU      = 0x80
 	opI64RemS      = 0x81
 	opI64RemU      = 0x82
+	opI64Shl       = 0x86
+	opI64ExtendU   = 0xad // of i32
 	opRefNull      = 0xd0
 	opRefIsNull    = 0xd1
 	opRefFunc      = 0xd2

@@ -35,7 +35,9 @@ const (
 )
 
 const (
-	bulkMemory = iota // bytes
+	bulkMemory = iota // bytes of a data segment
+	bulkFill          // bytes, in pieces
+	bulkCopy          // bytes, in pieces
 	bulkTable         // elements
 	bulkPages         // pages to grow by
 )
@@ -605,11 +607,11 @@ func (v *validator) misc(start int) {
 		v.zero()
 		v.zero()
 		v.needMemory()
-		bulk = bulkMemory
+		bulk = bulkCopy
 	case miscMemoryFill:
 		v.zero()
 		v.needMemory()
-		bulk = bulkMemory
+		bulk = bulkFill
 	case miscTableInit:
 		e := v.segment("element", len(v.m.elements))
 		if t := v.table(); t != v.m.elements[e].of {
