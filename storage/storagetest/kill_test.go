@@ -130,7 +130,7 @@ func reshardForEver(ctx context.Context, streams []*storage.Stream) error {
 
 // retainForEver applies retention far more often than the store does by itself.
 func retainForEver(ctx context.Context, s *storage.Store) error {
-	for tick := time.NewTicker(10 * time.Millisecond); ; <-tick.C {
+	for tick := time.NewTicker(50 * time.Millisecond); ; <-tick.C {
 		if err := s.Retain(ctx); err != nil {
 			return err
 		}
@@ -150,7 +150,7 @@ func TestKilledWriterLosesNothing(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, uint64(*killRounds)))
 	var taken uint64
 	for round := range *killRounds {
-		last := runAndKill(t, dir, acked, 20+rng.IntN(1500))
+		last := runAndKill(t, dir, acked, 20+rng.IntN(800))
 		s, err := storage.Open(context.Background(), dir, storage.Options{ReserveBytes: -1, MemTableBytes: 1 << 20})
 		if err != nil {
 			t.Fatalf("round %d: open: %v", round, err)

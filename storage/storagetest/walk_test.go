@@ -1,6 +1,7 @@
 package storagetest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -28,7 +29,17 @@ type walk struct {
 	uptime time.Duration
 	serial int
 	next   map[string]record.ShardNumber // of each stream, the number of the next shard
-	gone   map[string]bool               // names whose space may not be back yet
+	limit  int64                         // Options.TotalBytes
+
+	bounded  map[string]bool        // streams that ever had a limit in bytes
+	copied   map[string]bool        // streams that something was imported into
+	imported map[sourceShard]uint64 // last index that was imported
+}
+
+// sourceShard is a shard that was exported.
+type sourceShard struct {
+	stream uint32
+	shard  record.ShardNumber
 }
 
 const walkDir = "/data/weir"
@@ -36,7 +47,8 @@ const walkDir = "/data/weir"
 func newWalk(t *rapid.T) *walk {
 	w := &walk{
 		fs: vfs.NewCrashableMem(), model: NewModel(), now: time.UnixMilli(1_780_000_000_000),
-		next: map[string]record.ShardNumber{}, gone: map[string]bool{},
+		next:    map[string]record.ShardNumber{},
+		bounded: map[string]bool{}, copied: map[string]bool{}, imported: map[sourceShard]uint64{},
 	}
 	w.open(t)
 	return w
@@ -44,7 +56,7 @@ func newWalk(t *rapid.T) *walk {
 
 func (w *walk) open(t *rapid.T) {
 	s, err := storage.Open(context.Background(), walkDir, storage.Options{
-		FS: w.fs, MemTableBytes: 1 << 20, ReserveBytes: -1,
+		FS: w.fs, MemTableBytes: 1 << 20, ReserveBytes: -1, TotalBytes: w.limit,
 		Clock: func() time.Time { return w.now }, Uptime: func() time.Duration { return w.uptime },
 	})
 	if err != nil {
@@ -100,6 +112,8 @@ func (w *walk) deleteStream(t *rapid.T) {
 	}
 	delete(w.model.Streams, st.Name)
 	delete(w.next, st.Name)
+	delete(w.bounded, st.Name)
+	delete(w.copied, st.Name)
 	if _, err := w.store.Stream(st.Name); !errors.Is(err, storage.ErrStreamNotFound) {
 		t.Fatalf("stream %s after its delete: %v", st.Name, err)
 	}
@@ -315,6 +329,9 @@ func (w *walk) read(t *rapid.T) {
 			want = want[1:]
 		}
 	case storage.AtTime:
+		if w.copied[m.Name] {
+			return // arrivals of other times lie among its own
+		}
 		p.Time = w.now.Add(-time.Duration(rapid.IntRange(0, 7200).Draw(t, "seconds ago")) * time.Second)
 		if i := slices.IndexFunc(want, func(r Record) bool { return !r.Arrival.Before(p.Time) }); i >= 0 {
 			want = want[i:]
@@ -405,16 +422,159 @@ func (w *walk) crash(t *rapid.T) {
 }
 
 func (w *walk) updateConfig(t *rapid.T) {
-	st, _ := w.stream(t)
+	st, m := w.stream(t)
 	if st == nil {
 		return
 	}
 	codec := rapid.SampledFrom([]storage.Codec{storage.Zstd, storage.S2, storage.None}).Draw(t, "codec")
-	if err := st.Update(context.Background(), func(c *storage.StreamConfig) { c.Codec = codec }); err != nil {
+	limit := rapid.SampledFrom([]int64{0, 0, 100_000}).Draw(t, "retention bytes")
+	policy := rapid.SampledFrom([]storage.Policy{storage.Reject, storage.DropOldest, storage.ThinOut}).Draw(t, "policy")
+	if err := st.Update(context.Background(), func(c *storage.StreamConfig) {
+		c.Codec, c.RetentionBytes, c.WhenFull = codec, limit, policy
+	}); err != nil {
 		t.Fatalf("update: %v", err)
 	}
-	if got := st.Config().Codec; got != codec {
-		t.Fatalf("codec is %v after an update to %v", got, codec)
+	if got := st.Config(); got.Codec != codec || got.RetentionBytes != limit || got.WhenFull != policy {
+		t.Fatalf("after an update to %v, %d, %v: %+v", codec, limit, policy, got)
+	}
+	w.bounded[m.Name] = w.bounded[m.Name] || limit > 0
+}
+
+// relieve puts the store under a limit for the whole box, so that the policies of the
+// streams answer, and takes the limit away again.
+func (w *walk) relieve(t *rapid.T) {
+	before := map[string]map[record.ShardNumber]uint64{}
+	for name := range w.model.Streams {
+		before[name] = w.reported(t, name)
+	}
+	w.limit = rapid.SampledFrom([]int64{1, 50_000, 300_000}).Draw(t, "limit of the box")
+	w.reopen(t)
+	for range rapid.IntRange(1, 3).Draw(t, "rounds") {
+		if err := w.store.Retain(context.Background()); err != nil {
+			t.Fatalf("retain: %v", err)
+		}
+	}
+	w.limit = 0
+	if rapid.Bool().Draw(t, "crash") {
+		w.crash(t)
+	} else {
+		w.reopen(t)
+	}
+	for name, m := range w.model.Streams {
+		after := w.reported(t, name)
+		for _, sh := range m.Shards {
+			w.reconcile(t, m, sh, after[sh.Number]-before[name][sh.Number])
+		}
+	}
+}
+
+// reported returns how many records of each shard of a stream are reported as lost.
+func (w *walk) reported(t *rapid.T, name string) map[record.ShardNumber]uint64 {
+	st, err := w.store.Stream(name)
+	if err != nil {
+		t.Fatalf("stream %s: %v", name, err)
+	}
+	out := map[record.ShardNumber]uint64{}
+	for _, i := range st.Shards() {
+		losses, err := st.Losses(i.Number)
+		if err != nil {
+			t.Fatalf("losses of %s %s: %v", name, i.Number, err)
+		}
+		for _, l := range losses {
+			out[i.Number] += l.Records
+		}
+	}
+	return out
+}
+
+// reconcile takes out of the model what the store gave up of a shard: records that may
+// go by the stream's policy, as many as were reported, and nothing else.
+func (w *walk) reconcile(t *rapid.T, m *Stream, sh *Shard, reported uint64) {
+	st, err := w.store.Stream(m.Name)
+	if err != nil {
+		t.Fatalf("stream %s: %v", m.Name, err)
+	}
+	if _, err := st.Shard(sh.Number); err != nil {
+		return // trimmed away
+	}
+	there := map[uint64]bool{}
+	got, err := ReadAll(st, sh.Number, storage.Position{Kind: storage.TrimHorizon})
+	if err != nil {
+		t.Fatalf("read %s %s: %v", m.Name, sh.Number, err)
+	}
+	for _, r := range got {
+		there[r.Index] = true
+	}
+	var kept []Record
+	var sure, maybe uint64 // gone by policy; gone by policy or by retention
+	for _, r := range sh.Records {
+		switch {
+		case there[r.Index]:
+			kept = append(kept, r)
+		case w.bounded[m.Name] || w.aged(m.Name, r):
+			maybe++
+		case st.Config().WhenFull == storage.Reject:
+			t.Fatalf("record %d of %s %s is gone, the stream's policy is to refuse", r.Index, m.Name, sh.Number)
+		default:
+			sure++
+		}
+	}
+	if reported < sure || reported > sure+maybe {
+		t.Fatalf("%s %s: %d to %d records were given up, %d more are reported", m.Name, sh.Number, sure, sure+maybe, reported)
+	}
+	sh.Records = kept
+}
+
+// copyOver exports a stream and imports it into one: what an earlier import brought of
+// the same shards is left out, the rest is appended with its keys and arrivals.
+func (w *walk) copyOver(t *rapid.T) {
+	from, source := w.stream(t)
+	if from == nil {
+		return
+	}
+	to, target := w.stream(t)
+	var file bytes.Buffer
+	if _, err := w.store.Export(context.Background(), &file, storage.ExportOptions{Stream: source.Name}); err != nil {
+		t.Fatalf("export %s: %v", source.Name, err)
+	}
+	var want []Record
+	for _, i := range from.Shards() {
+		got, err := ReadAll(from, i.Number, storage.Position{Kind: storage.TrimHorizon})
+		if err != nil {
+			t.Fatalf("read %s %s: %v", source.Name, i.Number, err)
+		}
+		key := sourceShard{from.ID(), i.Number}
+		for _, r := range got {
+			if r.Index > w.imported[key] {
+				w.imported[key] = r.Index
+				want = append(want, r)
+			}
+		}
+	}
+	report, err := w.store.Import(context.Background(), &file, storage.ImportOptions{Stream: target.Name})
+	if err != nil || report.Records != uint64(len(want)) {
+		t.Fatalf("import of %s into %s: %+v, %v; want %d records", source.Name, target.Name, report, err, len(want))
+	}
+	w.copied[target.Name] = w.copied[target.Name] || len(want) > 0
+	added := map[*Shard]int{}
+	for _, r := range want {
+		sh := target.Route(r.Key, r.Explicit)
+		sh.Records = append(sh.Records, r)
+		added[sh]++
+	}
+	// Where they lie is known from reading; what they are, from the source.
+	for sh, n := range added {
+		got, err := ReadAll(to, sh.Number, storage.Position{Kind: storage.TrimHorizon})
+		if err != nil || len(got) < n {
+			t.Fatalf("%s %s: %d records, %d were imported, %v", target.Name, sh.Number, len(got), n, err)
+		}
+		for i := range n {
+			r, g := &sh.Records[len(sh.Records)-n+i], got[len(got)-n+i]
+			r.Index = g.Index
+			if err := same(g, *r); err != nil {
+				t.Fatalf("imported into %s %s: %v", target.Name, sh.Number, err)
+			}
+		}
 	}
 }
 
@@ -455,7 +615,7 @@ func (w *walk) updateShardCount(t *rapid.T) {
 // aged says that retention may have taken a record.
 func (w *walk) aged(stream string, r Record) bool {
 	st, err := w.store.Stream(stream)
-	return err == nil && w.now.Sub(r.Arrival) > st.Config().Retention
+	return err == nil && (w.bounded[stream] || w.now.Sub(r.Arrival) > st.Config().Retention)
 }
 
 // TestStoreIsItsModel walks at random through every operation, closes, crashes
@@ -480,6 +640,8 @@ func TestStoreIsItsModel(t *testing.T) {
 			"update config":      w.updateConfig,
 			"read":               w.read,
 			"frames":             w.frames,
+			"relieve":            w.relieve,
+			"copy":               w.copyOver,
 			"reopen":             w.reopen,
 			"crash":              w.crash,
 			"time passes":        func(t *rapid.T) { w.pass(time.Duration(rapid.IntRange(1, 1200).Draw(t, "s")) * time.Second) },
