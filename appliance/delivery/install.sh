@@ -8,6 +8,13 @@ python3 -c 'import snappy, pyarrow, boto3' 2>/dev/null ||
 	python3 -m pip install --quiet --disable-pip-version-check --break-system-packages python-snappy==0.7.3 pyarrow boto3
 command -v aws >/dev/null || python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore awscli ||
 	python3 -m pip install --quiet --disable-pip-version-check --break-system-packages awscli
+if [ ! -x /usr/sbin/nginx ] && ! command -v nginx >/dev/null; then
+	sudo=
+	[ "$(id -u)" = 0 ] || sudo=sudo
+	$sudo apt-get update -qq </dev/null
+	# Only the program: no service is started.
+	$sudo env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends nginx-light </dev/null
+fi
 for program in zstd gzip unzip node npm; do
 	command -v "$program" >/dev/null || { echo "install.sh: $program is missing" >&2; exit 1; }
 done

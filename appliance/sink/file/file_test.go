@@ -17,7 +17,16 @@ func TestSuite(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return sinktest.Objects{Sink: sink, Guarantee: delivery.ExactlyOnce, Read: func(key string) ([]byte, bool) {
+		lock := func(locked bool) { // the folder is gone, as a stick is that was pulled out
+			from, to := dir, dir+".away"
+			if !locked {
+				from, to = to, from
+			}
+			if err := os.Rename(from, to); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return sinktest.Objects{Sink: sink, Guarantee: delivery.ExactlyOnce, Lock: lock, Read: func(key string) ([]byte, bool) {
 			raw, err := os.ReadFile(filepath.Join(dir, "b", key))
 			return raw, err == nil
 		}}

@@ -1,15 +1,24 @@
 package http_test
 
 import (
+	"bytes"
+	"crypto/rand"
+	"crypto/tls"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/gzip"
 
@@ -27,9 +36,14 @@ type endpoint struct {
 	gzip bool
 	got  map[string][]string // records by request id
 	next []func(w http.ResponseWriter, id string)
+	lock bool // the access key is no longer good
 }
 
 func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	raw, err := io.ReadAll(r.Body)
+	if err != nil {
+		return // the line was cut
+	}
 	e.Lock()
 	defer e.Unlock()
 	h := r.Header
@@ -39,9 +53,9 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.Get("X-Amz-Firehose-Common-Attributes") != `{"commonAttributes":{"site":"north"}}` {
 		e.t.Errorf("request %s with %d bytes and %v", r.Method, r.ContentLength, h)
 	}
-	var body io.Reader = r.Body
+	var body io.Reader = bytes.NewReader(raw)
 	if e.gzip {
-		z, err := gzip.NewReader(r.Body)
+		z, err := gzip.NewReader(body)
 		if err != nil || h.Get("Content-Encoding") != "gzip" {
 			e.t.Errorf("content encoding %q: %v", h.Get("Content-Encoding"), err)
 			return
@@ -65,6 +79,12 @@ func (e *endpoint) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			e.t.Error(err)
 		}
 		records = append(records, string(raw))
+	}
+	if e.lock {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusUnauthorized)
+		fmt.Fprintf(w, `{"requestId":%q,"timestamp":1,"errorMessage":"access key"}`, in.RequestID)
+		return
 	}
 	if before, again := e.got[in.RequestID]; again && fmt.Sprint(before) != fmt.Sprint(records) {
 		e.t.Errorf("request %s was %q and is %q", in.RequestID, before, records)
@@ -103,7 +123,12 @@ func TestSuite(t *testing.T) {
 		t.Run(encoding, func(t *testing.T) {
 			sinktest.RunRecords(t, func(t *testing.T) sinktest.Records {
 				s, e, p := open(t, sink.Settings{ContentEncoding: encoding})
-				return sinktest.Records{Sink: s, Faults: p, Received: func() []string {
+				lock := func(locked bool) {
+					e.Lock()
+					defer e.Unlock()
+					e.lock = locked
+				}
+				return sinktest.Records{Sink: s, Faults: p, Lock: lock, Received: func() []string {
 					e.Lock()
 					defer e.Unlock()
 					var all []string
@@ -155,6 +180,126 @@ func TestAnswersThatDoNotConform(t *testing.T) {
 		got, ok := err.(*delivery.SinkError)
 		if !ok || got.Code != "HttpEndpoint."+c.code || got.Permanent != c.permanent {
 			t.Errorf("want %s (permanent %t), got %v", c.code, c.permanent, err)
+		}
+	}
+}
+
+// TestOwnAuthority posts over TLS to a server whose certificate only its own
+// authority has signed: with that authority it is trusted, without it refused.
+func TestOwnAuthority(t *testing.T) {
+	certFile, keyFile := sinktest.Certificate(t)
+	cert, err := tls.LoadX509KeyPair(certFile, keyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		accept(w, r.Header.Get("X-Amz-Firehose-Request-Id"))
+	}))
+	server.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+	server.StartTLS()
+	t.Cleanup(server.Close)
+	for ca, code := range map[string]string{certFile: "", "": "HttpEndpoint.SSLHandshake"} {
+		s, err := sink.Open(sink.Settings{URL: server.URL, CAFile: ca})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.PutRecords(t.Context(), sinktest.Batch(0, "one"))
+		e, _ := err.(*delivery.SinkError)
+		if code == "" && err != nil || code != "" && (e == nil || e.Code != code || !e.Refused) {
+			t.Errorf("authority %q: %v, want %q", ca, err, code)
+		}
+	}
+}
+
+// nginx ends TLS, holds bodies back in its own way, and answers for itself
+// when a body is too large or nobody is behind it.
+const nginxConf = `
+daemon off; pid DIR/pid; error_log DIR/error.log; worker_processes 1;
+events { worker_connections 64; }
+http {
+	access_log off; client_body_temp_path DIR/body; proxy_temp_path DIR/proxy; fastcgi_temp_path DIR/f; uwsgi_temp_path DIR/u; scgi_temp_path DIR/s;
+	server {
+		listen ADDR ssl; ssl_certificate CERT; ssl_certificate_key KEY; client_max_body_size 1m;
+		location /in { proxy_pass BACKEND; proxy_http_version 1.1; }
+		location /dead { proxy_pass http://127.0.0.1:1; }
+		location /moved { return 301 https://ADDR/in; }
+	}
+}`
+
+// TestBehindNginx posts through a real nginx: what it answers itself is told
+// apart from what the endpoint answers.
+func TestBehindNginx(t *testing.T) {
+	e := &endpoint{t: t, key: "secret", gzip: true, got: map[string][]string{}}
+	backend := httptest.NewServer(e)
+	t.Cleanup(backend.Close)
+	dir, addr := t.TempDir(), freeAddress(t)
+	certFile, keyFile := sinktest.Certificate(t)
+	conf := strings.NewReplacer("DIR", dir, "ADDR", addr, "CERT", certFile, "KEY", keyFile, "BACKEND", backend.URL).Replace(nginxConf)
+	if err := os.WriteFile(filepath.Join(dir, "nginx.conf"), []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("nginx", "-c", filepath.Join(dir, "nginx.conf"), "-p", dir)
+	cmd.Env = append(os.Environ(), "PATH=/usr/sbin:"+os.Getenv("PATH"))
+	if path, err := exec.LookPath("/usr/sbin/nginx"); err == nil {
+		cmd.Path, cmd.Err = path, nil
+	}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("%v (appliance/delivery/install.sh installs what this test needs)", err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Signal(syscall.SIGTERM); _ = cmd.Wait() })
+	listening(t, addr)
+	put := func(path string, data ...string) *delivery.SinkError {
+		t.Helper()
+		s, err := sink.Open(sink.Settings{
+			URL: "https://" + addr + path, CAFile: certFile, ContentEncoding: "GZIP", AccessKey: "secret",
+			CommonAttributes: map[string]string{"site": "north"},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.PutRecords(t.Context(), sinktest.Batch(0, data...))
+		got, _ := err.(*delivery.SinkError)
+		return got
+	}
+	if err := put("/in", "one", "two"); err != nil || fmt.Sprint(e.got[sinktest.RequestIDs[0]]) != "[one two]" {
+		t.Errorf("through nginx: %v, received %q", err, e.got)
+	}
+	random := make([]byte, 2<<20)
+	_, _ = rand.Read(random)
+	for what, got := range map[string]*delivery.SinkError{
+		"HTTP 413": put("/in", string(random)), "HTTP 502": put("/dead", "one"), "HTTP 301": put("/moved", "one"),
+	} {
+		if got == nil || !strings.Contains(got.Error(), what) || got.Permanent != (what == "HTTP 413") {
+			t.Errorf("want %s, got %v", what, got)
+		}
+	}
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// listening waits until there is a server at addr.
+func listening(t *testing.T, addr string) {
+	t.Helper()
+	deadline, tick := time.After(10*time.Second), time.NewTicker(10*time.Millisecond)
+	defer tick.Stop()
+	for {
+		if c, err := net.Dial("tcp", addr); err == nil {
+			_ = c.Close()
+			return
+		}
+		select {
+		case <-deadline:
+			t.Fatalf("nothing listens at %s", addr)
+		case <-tick.C:
 		}
 	}
 }

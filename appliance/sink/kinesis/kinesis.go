@@ -22,6 +22,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -296,7 +297,11 @@ func (s *Sink) call(ctx context.Context, action string, body []byte, throttle fu
 	}
 	if resp.StatusCode != http.StatusOK {
 		s.learn(resp, at)
-		return nil, s.serviceError(resp.StatusCode, raw)
+		failed := s.serviceError(resp.StatusCode, raw)
+		if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n > 0 {
+			failed.RetryAfter = time.Duration(min(n, 3600)) * time.Second
+		}
+		return nil, failed
 	}
 	return raw, nil
 }
@@ -311,7 +316,7 @@ func (s *Sink) learn(resp *http.Response, signed time.Time) {
 	}
 }
 
-func (s *Sink) serviceError(status int, raw []byte) error {
+func (s *Sink) serviceError(status int, raw []byte) *delivery.SinkError {
 	var e struct {
 		Type     string `json:"__type"`
 		Message  string `json:"message"`

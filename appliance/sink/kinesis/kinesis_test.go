@@ -27,6 +27,7 @@ type upstream struct {
 	mu     sync.Mutex
 	fail   map[int]bool // entries of the next answer that are made to have failed
 	calls  int
+	lock   bool // the sink's token has expired
 }
 
 func newUpstream(t *testing.T) *upstream {
@@ -55,6 +56,11 @@ func (u *upstream) serve(s api.Handler, w http.ResponseWriter, r *http.Request) 
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.calls++
+	if u.lock {
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(w, `{"__type":"ExpiredTokenException","message":"The security token included in the request is expired"}`)
+		return
+	}
 	fail := u.fail
 	u.fail = nil
 	if fail != nil {
@@ -147,7 +153,12 @@ func TestSuite(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return sinktest.Records{Sink: s, Faults: p, Received: func() []string { return u.received(t) }}
+		lock := func(locked bool) {
+			u.mu.Lock()
+			defer u.mu.Unlock()
+			u.lock = locked
+		}
+		return sinktest.Records{Sink: s, Faults: p, Lock: lock, Received: func() []string { return u.received(t) }}
 	})
 }
 

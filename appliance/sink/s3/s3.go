@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -58,9 +59,10 @@ func Open(s Settings, clock func() time.Time) (*Sink, error) {
 	}
 	out := &Sink{settings: s, transport: transport, secure: u.Scheme == "https"}
 	out.signer = &signer{
-		base: transport, client: &http.Client{Transport: transport, Timeout: time.Duration(s.Timeout)}, region: s.Region, clock: clock,
+		base: transport, region: s.Region, clock: clock,
 		v4: v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true }),
 	}
+	out.signer.client = &http.Client{Transport: &roleTransport{signer: out.signer, settings: &out.settings}, Timeout: time.Duration(s.Timeout)}
 	if out.signer.creds, err = creds(&s); err != nil {
 		return nil, err
 	}
@@ -89,7 +91,7 @@ func Open(s Settings, clock func() time.Time) (*Sink, error) {
 func creds(s *Settings) (*credentials.Credentials, error) {
 	switch {
 	case s.Source == "instance":
-		return credentials.NewIAM(""), nil
+		return credentials.NewIAM(s.MetadataEndpoint), nil
 	case s.RoleARN != "":
 		return credentials.NewSTSAssumeRole(s.STSEndpoint, credentials.STSAssumeRoleOptions{
 			AccessKey: s.AccessKeyID, SecretKey: string(s.SecretAccessKey), SessionToken: string(s.SessionToken),
@@ -368,6 +370,8 @@ func (s *Sink) sinkError(err error) error {
 		}
 	case isDial(err):
 		out.Refused = true
+	case isCertificate(err):
+		out.Code, out.Refused = "S3.SSLHandshake", true
 	case errors.Is(err, context.DeadlineExceeded):
 		out.Code = "S3.RequestTimeout"
 	case errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrUnexpectedEOF):
@@ -381,6 +385,12 @@ func (s *Sink) sinkError(err error) error {
 func isDial(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "dial"
+}
+
+// isCertificate says whether the store is not who it should be.
+func isCertificate(err error) bool {
+	var e *tls.CertificateVerificationError
+	return errors.As(err, &e)
 }
 
 // Probe stores a small object twice, create only, and removes it.

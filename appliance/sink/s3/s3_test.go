@@ -1,6 +1,7 @@
 package s3_test
 
 import (
+	"net/http"
 	"testing"
 	"time"
 
@@ -27,6 +28,13 @@ func TestSuite(t *testing.T) {
 		dir := sinktest.Prefixed(sink, n)
 		return sinktest.Objects{
 			Sink: dir, Faults: p, Guarantee: delivery.ExactlyOnce,
+			Lock: func(locked bool) {
+				if !locked {
+					p.Every(nil)
+					return
+				}
+				p.Every(func(*http.Request) *sinktest.Fault { return &sinktest.Fault{Status: 400, Code: "ExpiredToken"} })
+			},
 			Read: func(key string) ([]byte, bool) { return g.Read("bucket", dir.Key(key)) },
 		}
 	})

@@ -37,6 +37,9 @@ type Settings struct {
 	SecretAccessKey delivery.Secret `json:"secret_access_key,omitempty" yaml:"secret_access_key"`
 	SessionToken    delivery.Secret `json:"session_token,omitempty" yaml:"session_token"`
 	Source          string          `json:"source,omitempty" yaml:"source"`
+	// MetadataEndpoint is where Source instance asks. Default: EC2's
+	// http://169.254.169.254, or what a container's environment names.
+	MetadataEndpoint string `json:"metadata_endpoint,omitempty" yaml:"metadata_endpoint"`
 	// RoleARN is assumed with the credentials above.
 	RoleARN     string `json:"role_arn,omitempty" yaml:"role_arn"`
 	ExternalID  string `json:"external_id,omitempty" yaml:"external_id"`
@@ -102,6 +105,9 @@ func (s *Settings) Validate() error {
 	}
 	if s.Source != "" && s.AccessKeyID != "" {
 		bad("source: give either a key or source")
+	}
+	if s.MetadataEndpoint != "" && s.Source != "instance" {
+		bad("metadata_endpoint: needs source instance")
 	}
 	if s.RoleARN != "" && s.AccessKeyID == "" {
 		bad("role_arn: needs access_key_id and secret_access_key to assume it with")

@@ -1,10 +1,15 @@
 package s3
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -80,6 +85,49 @@ func (s *signer) learn(resp *http.Response, signed time.Time) {
 	if resp.StatusCode == http.StatusServiceUnavailable || resp.StatusCode == http.StatusTooManyRequests {
 		if n, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && n > 0 {
 			s.retryAfter.Store(int64(time.Duration(min(n, 3600)) * time.Second))
+		}
+	}
+}
+
+// roleTransport carries the requests for credentials. Those that are signed,
+// for a role, are signed once more with the server's clock, which a refusal
+// teaches here as it does there.
+type roleTransport struct {
+	signer   *signer
+	settings *Settings
+}
+
+// maxRoleRequest bounds a request for credentials.
+const maxRoleRequest = 64 << 10
+
+func (t *roleTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Header.Get("Authorization") == "" || req.Body == nil {
+		return t.signer.base.RoundTrip(req)
+	}
+	body, err := io.ReadAll(io.LimitReader(req.Body, maxRoleRequest))
+	if err = errors.Join(err, req.Body.Close()); err != nil {
+		return nil, err
+	}
+	for again := false; ; again = true {
+		now := t.signer.clock().Add(time.Duration(t.signer.skew.Load()))
+		signed := req.Clone(req.Context())
+		signed.Header.Del("Authorization")
+		signed.Body = io.NopCloser(bytes.NewReader(body))
+		sum := sha256.Sum256(body)
+		key := aws.Credentials{AccessKeyID: t.settings.AccessKeyID, SecretAccessKey: string(t.settings.SecretAccessKey), SessionToken: string(t.settings.SessionToken)}
+		if err := t.signer.v4.SignHTTP(req.Context(), key, signed, hex.EncodeToString(sum[:]), "sts", t.settings.Region, now.UTC()); err != nil {
+			return nil, fmt.Errorf("sign: %w", err)
+		}
+		resp, err := t.signer.base.RoundTrip(signed)
+		if err != nil {
+			return nil, err
+		}
+		t.signer.learn(resp, now)
+		if again || !t.signer.skewed.Load() {
+			return resp, nil
+		}
+		if err := resp.Body.Close(); err != nil {
+			return nil, err
 		}
 	}
 }

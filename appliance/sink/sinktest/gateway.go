@@ -3,7 +3,6 @@ package sinktest
 import (
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -20,6 +19,8 @@ type Gateway struct {
 	Access string
 	Secret string
 	Dir    string // buckets are folders in it
+	CA     string // file of its certificate; "" without TLS
+	key    string
 	t      testing.TB
 	cmd    *exec.Cmd
 	addr   string
@@ -53,7 +54,21 @@ var gatewayBinary = sync.OnceValues(func() (string, error) {
 // It is built on first use, from the module beside appliance/delivery.
 func NewGateway(t testing.TB, buckets ...string) *Gateway {
 	t.Helper()
-	g := &Gateway{Access: "weirtest", Secret: "weirtestsecret", Dir: t.TempDir(), meta: t.TempDir(), t: t}
+	return newGateway(t, &Gateway{}, buckets)
+}
+
+// NewTLSGateway is NewGateway with a certificate that only its own authority
+// has signed.
+func NewTLSGateway(t testing.TB, buckets ...string) *Gateway {
+	t.Helper()
+	g := &Gateway{}
+	g.CA, g.key = Certificate(t)
+	return newGateway(t, g, buckets)
+}
+
+func newGateway(t testing.TB, g *Gateway, buckets []string) *Gateway {
+	t.Helper()
+	g.Access, g.Secret, g.Dir, g.meta, g.t = "weirtest", "weirtestsecret", t.TempDir(), t.TempDir(), t
 	for _, b := range buckets {
 		if err := os.Mkdir(filepath.Join(g.Dir, b), 0o755); err != nil {
 			t.Fatal(err)
@@ -66,6 +81,9 @@ func NewGateway(t testing.TB, buckets ...string) *Gateway {
 	g.addr = l.Addr().String()
 	_ = l.Close()
 	g.URL = "http://" + g.addr
+	if g.CA != "" {
+		g.URL = "https://" + g.addr
+	}
 	g.Start()
 	t.Cleanup(g.Kill)
 	return g
@@ -78,7 +96,11 @@ func (g *Gateway) Start() {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	g.cmd = exec.Command(binary, "--port", g.addr, "--access", g.Access, "--secret", g.Secret, "--quiet", "posix", "--sidecar", g.meta, g.Dir)
+	args := []string{"--port", g.addr, "--access", g.Access, "--secret", g.Secret, "--quiet"}
+	if g.CA != "" {
+		args = append(args, "--cert", g.CA, "--key", g.key)
+	}
+	g.cmd = exec.Command(binary, append(args, "posix", "--sidecar", g.meta, g.Dir)...)
 	g.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if testing.Verbose() {
 		g.cmd.Stderr = os.Stderr
@@ -90,8 +112,8 @@ func (g *Gateway) Start() {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		if resp, err := http.Get(g.URL); err == nil {
-			_ = resp.Body.Close()
+		if c, err := net.Dial("tcp", g.addr); err == nil {
+			_ = c.Close()
 			return
 		}
 		select {

@@ -19,6 +19,8 @@ type Fault struct {
 	Code string
 	// CutBody ends the connection inside the request's body.
 	CutBody bool
+	// RetryAfter is sent along with Status.
+	RetryAfter string
 	// LoseAnswer has the server do the work and ends the connection.
 	LoseAnswer bool
 }
@@ -43,6 +45,7 @@ type Proxy struct {
 		sync.Mutex
 		armed []Fault
 		every func(*http.Request) *Fault // decides for each request
+		write func(*http.Request)        // changes what is forwarded
 		down  bool
 		seen  int
 	}
@@ -74,6 +77,13 @@ func (p *Proxy) Every(decide func(*http.Request) *Fault) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.mu.every = decide
+}
+
+// Rewrite has change see each request before it is forwarded.
+func (p *Proxy) Rewrite(change func(*http.Request)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.mu.write = change
 }
 
 // Down cuts or restores the line as a whole.
@@ -114,6 +124,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case f != nil && f.Status != 0:
 		_, _ = io.Copy(io.Discard, r.Body)
 		w.Header().Set("Content-Type", "application/xml")
+		if f.RetryAfter != "" {
+			w.Header().Set("Retry-After", f.RetryAfter)
+		}
 		w.WriteHeader(f.Status)
 		_, _ = io.WriteString(w, `<?xml version="1.0"?><Error><Code>`+f.Code+`</Code><Message>made by the proxy</Message></Error>`)
 	case f != nil && f.CutBody:
@@ -129,6 +142,12 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, lose bool) {
 	out.RequestURI = ""
 	out.URL.Scheme, out.URL.Host = p.target.Scheme, p.target.Host
 	// The host stays what was signed.
+	p.mu.Lock()
+	change := p.mu.write
+	p.mu.Unlock()
+	if change != nil {
+		change(out)
+	}
 	resp, err := http.DefaultTransport.RoundTrip(out)
 	if err != nil {
 		hangUp(w)

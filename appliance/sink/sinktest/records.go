@@ -17,6 +17,9 @@ type Records struct {
 	// Received returns the data of all records that arrived, in order.
 	Received func() []string
 	Faults   *Proxy
+	// Lock makes the server refuse the sink, as it does when credentials have
+	// expired, and lets it in again.
+	Lock func(locked bool)
 }
 
 // RequestIDs are those of the suite's batches, in order.
@@ -67,6 +70,60 @@ func RunRecords(t *testing.T, open func(t *testing.T) Records) {
 			}
 		})
 	}
+	t.Run("goes on after it was locked out", func(t *testing.T) {
+		r := open(t)
+		r.Lock(true)
+		b := Batch(0, "one", "two")
+		var s *delivery.SinkError
+		if done, err := r.Sink.PutRecords(t.Context(), b); done != 0 || !errors.As(err, &s) || s.Permanent {
+			t.Fatalf("locked out: %d, %v", done, err)
+		}
+		if got := r.Received(); len(got) != 0 {
+			t.Errorf("received %q while locked out", got)
+		}
+		r.Lock(false)
+		if done, err := r.Sink.PutRecords(t.Context(), b); err != nil || done != 2 {
+			t.Fatalf("let in again: %d, %v", done, err)
+		}
+		if got := r.Received(); fmt.Sprint(got) != "[one two]" {
+			t.Errorf("received %q", got)
+		}
+	})
+	t.Run("waits for the line", func(t *testing.T) {
+		r := open(t)
+		data := make([]string, 300)
+		for i := range data {
+			data[i] = string(Content(1000))
+		}
+		gate, full := make(chan struct{}), make(chan struct{}, 1)
+		b := Batch(0, data...)
+		b.Throttle = func(r io.Reader) io.Reader { return &gated{r: r, left: 500, full: full, gate: gate} }
+		ended := make(chan error, 1)
+		go func() {
+			_, err := r.Sink.PutRecords(t.Context(), b)
+			ended <- err
+		}()
+		<-full
+		if got := r.Received(); len(got) != 0 {
+			t.Errorf("%d records of a request that is not sent are there", len(got))
+		}
+		close(gate)
+		if err := <-ended; err != nil {
+			t.Fatal(err)
+		}
+		if got := r.Received(); len(got) != len(data) {
+			t.Errorf("received %d of %d records", len(got), len(data))
+		}
+	})
+	t.Run("leaves a busy server alone", func(t *testing.T) {
+		r := open(t)
+		r.Faults.Arm(Fault{Name: "503", Status: 503, RetryAfter: "7"})
+		_, err := r.Sink.PutRecords(t.Context(), Batch(0, "one"))
+		var s *delivery.SinkError
+		if !errors.As(err, &s) || s.RetryAfter != 7*time.Second {
+			t.Errorf("got %v, want to be told to wait for 7 s", err)
+		}
+	})
 	t.Run("ends with its context", func(t *testing.T) {
 		r := open(t)
 		ctx, cancel := context.WithCancel(t.Context())

@@ -12,7 +12,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"testing"
+	"time"
 
 	"github.com/weirhq/weir/appliance/delivery"
 )
@@ -26,6 +28,9 @@ type Objects struct {
 	Faults *Proxy
 	// Guarantee is what Probe must find.
 	Guarantee delivery.Guarantee
+	// Lock makes the store refuse the sink, as it does when credentials have
+	// expired, and lets it in again.
+	Lock func(locked bool)
 }
 
 // Object makes an object of recipe with the given content.
@@ -68,6 +73,9 @@ func RunObjects(t *testing.T, open func(t *testing.T) Objects) {
 		"leaves nothing of a failed rendering":  leavesNothing,
 		"ends with its context":                 endsWithContext,
 		"probes and clears up":                  probes,
+		"goes on after it was locked out":       goesOn,
+		"waits for the line":                    waits,
+		"leaves a busy store alone":             leavesAlone,
 	}
 	for name, run := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -86,6 +94,95 @@ func RunObjects(t *testing.T, open func(t *testing.T) Objects) {
 			}
 			survives(t, o, f)
 		})
+	}
+}
+
+// goesOn has the credentials expire: the attempts meanwhile are refused, and
+// the next one stores.
+func goesOn(t *testing.T, o Objects) {
+	content := Content(200_000)
+	mustPut(t, o, Object("before", "r1", content))
+	o.Lock(true)
+	for _, mayExist := range []bool{false, true} {
+		obj := Object("k", "r2", content)
+		obj.MayExist = mayExist
+		_, err := o.Sink.PutObject(t.Context(), obj)
+		var s *delivery.SinkError
+		if !errors.As(err, &s) || !s.Refused {
+			t.Fatalf("locked out, MayExist %t: %v, want a refusal", mayExist, err)
+		}
+	}
+	o.Lock(false)
+	if stored := mustPut(t, o, Object("k", "r2", content)); stored.Duplicate {
+		t.Error("an attempt that was refused has stored the object")
+	}
+	mustHold(t, o, "k", content)
+	mustHold(t, o, "before", content)
+}
+
+// gated lets n bytes through and holds the rest back.
+type gated struct {
+	r    io.Reader
+	left int
+	full chan struct{}
+	gate <-chan struct{}
+}
+
+func (g *gated) Read(p []byte) (int, error) {
+	if g.left == 0 {
+		select {
+		case g.full <- struct{}{}:
+		default:
+		}
+		<-g.gate
+		g.left = math.MaxInt
+	}
+	n, err := g.r.Read(p[:min(len(p), g.left)])
+	g.left -= n
+	return n, err
+}
+
+// waits holds the line back in the middle of an object: nothing is there until
+// it gets through, and then all of it.
+func waits(t *testing.T, o Objects) {
+	if !o.Sink.Metered() {
+		return // nothing of it goes over a line
+	}
+	content := Content(300_000)
+	gate, full := make(chan struct{}), make(chan struct{}, 1)
+	obj := Object("slow", "r1", content)
+	obj.Throttle = func(r io.Reader) io.Reader { return &gated{r: r, left: 100_000, full: full, gate: gate} }
+	done := make(chan error, 1)
+	go func() {
+		_, err := o.Sink.PutObject(t.Context(), obj)
+		done <- err
+	}()
+	<-full
+	if _, found := o.Read("slow"); found {
+		t.Error("part of an object is there")
+	}
+	select {
+	case err := <-done:
+		t.Fatalf("the put ended while the line was held back: %v", err)
+	default:
+	}
+	close(gate)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	mustHold(t, o, "slow", content)
+}
+
+// leavesAlone has the store ask for a pause.
+func leavesAlone(t *testing.T, o Objects) {
+	if o.Faults == nil {
+		return
+	}
+	o.Faults.Arm(Fault{Name: "503", Status: 503, Code: "SlowDown", RetryAfter: "7"})
+	_, err := o.Sink.PutObject(t.Context(), Object("k", "r1", Content(1000)))
+	var s *delivery.SinkError
+	if !errors.As(err, &s) || s.RetryAfter != 7*time.Second {
+		t.Errorf("got %v, want to be told to wait for 7 s", err)
 	}
 }
 
