@@ -295,9 +295,19 @@ func integer(t *dataType, text string) (parquet.Value, error) {
 }
 
 func decimal(t *dataType, text string) (parquet.Value, error) {
-	q, ok := new(big.Rat).SetString(text)
-	if !ok || len(text) > 64 {
-		return parquet.Value{}, fmt.Errorf("%q is not a number", text)
+	// An exponent is looked at before it is raised: 1e999999999 is a number.
+	const most = 64
+	if i := strings.IndexAny(text, "eE"); i >= 0 {
+		if n, err := strconv.Atoi(text[i+1:]); err != nil || n < -most || n > most {
+			return parquet.Value{}, fmt.Errorf("%.70q is not a number of at most %d digits", text, t.precision)
+		}
+	}
+	q, ok := (*big.Rat)(nil), len(text) <= most && !strings.ContainsAny(text, "/_xXpP")
+	if ok {
+		q, ok = new(big.Rat).SetString(text)
+	}
+	if !ok {
+		return parquet.Value{}, fmt.Errorf("%.70q is not a number", text)
 	}
 	q.Mul(q, new(big.Rat).SetInt(new(big.Int).Exp(big.NewInt(10), big.NewInt(int64(t.scale)), nil)))
 	if !q.IsInt() {
