@@ -8,7 +8,7 @@ type Metrics struct {
 	// Flushes, Moves and Compactions count Pebble's work: a move rewrites
 	// nothing, a compaction does.
 	Flushes, Moves, Compactions int64
-	// UnderWay is how many flushes and compactions run or wait now.
+	// UnderWay is how many flushes and compactions run now.
 	UnderWay int64
 	// BytesWAL, BytesFlushed and BytesCompacted were handed to the device.
 	BytesWAL, BytesFlushed, BytesCompacted uint64
@@ -38,7 +38,7 @@ func (s *Store) Metrics() Metrics {
 	}
 	out.TableBytes = m.Table.Local.LiveSize + m.Table.ObsoleteSize + m.Table.ZombieSize
 	out.Flushes, out.Moves, out.Compactions = m.Flush.Count, m.Compact.MoveCount, m.Compact.DefaultCount
-	out.UnderWay = m.Flush.NumInProgress + m.Compact.NumInProgress + m.MemTable.Count - 1
+	out.UnderWay = m.Flush.NumInProgress + m.Compact.NumInProgress
 	out.BytesWAL, out.DiskBytes = m.WAL.BytesWritten, m.DiskSpaceUsage()
 	out.MemTableBytes, out.CacheBytes = m.MemTable.Size, m.BlockCache.Size
 	return out

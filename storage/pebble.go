@@ -33,10 +33,12 @@ func pebbleOptions(o Options, fs vfs.FS, logger pebble.Logger, listener *pebble.
 	for i := range p.TargetFileSizes {
 		p.TargetFileSizes[i] = 2 * o.MemTableBytes // a flush must stay one table
 	}
-	// Most blocks are compressed already: a sample of them is tried, and zstd is
-	// used for as long as it gains something, which it does on blocks of few records.
+	// Most blocks are compressed already. Pebble tries zstd on a sample of a
+	// table's, and uses it where it gains much: where blocks hold one record each.
+	tables := *sstable.BalancedCompression
+	tables.AdaptiveReductionCutoffPercent = 40
 	p.ApplyCompressionSettings(func() pebble.DBCompressionSettings {
-		return pebble.UniformDBCompressionSettings(sstable.BalancedCompression)
+		return pebble.UniformDBCompressionSettings(&tables)
 	})
 	for i := range p.Levels {
 		p.Levels[i].BlockSize = 64 << 10

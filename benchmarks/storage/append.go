@@ -48,7 +48,7 @@ type producer struct {
 }
 
 func (p *producer) run(ctx context.Context, e engine, samples []sample, records int, deadline time.Time) {
-	for time.Now().Before(deadline) && ctx.Err() == nil {
+	for p.err == nil && time.Now().Before(deadline) && ctx.Err() == nil {
 		at := p.rng.IntN(len(samples) - records)
 		batch := samples[at : at+records]
 		start := time.Now()
@@ -69,13 +69,22 @@ func drive(ctx context.Context, e engine, samples []sample, g group, d time.Dura
 		producers[i].latencies = make([]time.Duration, 0, 64+int(d.Seconds()*4e5)/g.producers/g.records)
 	}
 	runtime.GC() // what others left behind is not this round's
-	before := usageNow()
-	deadline := before.at.Add(d)
-	var wg sync.WaitGroup
-	for i := range producers {
-		wg.Go(func() { producers[i].run(ctx, e, samples, g.records, deadline) })
+	all := func(d time.Duration) {
+		deadline := time.Now().Add(d)
+		var wg sync.WaitGroup
+		for i := range producers {
+			wg.Go(func() { producers[i].run(ctx, e, samples, g.records, deadline) })
+		}
+		wg.Wait()
 	}
-	wg.Wait()
+	all(d / 16) // to steady state: pools are empty after the collection
+	settle(ctx, e)
+	for i := range producers {
+		p := &producers[i]
+		p.records, p.bytes, p.latencies = 0, 0, p.latencies[:0]
+	}
+	before := usageNow()
+	all(d)
 	took := time.Since(before.at)
 	settle(ctx, e)
 	after := usageNow()

@@ -65,7 +65,7 @@ func (l *perRecord) append(_ context.Context, batch []sample) error {
 
 func (l *perRecord) idle() bool {
 	m := l.db.Metrics()
-	return m.Flush.NumInProgress == 0 && m.Compact.NumInProgress == 0 && m.MemTable.Count <= 1
+	return m.Flush.NumInProgress == 0 && m.Compact.NumInProgress == 0
 }
 
 func (l *perRecord) close() error { return l.db.Close() }

@@ -258,7 +258,7 @@ func measureProcesses(ctx context.Context, o report.Options, r *report.Report, _
 	var first finding
 	for _, shards := range []int{4, 32, 1024} {
 		dir := filepath.Join(o.Dir, fmt.Sprintf("resident-%d", shards))
-		e := errand{Dir: dir, Shards: shards, Group: [2]int{16, 500}, For: pick(o, 8*time.Second, 1200*time.Millisecond), HangUp: true, Records: 20000}
+		e := errand{Dir: dir, Shards: shards, Group: [2]int{16, 500}, For: pick(o, 8*time.Second, 1200*time.Millisecond), HangUp: true, Records: 8000}
 		if shards == 4 && !o.Quick {
 			e.Tables = 200
 		}
