@@ -132,7 +132,7 @@ func dropCaches(dir string) error {
 func measureReplay(ctx context.Context, o report.Options, r *report.Report, samples []sample) error {
 	dir := filepath.Join(o.Dir, "replay")
 	defer os.RemoveAll(dir)
-	size, rounds := pick(o, 300<<20, 100<<20), pick(o, 5, 3)
+	size, rounds := pick(o, 300<<20, 60<<20), pick(o, 5, 3)
 	w, err := openWeir(vfs.Default, dir, storage.StreamConfig{Name: "load", Shards: 4})
 	if err != nil {
 		return err

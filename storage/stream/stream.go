@@ -7,6 +7,7 @@ package stream
 import (
 	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -58,7 +59,7 @@ type Stream struct {
 
 // routes are the open shards by hash key.
 type routes struct {
-	firsts []record.HashKey
+	highs  []uint64 // upper halves of the first hash keys: they decide, but for equals
 	shards []*shard.Shard
 }
 
@@ -168,20 +169,30 @@ func (st *Stream) setRoutes(open []*shard.Shard) {
 	slices.SortFunc(open, func(a, b *shard.Shard) int { return a.Hash.First.Cmp(b.Hash.First) })
 	r := &routes{shards: open}
 	for _, sh := range open {
-		r.firsts = append(r.firsts, sh.Hash.First)
+		r.highs = append(r.highs, high(sh.Hash.First))
 	}
 	st.routes.Store(r)
 }
 
 // Route returns the open shard for a hash key.
 func (st *Stream) Route(h record.HashKey) *shard.Shard {
-	r := st.routes.Load()
-	i, ok := slices.BinarySearchFunc(r.firsts, h, record.HashKey.Cmp)
-	if !ok {
+	r, want := st.routes.Load(), high(h)
+	// i counts the shards whose first key's upper half is not above h's.
+	i, n := 0, len(r.highs)
+	for i < n {
+		if mid := int(uint(i+n) / 2); r.highs[mid] <= want {
+			i = mid + 1
+		} else {
+			n = mid
+		}
+	}
+	for i--; r.highs[i] == want && r.shards[i].Hash.First.Cmp(h) > 0; {
 		i--
 	}
 	return r.shards[i]
 }
+
+func high(h record.HashKey) uint64 { return binary.BigEndian.Uint64(h[:]) }
 
 // Rerouted returns when routes newer than those that led to a closed shard
 // are in force. ErrNotFound means that the stream was deleted.
