@@ -29,7 +29,7 @@ func measureSplit(_ context.Context, o report.Options, r *report.Report, samples
 	var gathered oneBody
 	var out []byte
 	for _, n := range []int{1, 16, 64, 300} {
-		blocks := pick(o, 120_000, 60_000) / max(n, 16)
+		blocks := pick(o, 120_000, 30_000) / max(n, 16)
 		var size, cpu []float64
 		for range rounds {
 			var one, two int
