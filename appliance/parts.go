@@ -93,14 +93,11 @@ func (b *box) openStore(ctx context.Context, c *config.Loaded) error {
 	if err := os.Remove(b.endpointFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return DirectoryFault(b.dir, err)
 	}
-	if now := time.Now(); now.Before(clockFloor) {
+	if now := time.Now(); now.Before(trust.ClockFloor) {
 		b.log.Warn("the clock is not set", "now", now, "effect", "arrival times are wrong until it is; order and identity of records do not depend on it")
 	}
 	return nil
 }
-
-// clockFloor is a time that is surely past.
-var clockFloor = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 func (b *box) openTrust(_ context.Context, c *config.Loaded) error {
 	t, err := trust.Open(filepath.Join(b.dir, TrustDir), append(trust.Hosts(), c.Listen.Names...), time.Now())

@@ -165,7 +165,7 @@ type Telemetry struct {
 
 // Shutdown is how the box stops.
 type Shutdown struct {
-	Drain time.Duration `yaml:"drain" min:"1s" max:"10m" doc:"time for requests and uploads in flight to finish after SIGTERM; what is not finished by then is taken up at the next start"`
+	Drain time.Duration `yaml:"drain" min:"1s" max:"10m" doc:"longest time after SIGTERM for requests in flight to be answered and deliveries to send what they have gathered; what is left is taken up at the next start"`
 }
 
 // Default is the configuration without a file. It is valid and runs.

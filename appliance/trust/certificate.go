@@ -18,9 +18,9 @@ import (
 	"time"
 )
 
-// clockFloor is a time that is surely past. A box without a battery clock
+// ClockFloor is a time that is surely past. A box without a battery clock
 // starts in 1970; a certificate dated then would be over before the clock is set.
-var clockFloor = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+var ClockFloor = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 
 const (
 	authorityLife = 30 * 365 * 24 * time.Hour
@@ -42,7 +42,7 @@ func newAuthority(now time.Time) (*authority, error) {
 	host, _ := os.Hostname() // the name is a label only
 	template := &x509.Certificate{
 		SerialNumber: serial(), Subject: pkix.Name{CommonName: "Weir CA " + host},
-		NotBefore: clockFloor.AddDate(-1, 0, 0), NotAfter: later(now).Add(authorityLife),
+		NotBefore: ClockFloor.AddDate(-1, 0, 0), NotAfter: later(now).Add(authorityLife),
 		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
@@ -174,8 +174,8 @@ func Hosts() []string {
 }
 
 func later(now time.Time) time.Time {
-	if now.Before(clockFloor) {
-		return clockFloor
+	if now.Before(ClockFloor) {
+		return ClockFloor
 	}
 	return now
 }

@@ -101,7 +101,7 @@ func TestCertificateIsIssuedAgainForANewNameOrNearItsEnd(t *testing.T) {
 func TestClockIn1970MakesACertificateThatHoldsLater(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "trust")
 	tr := open(t, dir, []string{"box"}, time.Unix(60, 0))
-	for _, at := range []time.Time{clockFloor, clockFloor.AddDate(2, 0, 0)} {
+	for _, at := range []time.Time{ClockFloor, ClockFloor.AddDate(2, 0, 0)} {
 		if err := verifies(t, tr, "box", at); err != nil {
 			t.Errorf("at %v: %v", at, err)
 		}

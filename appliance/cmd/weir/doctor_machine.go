@@ -25,9 +25,6 @@ import (
 	"github.com/weirhq/weir/appliance/trust"
 )
 
-// built is a time that is surely past: an earlier clock has not been set.
-var built = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-
 func checkConfiguration(_ context.Context, p *patient) []finding {
 	if p.broken != nil {
 		var out []finding
@@ -44,7 +41,7 @@ func checkConfiguration(_ context.Context, p *patient) []finding {
 
 func checkClock(context.Context, *patient) []finding {
 	now := time.Now()
-	if now.Before(built) {
+	if now.Before(trust.ClockFloor) {
 		return []finding{bad("set the clock, or let timesyncd or chrony set it", "it is %s, before this program was built: clients with a right clock are refused, stamps are wrong", now.Format(time.DateTime))}
 	}
 	var t unix.Timex
