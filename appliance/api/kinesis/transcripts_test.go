@@ -3,7 +3,6 @@ package kinesis
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
 	"flag"
@@ -21,7 +20,6 @@ import (
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
-	"golang.org/x/net/http2"
 
 	"github.com/weirhq/weir/appliance/api"
 	"github.com/weirhq/weir/appliance/api/apitest"
@@ -296,9 +294,8 @@ func TestTranscriptsOverTheListener(t *testing.T) {
 	if err != nil || len(files) != 2*len(newTranscriptBox(t).Operations()) {
 		t.Fatalf("%d transcripts: %v", len(files), err)
 	}
-	h2 := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, network, addr)
-	}}
+	h2 := &http.Transport{Protocols: new(http.Protocols)}
+	h2.Protocols.SetUnencryptedHTTP2(true)
 	for _, client := range []*http.Client{{Transport: &http.Transport{}}, {Transport: h2}} {
 		for _, path := range files {
 			b := newTranscriptBox(t)
