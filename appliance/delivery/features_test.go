@@ -81,6 +81,47 @@ func TestPartitionsByQuery(t *testing.T) {
 	}
 }
 
+// TestPartitionsEndAtTheSizeHint: one partition that has most of the records
+// gets as many objects as the size hint asks for, in order; the trace of a record
+// names the one that has it.
+func TestPartitionsEndAtTheSizeHint(t *testing.T) {
+	r := newRig(t)
+	st := r.stream("s", 1)
+	r.put(st, 0, 3000)
+	const hint = 20_000
+	r.create(delivery.Config{
+		Name: "d", Source: delivery.Source{Stream: "s"}, Buffer: delivery.Buffer{SizeBytes: hint, Interval: delivery.Every(0)},
+		Prefix: "ok=!{partitionKeyFromQuery:ok}/", ErrorPrefix: "failed/", Partition: &delivery.Partition{Query: "{ok: .ok}"},
+	})
+	r.drained("d")
+	objects := r.objects()
+	exactly(t, numbers(t, objects), 3000, false)
+	last := map[string]int{}
+	for _, name := range names(objects) {
+		if len(objects[name]) > hint+200 {
+			t.Errorf("%s has %d bytes, the hint is %d", name, len(objects[name]), hint)
+		}
+		of, _, _ := strings.Cut(name, "/")
+		for _, n := range numbers(t, map[string][]byte{name: objects[name]}) {
+			last[of] = max(last[of], n)
+		}
+	}
+	if len(last) != 2 || last["ok=true"] != 2998 || last["ok=false"] != 2999 {
+		t.Errorf("the partitions end at %v", last)
+	}
+	places, err := r.engine.Where(t.Context(), "s", 0, 1500)
+	if err != nil || len(places) != 1 || len(places[0].Objects) != 1 || places[0].Position == nil {
+		t.Fatalf("where: %+v, %v", places, err)
+	}
+	p := places[0].Position
+	if raw := objects[p.Key]; p.Key != places[0].Objects[0].Key || !bytes.HasPrefix(raw[p.Offset:], []byte(`{"n":`)) {
+		t.Errorf("the record is said to be at %+v", p)
+	}
+	if places, err := r.engine.Where(t.Context(), "s", 0, 1<<40); err != nil || places[0].State != "absent" {
+		t.Errorf("a record that is not there: %+v, %v", places, err)
+	}
+}
+
 func TestPartitionLimit(t *testing.T) {
 	r := newRig(t)
 	st := r.stream("s", 1)
