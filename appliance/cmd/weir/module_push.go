@@ -50,6 +50,9 @@ func (c *modulePushCmd) Run(a *app) error {
 		then, path = "active", "/activate"
 	case c.Shadow:
 		then, path = "running as a shadow of "+info.Active, "/shadow"
+		if info.Active == "" {
+			then = "a shadow, with nothing to compare it with until a version is active"
+		}
 	}
 	if path != "" {
 		if err := b.Call(a.ctx, "POST", modulePath(m.Name, path), admin.ModuleVersion{Version: m.Version}, &info); err != nil {

@@ -83,6 +83,9 @@ func (c *moduleShadowCmd) Run(a *app) error {
 		if i.Shadow == "" {
 			return fmt.Sprintf("%s has no shadow.", i.Name)
 		}
+		if i.Active == "" {
+			return fmt.Sprintf("%s %s is a shadow, with nothing to compare it with until a version is active.", i.Name, i.Shadow)
+		}
 		return fmt.Sprintf("%s %s sees what %s sees and has no effect. Its differences: weir module stats %s", i.Name, i.Shadow, i.Active, i.Name)
 	})
 }
