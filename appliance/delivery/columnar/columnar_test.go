@@ -111,9 +111,21 @@ func same(t *testing.T, what string, got any, want string) {
 // TestEveryType writes each of Hive's types, its nulls and its limits.
 func TestEveryType(t *testing.T) {
 	s := Schema{
-		{"b", "boolean"}, {"t", "tinyint"}, {"s", "smallint"}, {"i", "int"}, {"l", "bigint"}, {"f", "float"}, {"d", "double"},
-		{"m", "decimal(10,3)"}, {"c", "varchar(5)"}, {"x", "binary"}, {"day", "date"}, {"at", "timestamp"},
-		{"list", "array<int>"}, {"map", "map<string,double>"}, {"st", "struct<a:int,b:array<struct<c:string>>>"},
+		{"b", "boolean"},
+		{"t", "tinyint"},
+		{"s", "smallint"},
+		{"i", "int"},
+		{"l", "bigint"},
+		{"f", "float"},
+		{"d", "double"},
+		{"m", "decimal(10,3)"},
+		{"c", "varchar(5)"},
+		{"x", "binary"},
+		{"day", "date"},
+		{"at", "timestamp"},
+		{"list", "array<int>"},
+		{"map", "map<string,double>"},
+		{"st", "struct<a:int,b:array<struct<c:string>>>"},
 	}
 	file, refused := write(t, s, &Options{}, 1<<20,
 		`{"b":true,"t":-128,"s":32767,"i":-2147483648,"l":9223372036854775807,"f":1.5,"d":-0.1,"m":1234567.891,"c":"ü","x":"AQI=","day":"2026-11-23","at":"2026-11-23T10:00:00.123456Z","list":[1,null,3],"map":{"k":0.5,"n":null},"st":{"a":1,"b":[{"c":"x"},{"c":null},null]}}`,
