@@ -75,9 +75,12 @@ func (r *cborReader) head() (major byte, n int64) {
 	return c >> 5, int64(u)
 }
 
+// maxTags bounds the tags before one item: a tag is a level of nesting, too.
+const maxTags = 16
+
 // next reads over tags that mean nothing here.
 func (r *cborReader) next() valueKind {
-	for {
+	for tags := 0; ; tags++ {
 		c, ok := r.peek()
 		if !ok {
 			return kindInvalid
@@ -97,7 +100,9 @@ func (r *cborReader) next() valueKind {
 			if c == 0xc1 {
 				return kindTime
 			}
-			r.head()
+			if r.head(); tags == maxTags {
+				r.bad("too many tags")
+			}
 			continue
 		}
 		switch c {

@@ -40,6 +40,7 @@ func FuzzCBOR(f *testing.F) {
 		f.Add(b)
 	}
 	f.Add([]byte("\x9f\x7f\x61a\xff\x5f\x41b\xff\xbf\x61k\xf9\x3e\x00\xff\xff"))
+	f.Add(append(bytes.Repeat([]byte{0xcb}, 2000), 0))
 	mode, err := cbor.DecOptions{MaxNestedLevels: 1000, MaxArrayElements: math.MaxInt32, MaxMapPairs: math.MaxInt32}.DecMode()
 	if err != nil {
 		f.Fatal(err)
