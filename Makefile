@@ -31,11 +31,11 @@ tools: ## gofumpt, staticcheck and errcheck at their pinned versions
 lint: tools ## format, vet, staticcheck, errcheck and the rules of .ci/lint
 	.ci/lint/run $(TOOLS)
 
-# The sweeps of storagetest take every third write with the race detector, and every
+# The sweeps of storagetest take every sixth write with the race detector, and every
 # one without it.
 unit: ## unit, property and crash tests, with the race detector
 	CGO_ENABLED=1 go test -race -shuffle=on -timeout 30m $$(go list ./... | grep -v -e /cmd/weir/e2e -e /storage/storagetest)
-	CGO_ENABLED=1 go test -race -shuffle=on -timeout 30m ./storage/storagetest -sweep-step 3
+	CGO_ENABLED=1 go test -race -shuffle=on -timeout 30m ./storage/storagetest -sweep-step 6
 	go test -shuffle=on -timeout 30m ./storage/storagetest -run AtEveryWrite
 
 fuzz: ## each fuzz target for a few seconds
