@@ -42,6 +42,7 @@ type disk struct {
 	wake     chan struct{}
 	free     atomic.Int64 // as last seen, -1 when not known
 	total    atomic.Int64
+	damaged  sync.Map // paths of tables reported as damaged
 	mu       struct {
 		sync.Mutex
 		ballast bool // the file is there
@@ -248,7 +249,9 @@ func (d *disk) listener() *pebble.EventListener {
 		},
 		// Pebble's own answer is to end the process; ours is to read around it.
 		DataCorruption: func(i pebble.DataCorruptionInfo) {
-			d.s.log.Error("table is damaged", "path", i.Path, "cause", i.Details)
+			if _, told := d.damaged.LoadOrStore(i.Path, true); !told { // Pebble tries again and again
+				d.s.log.Error("table is damaged", "path", i.Path, "cause", firstLine(fmt.Sprint(i.Details)))
+			}
 		},
 		DiskSlow: func(i pebble.DiskSlowInfo) { d.s.log.Warn("disk is slow", "operation", i.String()) },
 	}

@@ -710,7 +710,7 @@ func (s *Store) damaged(sh *shard.Shard, first, last uint64, cause error) {
 	row := sh.Row()
 	loss := shard.Loss{First: first, Last: last, Records: last - first + 1 - sh.Jumped(first, last), Time: s.now(), Reason: keyspace.LossDamage}
 	sh.AddLoss(loss)
-	s.log.Warn("records can't be read", "stream_id", row.Stream, "shard", row.Number.String(), "first", first, "last", last, "cause", cause)
+	s.log.Warn("records can't be read", "stream_id", row.Stream, "shard", row.Number.String(), "first", first, "last", last, "cause", firstLine(cause.Error()))
 	if s.Failed() != nil {
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -138,7 +139,7 @@ func (v *verifier) scan(ctx context.Context, db *pebble.DB, progress func(uint64
 	for ok := it.First(); ok || it.Error() != nil; {
 		if !ok {
 			// A table's block is broken: go on behind it.
-			v.problem(0, 0, 0, last, "a table can't be read: "+it.Error().Error())
+			v.unreadable(last, it.Error())
 			var from []byte
 			if from, it, err = passDamage(ctx, db, it, last); err != nil || it == nil {
 				return err
@@ -188,6 +189,21 @@ func passDamage(ctx context.Context, db *pebble.DB, it *pebble.Iterator, last []
 	}
 	it, err = db.NewIterWithContext(ctx, &pebble.IterOptions{LowerBound: keyspace.LaneStart(0), UpperBound: keyspace.LaneStart(keyspace.Lanes)})
 	return next, it, err
+}
+
+// unreadable notes that a table can't be read, once however often it is met.
+func (v *verifier) unreadable(key []byte, err error) {
+	what := "a table can't be read: " + firstLine(err.Error())
+	if n := len(v.report.Problems); n > 0 && v.report.Problems[n-1].What == what {
+		return
+	}
+	v.problem(0, 0, 0, key, what)
+}
+
+// firstLine leaves out the details that Pebble's errors carry on lines of their own.
+func firstLine(text string) string {
+	line, _, _ := strings.Cut(text, "\n")
+	return line
 }
 
 func (v *verifier) problem(shardID uint32, first, last uint64, key []byte, what string) {

@@ -11,36 +11,31 @@ import (
 
 type repairCmd struct{}
 
-// repaired is what repair prints with --json.
+// repaired is what repair prints with --json; the verification is that after it.
 type repaired struct {
-	Recovery storage.Recovery `json:"recovery"`
+	Recovery  storage.Recovery     `json:"recovery"`
+	Lost      []storage.ShardRange `json:"lost"`
+	Rewritten int                  `json:"rewritten"`
+	SetAside  []storage.SetAside   `json:"set_aside"`
 	verification
 }
 
 // Run opens the log as a start of the box does, which cuts a torn tail and sets
-// aside what can't be read, and then verifies it.
+// aside what can't be opened, takes out what can't be read, and verifies it.
 func (c *repairCmd) Run(a *app) error {
 	if !exists(appliance.StorePath(a.Dir)) {
 		return &fault.Error{Class: fault.Environment, Subject: "data directory", Value: a.Dir, Expect: "there is no log in it"}
 	}
 	bar := a.progress("repair " + a.Dir)
-	defer bar.done()
-	store, err := storage.Open(a.ctx, appliance.StorePath(a.Dir), storage.Options{})
-	if err != nil {
-		return appliance.DirectoryFault(a.Dir, err)
-	}
-	out := repaired{Recovery: store.Recovery()}
-	r, err := store.Verify(a.ctx, func(blocks uint64) { bar.step(int64(blocks), 0, "blocks") })
-	if closed := store.Close(); err == nil {
-		err = closed
-	}
-	if err != nil {
-		return appliance.DirectoryFault(a.Dir, err)
-	}
+	done, err := storage.Repair(a.ctx, appliance.StorePath(a.Dir), storage.Options{})
 	bar.done()
-	out.verification = verification{r.OK(), r}
+	if err != nil {
+		return appliance.DirectoryFault(a.Dir, err)
+	}
+	r := done.After
+	out := repaired{done.Recovery, done.Lost, done.Rewritten, done.SetAside, verification{r.OK(), r}}
 	if err := a.emit(out, func(w io.Writer) {
-		printRecovery(w, &out.Recovery)
+		printRepair(w, done)
 		printVerification(w, r)
 	}); err != nil {
 		return err
@@ -51,20 +46,29 @@ func (c *repairCmd) Run(a *app) error {
 	return nil
 }
 
-func printRecovery(w io.Writer, r *storage.Recovery) {
-	if r.Clean && len(r.Damaged)+len(r.SetAside) == 0 {
+// printRepair tells what the open recovered and what was then taken out.
+func printRepair(w io.Writer, done *storage.RepairReport) {
+	r := done.Recovery
+	switch {
+	case !r.Clean:
+		fmt.Fprintf(w, "The last process was cut off; recovered in %s.\n", span(r.Took))
+	case len(r.Damaged)+len(done.Lost)+len(done.SetAside)+done.Rewritten == 0:
 		fmt.Fprint(w, "The log was closed well: nothing had to be repaired.\n\n")
 		return
+	default:
+		fmt.Fprint(w, "The log was closed well, but was damaged since.\n")
 	}
-	fmt.Fprintf(w, "The last process was cut off; recovered in %s.\n", span(r.Took))
 	for _, x := range r.Jumps {
 		fmt.Fprintf(w, "  passed over  %s %s %d to %d: %s\n", x.Stream, x.Shard, x.First, x.Last, x.Reason)
 	}
-	for _, x := range r.Damaged {
+	for _, x := range append(r.Damaged, done.Lost...) {
 		fmt.Fprintf(w, "  lost         %s %s %d to %d: %s\n", x.Stream, x.Shard, x.First, x.Last, x.Reason)
 	}
-	for _, x := range r.SetAside {
+	for _, x := range done.SetAside {
 		fmt.Fprintf(w, "  set aside    %s, %s: %s\n", x.Path, size(x.Bytes), x.Reason)
+	}
+	if done.Rewritten > 0 {
+		fmt.Fprintf(w, "  written anew %s, without the blocks that can't be read\n", plural(done.Rewritten, "epoch"))
 	}
 	fmt.Fprintln(w)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 
@@ -22,7 +23,11 @@ func (c *verifyCmd) Run(a *app) error {
 	r, err := storage.Verify(a.ctx, appliance.StorePath(a.Dir), storage.Options{}, func(blocks uint64) { bar.step(int64(blocks), 0, "blocks") })
 	bar.done()
 	if err != nil {
-		return appliance.DirectoryFault(a.Dir, err)
+		err = appliance.DirectoryFault(a.Dir, err)
+		if f := (*fault.Error)(nil); errors.As(err, &f) && f.Expect == "can't be used" {
+			f.Try = "weir repair --dir " + a.Dir
+		}
+		return err
 	}
 	if err := a.emit(verification{r.OK(), r}, func(w io.Writer) { printVerification(w, r) }); err != nil {
 		return err
@@ -46,6 +51,10 @@ func printVerification(w io.Writer, r *storage.VerifyReport) {
 	}
 	fmt.Fprint(w, " but for:\n")
 	for _, p := range r.Problems {
+		if p.Stream == "" {
+			fmt.Fprintf(w, "  %s\n", p.What)
+			continue
+		}
 		fmt.Fprintf(w, "  %s %s %d to %d: %s\n", p.Stream, p.Shard, p.First, p.Last, p.What)
 	}
 }
