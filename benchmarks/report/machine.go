@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"runtime/debug"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,6 +22,7 @@ type Machine struct {
 	FileSystem  string  `json:"file_system"` // magic number of the data directory's file system, by name where known
 	Go          string  `json:"go"`
 	Platform    string  `json:"platform"`
+	Cgo         bool    `json:"cgo"`    // built with C libraries, which the released program is not
 	Commit      string  `json:"commit"` // with -dirty behind it when files differ
 	Load1       float64 `json:"load1"`  // one-minute load average at the start: above the cores, others were at work
 }
@@ -27,7 +30,14 @@ type Machine struct {
 // String is the machine on one line.
 func (m Machine) String() string {
 	return fmt.Sprintf("%s × %d, %.1f GiB, Linux %s, %s, %s %s, commit %s, load %.1f",
-		m.CPU, m.Cores, float64(m.MemoryBytes)/(1<<30), m.Kernel, m.FileSystem, m.Go, m.Platform, m.Commit, m.Load1)
+		m.CPU, m.Cores, float64(m.MemoryBytes)/(1<<30), m.Kernel, m.FileSystem, m.Go, m.build(), m.Commit, m.Load1)
+}
+
+func (m Machine) build() string {
+	if m.Cgo {
+		return m.Platform + " cgo"
+	}
+	return m.Platform
 }
 
 // ThisMachine describes the machine; dir is on the file system to name. What
@@ -36,6 +46,9 @@ func ThisMachine(dir string) Machine {
 	m := Machine{
 		CPU:   field("/proc/cpuinfo", "model name"),
 		Cores: runtime.NumCPU(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Commit: commit(),
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		m.Cgo = slices.Contains(info.Settings, debug.BuildSetting{Key: "CGO_ENABLED", Value: "1"})
 	}
 	kb, _ := strconv.ParseInt(strings.TrimSuffix(field("/proc/meminfo", "MemTotal"), " kB"), 10, 64)
 	m.MemoryBytes = kb << 10
