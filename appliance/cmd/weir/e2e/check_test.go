@@ -33,8 +33,15 @@ wasm:
 	must(t, "--dir", dir, "stream", "create", "s")
 	must(t, args("delivery", "create", "out", "--stream", "s", "--to", "sink:store")...)
 	for _, verb := range [][]string{
-		{"check"}, {"check", "--json"}, {"config", "explain"}, {"config", "explain", "--json"}, {"doctor", "--json"}, {"top", "-n", "1", "--json"},
-		{"delivery", "describe", "out"}, {"delivery", "describe", "out", "--json"}, {"reload", "--json"},
+		{"check"},
+		{"check", "--json"},
+		{"config", "explain"},
+		{"config", "explain", "--json"},
+		{"doctor", "--json"},
+		{"top", "-n", "1", "--json"},
+		{"delivery", "describe", "out"},
+		{"delivery", "describe", "out", "--json"},
+		{"reload", "--json"},
 	} {
 		r := weir(t, nil, args(verb...)...)
 		if len(r.out) == 0 || strings.Contains(r.out+r.errout, secret) {
