@@ -267,6 +267,12 @@ func (v *verifier) checkShard(row keyspace.ShardRow) {
 		out.Records += s.last - max(s.first, next) + 1
 		out.Last, next = s.last, s.last+1
 	}
+	for _, l := range v.f.losses[row.ID] {
+		if l.Last >= next { // nothing is left behind it
+			v.account(&out, row.ID, next, l.Last)
+			next = l.Last + 1
+		}
+	}
 	if row.ClosedMS > 0 && row.ClosedIndex >= next {
 		v.account(&out, row.ID, next, row.ClosedIndex)
 	}

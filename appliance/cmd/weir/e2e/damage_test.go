@@ -73,7 +73,7 @@ func TestDamageIsFoundRepairedAndReported(t *testing.T) {
 	for _, l := range out.Lost {
 		lost += l.Last - l.First + 1
 	}
-	if !out.OK || lost != 500 || len(out.SetAside) != 1 {
+	if !out.OK || lost != 500 || len(out.SetAside) != 1 { // all of it lay in one block of the table
 		t.Fatalf("repair: %+v, %d records lost", out, lost)
 	}
 	if _, err := os.Stat(out.SetAside[0].Path); err != nil {
