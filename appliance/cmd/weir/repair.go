@@ -52,16 +52,18 @@ func printRepair(w io.Writer, done *storage.RepairReport) {
 	switch {
 	case !r.Clean:
 		fmt.Fprintf(w, "The last process was cut off; recovered in %s.\n", span(r.Took))
-	case len(r.Damaged)+len(done.Lost)+len(done.SetAside)+done.Rewritten == 0:
-		fmt.Fprint(w, "The log was closed well: nothing had to be repaired.\n\n")
-		return
+	case len(done.Lost)+len(done.SetAside)+done.Rewritten == 0:
+		fmt.Fprint(w, "The log was closed well: nothing had to be repaired.\n")
 	default:
 		fmt.Fprint(w, "The log was closed well, but was damaged since.\n")
 	}
 	for _, x := range r.Jumps {
 		fmt.Fprintf(w, "  passed over  %s %s %d to %d: %s\n", x.Stream, x.Shard, x.First, x.Last, x.Reason)
 	}
-	for _, x := range append(r.Damaged, done.Lost...) {
+	for _, x := range r.Damaged {
+		fmt.Fprintf(w, "  known lost   %s %s %d to %d: %s\n", x.Stream, x.Shard, x.First, x.Last, x.Reason)
+	}
+	for _, x := range done.Lost {
 		fmt.Fprintf(w, "  lost         %s %s %d to %d: %s\n", x.Stream, x.Shard, x.First, x.Last, x.Reason)
 	}
 	for _, x := range done.SetAside {
