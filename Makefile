@@ -3,7 +3,7 @@
 
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: build sizes test deps tools lint unit fuzz clients e2e fmt clean
+.PHONY: build sizes test deps tools lint unit packages sweeps bounds fuzz e2e fmt clean
 
 TOOLS := $(CURDIR)/.cache/tools
 export CGO_ENABLED ?= 0
@@ -31,12 +31,19 @@ tools: ## gofumpt, staticcheck and errcheck at their pinned versions
 lint: tools ## format, vet, staticcheck, errcheck and the rules of .ci/lint
 	.ci/lint/run $(TOOLS)
 
-# The sweeps of storagetest take every sixth write with the race detector, and every
-# one without it.
-unit: ## unit, property and crash tests, with the race detector
+unit: packages sweeps bounds ## unit, property and crash tests, with the race detector
+
+packages:
 	CGO_ENABLED=1 go test -race -shuffle=on -timeout 30m $$(go list ./... | grep -v -e /cmd/weir/e2e -e /storage/storagetest)
+
+# The sweeps take every sixth write with the race detector, and every one without it.
+sweeps:
 	CGO_ENABLED=1 go test -race -shuffle=on -timeout 30m ./storage/storagetest -sweep-step 6
 	go test -shuffle=on -timeout 30m ./storage/storagetest -run AtEveryWrite
+
+# What is allocated and resident is not the program's own under the race detector.
+bounds:
+	go test -count=1 -timeout 10m -run 'AllocatesNothing|MemoryIsFlat' ./appliance/api/kinesis ./appliance/delivery
 
 fuzz: ## each fuzz target for a few seconds
 	.ci/fuzz

@@ -30,8 +30,14 @@ func service(t *testing.T) *Service {
 			t.Error(err)
 		}
 	})
+	deliveries, err := delivery.New(store, delivery.Options{
+		OpenSink: func(delivery.Target) (delivery.Sink, error) { return nil, errors.New("no sink is set up") },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	return New(Options{
-		Store: store, Version: "test", Started: time.Now(),
+		Store: store, Deliveries: deliveries, Version: "test", Started: time.Now(),
 		Reload: func(context.Context) (*Reloaded, error) { return nil, errors.New("weir.yaml:1: nam: unknown key") },
 	})
 }
