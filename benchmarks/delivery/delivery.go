@@ -1,5 +1,6 @@
 // Package delivery measures the way from the log to a sink: how fast and at what
-// cost in CPU, memory and flash, against the compressors alone on the same bytes.
+// cost in CPU, memory and flash, against the compressors alone and Telegraf on the
+// same bytes.
 //
 // The sinks are a folder on the measured disk and versitygw, an S3 server of its
 // own process over a folder on the same disk, so that what is measured is the
@@ -41,6 +42,7 @@ type bench struct {
 	dir   string // of the folder
 	s3    *gateway
 	guest *module
+	peer  *telegraf // nil when it is not measured
 	n     int
 }
 
@@ -81,6 +83,9 @@ func (b *bench) open(ctx context.Context) error {
 	}
 	if settings, err = b.s3.settings(); err != nil {
 		return err
+	}
+	if b.o.Peers {
+		b.openTelegraf(ctx)
 	}
 	b.table, err = sink.New(append(sinks, sink.Config{Name: store3, Kind: "s3", Settings: settings}), nil)
 	return err
@@ -125,6 +130,9 @@ func (b *bench) measure(ctx context.Context) error {
 	if _, _, err := b.deliver(ctx, kinds[0], folder); err != nil { // what is cold after filling is nobody's
 		return err
 	}
+	if err := b.peer.prepare(b.n); err != nil {
+		return err
+	}
 	before := b.store.Metrics()
 	speed, cpu := map[string][]float64{}, map[string][]float64{}
 	for range rounds {
@@ -143,6 +151,9 @@ func (b *bench) measure(ctx context.Context) error {
 		if err := b.limits(ctx, speed, cpu); err != nil {
 			return err
 		}
+		if err := b.runTelegraf(ctx, speed, cpu); err != nil {
+			return err
+		}
 	}
 	after := b.store.Metrics()
 	const gzipLimit, zstdLimit = "limit: gzip alone, one core", "limit: zstd decompress and compress"
@@ -156,6 +167,7 @@ func (b *bench) measure(ctx context.Context) error {
 	for _, name := range []string{gzipLimit, zstdLimit} {
 		b.r.Add("limits", name, "over gzip alone", median(speed[name])/median(speed[gzipLimit]), "MB/s", median(speed[name]), "CPU s/GB", median(cpu[name]))
 	}
+	b.reportTelegraf(speed, cpu)
 	delivered := float64(b.raw) * float64(2*len(kinds)*rounds)
 	flash := float64(after.BytesWAL+after.BytesFlushed-before.BytesWAL-before.BytesFlushed) / delivered
 	forward := folder + ": " + kinds[0].name
@@ -165,7 +177,6 @@ func (b *bench) measure(ctx context.Context) error {
 	b.r.AtLeast("GZIP throughput over the compressor alone on one core", 0.8, median(speed[folder+": GZIP"])/median(speed[gzipLimit]))
 	b.r.AtLeast("drain of a backlog into a folder over 20 MB/s ingest", 5, median(speed[forward])/20)
 	b.r.Note("the log was filled at %.0f MB/s; each kind drains all of it as a backlog into objects of 5 MiB; versitygw shares the machine's cores, its CPU is not counted", ingest)
-	b.r.Note("no peer is measured: benchmarks/delivery/README.md says which were tried")
 	if err := b.first(ctx); err != nil {
 		return err
 	}
