@@ -41,8 +41,9 @@ const maxArrivalMS = 253_402_300_799_999
 
 // Import appends the records of a portable file to a stream. They are routed
 // by their hash keys, keep the order they had within a source shard and their
-// arrival times, and get new indexes; retention counts from the import. How
-// far each source shard was imported is written with the records, so that
+// arrival times, and get new indexes; retention counts from the import, and
+// a position AtTime takes what claims to have arrived later for a record of the
+// import's time. How far each source shard was imported is written with the records, so that
 // doing it again, after an interruption or with an overlapping file, brings
 // no record twice. ErrExport: the file was cut or changed; what comes before
 // that is imported.

@@ -123,8 +123,9 @@ func (r *Reader) Skipped() []Gap {
 func (r *Reader) Wait(ctx context.Context) error { return r.s.Wait(ctx, r.pos.Load()) }
 
 // Lag returns how far the reader is behind the watermark: records, bytes of
-// their data (estimated within an epoch), and the age of the next record,
-// all 0 at the tip.
+// their data (estimated within an epoch), and the age of the record read last,
+// all 0 at the tip. Before the first read the age is that of the newest record
+// of the epoch it stands in: what is next is at least as old.
 func (r *Reader) Lag() (records uint64, bytes int64, age time.Duration) {
 	pos, mark := max(r.pos.Load(), r.s.First()), r.s.Watermark()
 	if pos > mark {
