@@ -309,7 +309,7 @@ func (j *job) keyNames() []string {
 // arenas lends the memory that small partitions are gathered in.
 type arenas struct{ free chan []byte }
 
-func newArenas() *arenas { return &arenas{free: make(chan []byte, 2)} }
+func newArenas() *arenas { return &arenas{free: make(chan []byte, 1)} }
 
 func (a *arenas) get(n int64) []byte {
 	select {

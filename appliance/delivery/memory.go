@@ -24,7 +24,7 @@ const (
 	// of S3, so the largest that memory should hold.
 	partBytes = 5 << 20
 	// arenaBytes is where small partitions are gathered in one pass.
-	arenaBytes = 6 << 20
+	arenaBytes = 4 << 20
 	// DefaultMemoryBytes is the default of Options.MemoryBytes.
 	DefaultMemoryBytes = 32 << 20
 )

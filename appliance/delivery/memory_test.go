@@ -5,13 +5,14 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/weirhq/weir/appliance/delivery"
 	"github.com/weirhq/weir/appliance/delivery/codec"
+	"github.com/weirhq/weir/storage"
+	"github.com/weirhq/weir/storage/record"
 )
 
 // resident is the process's resident memory in bytes.
@@ -21,16 +22,17 @@ func resident(t *testing.T) int64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pages, err := strconv.ParseInt(strings.Fields(string(raw))[1], 10, 64)
-	if err != nil {
+	var size, all, files int64
+	if _, err := fmt.Sscan(string(raw), &size, &all, &files); err != nil {
 		t.Fatal(err)
 	}
-	return pages * int64(os.Getpagesize())
+	return (all - files) * int64(os.Getpagesize())
 }
 
 // TestMemoryIsFlat delivers 500 active partitions with 128 MiB buffers, beside
-// another delivery of the same records, and watches the resident memory: the
-// bound of 32 MiB, half as much again for the collector's slack, and no more.
+// another delivery of the same records, and watches the resident memory: it
+// grows by about the bound of 32 MiB, of which a quarter is allowed on top for
+// what the collector comes late to.
 func TestMemoryIsFlat(t *testing.T) {
 	r := newRig(t)
 	st := r.stream("s", 1)
@@ -52,6 +54,18 @@ func TestMemoryIsFlat(t *testing.T) {
 		}
 		txn.Release()
 	}
+	// What the log caches for its readers is not the deliveries'.
+	reader, err := st.NewReader(0, storage.Position{Kind: storage.TrimHorizon})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n := 1; n > 0; {
+		if n, err = reader.Read(10_000, 1<<20, func(*record.Record) bool { return true }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reader.Close()
+	defer debug.SetGCPercent(debug.SetGCPercent(50)) // as a box sets it
 	runtime.GC()
 	debug.FreeOSMemory()
 	before := resident(t)
@@ -88,7 +102,7 @@ func TestMemoryIsFlat(t *testing.T) {
 		t.Errorf("%d objects of 500 partitions", len(parts))
 	}
 	t.Logf("resident memory grew by %.1f MiB at most over a store that was at %.1f MiB; bound %d MiB", float64(most)/(1<<20), float64(before)/(1<<20), delivery.DefaultMemoryBytes>>20)
-	if limit := int64(delivery.DefaultMemoryBytes) * 3 / 2; most > limit && !raceDetector {
+	if limit := int64(delivery.DefaultMemoryBytes) * 5 / 4; most > limit && !raceDetector {
 		t.Errorf("resident memory grew by %d bytes, the limit is %d", most, limit)
 	}
 }

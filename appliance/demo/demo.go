@@ -12,7 +12,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -107,9 +106,6 @@ func Run(ctx context.Context, o Options) (*Summary, error) {
 	if _, err := os.Stat(appliance.StorePath(o.Dir)); err == nil {
 		return nil, &fault.Error{Class: fault.Usage, Subject: "--dir", Value: o.Dir, Expect: "holds a box already; the demo makes its own", Try: "another --dir, or none for a temporary one"}
 	}
-	// The fleet, the reader and the box share one small process here; the
-	// collector keeps them to what a box has.
-	debug.SetGCPercent(50)
 
 	// The box outlives ctx: what was taken in is delivered and checked.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))

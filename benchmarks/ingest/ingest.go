@@ -59,7 +59,7 @@ func run(ctx context.Context, o report.Options, r *report.Report, p plan) (err e
 	}
 	r.Add("memory of the server", "idle", "resident_MB", systems[0].p.residentMB())
 	for _, n := range p.batches {
-		outs, err := contest(ctx, systems, load{n, 500, p.d}, p)
+		outs, err := contest(ctx, systems, load{n, 500, p.d}, p, r)
 		if err != nil {
 			return err
 		}
@@ -70,7 +70,7 @@ func run(ctx context.Context, o report.Options, r *report.Report, p plan) (err e
 		o.Logf("500 records a PutRecords, %d connections", n)
 	}
 	for _, n := range p.singles {
-		outs, err := contest(ctx, systems, load{n, 1, p.d}, p)
+		outs, err := contest(ctx, systems, load{n, 1, p.d}, p, r)
 		if err != nil {
 			return err
 		}
@@ -87,12 +87,13 @@ func run(ctx context.Context, o report.Options, r *report.Report, p plan) (err e
 }
 
 // contest drives the systems in turn, and returns the outcomes of each by round.
-// The first, uncounted round warms them up.
-func contest(ctx context.Context, systems []*system, l load, p plan) (map[string][]outcome, error) {
-	outs := map[string][]outcome{}
+// The first, uncounted round warms them up. A peer that fails under the load is
+// left out of it, with a note.
+func contest(ctx context.Context, systems []*system, l load, p plan, r *report.Report) (map[string][]outcome, error) {
+	outs, failed := map[string][]outcome{}, map[string]bool{}
 	for round := -1; round < p.rounds; round++ {
 		for _, s := range systems {
-			if !s.takes(l) || s.slow && round < 0 {
+			if failed[s.name] || !s.takes(l) || s.slow && round < 0 {
 				continue
 			}
 			this := l
@@ -100,6 +101,12 @@ func contest(ctx context.Context, systems []*system, l load, p plan) (map[string
 				this.For = p.warm
 			}
 			o, err := s.round(ctx, this)
+			if err != nil && s.peer && ctx.Err() == nil {
+				r.Note("Not measured under this load: %v", err)
+				failed[s.name] = true
+				delete(outs, s.name)
+				continue
+			}
 			if err != nil {
 				return nil, err
 			}

@@ -28,6 +28,7 @@ type system struct {
 	name  string
 	p     *process
 	drive func(context.Context, load) (outcome, error)
+	peer  bool // somebody else's: what it refuses is noted, and not measured
 	slow  bool // a round lasts as long as its first requests: no warming up, and small loads only
 	close func() error
 }
@@ -150,7 +151,7 @@ func openNATS(ctx context.Context, name, program, dir, sync string) (*system, er
 		messages[i] = pool[i].data
 	}
 	return &system{
-		name: name, p: p, slow: sync == "always",
+		name: name, p: p, peer: true, slow: sync == "always",
 		drive: func(_ context.Context, l load) (o outcome, err error) {
 			o.allocs = math.NaN()
 			return o, errors.Join(publisher.tell(struct {
@@ -191,7 +192,7 @@ func openEmulator(ctx context.Context, source, dir string) (*system, error) {
 		return nil, fmt.Errorf("%s: %w: %s", kindEmulator, err, said.Bytes())
 	}
 	return &system{
-		name: kindEmulator, p: p, slow: true, close: p.kill,
+		name: kindEmulator, p: p, peer: true, slow: true, close: p.kill,
 		drive: func(ctx context.Context, l load) (outcome, error) {
 			o, err := overHTTP(ctx, a, l)
 			o.allocs = math.NaN()

@@ -13,6 +13,7 @@
 package file
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -195,10 +196,18 @@ func (s *Sink) writeRow(root string, o *delivery.Object) error {
 	return syncDir(filepath.Dir(name))
 }
 
+// writeBytes are gathered before they are written: stored frames come in pieces
+// of about 10 KiB, and a call into the kernel for each costs more than the copy.
+const writeBytes = 128 << 10
+
 // write renders into the file and syncs it.
 func write(ctx context.Context, f *os.File, o *delivery.Object) (int64, error) {
-	w := &counter{ctx: ctx, w: f, throttle: o.Throttle}
+	gathered := bufio.NewWriterSize(f, writeBytes)
+	w := &counter{ctx: ctx, w: gathered, throttle: o.Throttle}
 	err := o.Render(w)
+	if err == nil {
+		err = gathered.Flush()
+	}
 	if err == nil {
 		err = f.Chmod(0o644)
 	}

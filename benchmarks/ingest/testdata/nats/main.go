@@ -46,6 +46,8 @@ func serve(dir, sync string) error {
 	o := &server.Options{
 		Host: "127.0.0.1", Port: server.RANDOM_PORT, MaxConn: 1 << 16, NoLog: true, NoSigs: true,
 		JetStream: true, StoreDir: dir, JetStreamMaxMemory: 256 << 20, JetStreamMaxStore: 64 << 30,
+		// At its default of 10,000 messages it refuses what more than 20 publishers have on the way.
+		StreamMaxBufferedMsgs: 4 << 20, StreamMaxBufferedSize: 2 << 30,
 	}
 	switch sync {
 	case "always":
