@@ -6,7 +6,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -46,10 +45,6 @@ type box struct {
 	}
 }
 
-// gcPercent is for small boxes: garbage may be half of what lives before it is
-// collected, not as much again. GOGC in the environment wins.
-const gcPercent = 50
-
 // Run runs a box until ctx ends, then stops it in order: no new connections,
 // answers to what is in flight, deliveries and consumers with their checkpoints,
 // the log. It takes shutdown.drain at most; what is not done by then is taken up
@@ -63,9 +58,6 @@ func Run(ctx context.Context, c *config.Loaded, o Options) (err error) {
 	b.mu.config = c
 	b.level.Set(telemetry.Level(c.Telemetry.LogLevel))
 	b.log = telemetry.Logger(o.Log, c.Telemetry.LogFormat, &b.level)
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
 
 	// Each part is opened before what needs it, and closed after.
 	for _, open := range []func(context.Context, *config.Loaded) error{

@@ -53,6 +53,7 @@ func (c *demoCmd) Run(a *app) error {
 			o.Show("Feeding this machine's sensors until Ctrl-C.")
 		}
 	}
+	keepSmall(a)
 	s, err := demo.Run(a.ctx, o)
 	if s != nil {
 		if e := c.report(a, s, dir, keep); err == nil {

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/weirhq/weir/appliance"
@@ -21,6 +22,7 @@ func (c *serveCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
+	keepSmall(a)
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
@@ -32,6 +34,14 @@ func (c *serveCmd) Run(a *app) error {
 		Version: buildInfo().Version,
 		Ready:   func(endpoint string, t *trust.Trust) { firstStart(a.out, a.Dir, endpoint, t) },
 	})
+}
+
+// keepSmall has garbage collected when it is half of what lives, not as much
+// again: boxes have little memory. GOGC in the environment wins.
+func keepSmall(a *app) {
+	if a.env("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
 }
 
 // firstStart shows the secrets, once: after the start that made them.
