@@ -22,7 +22,7 @@ const (
 
 // process runs records [lo, hi) of the batch. When the module breaks on them it
 // halves the span until the records that break it stand alone, and dead-letters
-// those. An error ends the session: nothing of the span is kept.
+// those. An error ends the tenure: nothing of the span is kept.
 func (w *worker) process(ctx context.Context, lo, hi, attempt int) error {
 	res, err := w.call(ctx, lo, hi, attempt)
 	if w.state.failed != nil {

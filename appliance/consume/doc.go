@@ -24,9 +24,10 @@
 // A shadow version gets each batch, and each tick, just before the active
 // version does and on the same goroutine, so both see the same state. It reads
 // through to that state; what it writes, emits, fails and enqueues is compared
-// with what the active version did and dropped. It never delays a shard by more
-// than the active version itself takes: what is beyond passes it by and is
-// counted, and a batch it breaks on is given up after 250 ms.
+// with what the active version did and dropped. It takes of a
+// shard's time about what the active version itself takes, and half a second to
+// begin with: what is beyond passes it by and is counted, and a batch it breaks
+// on is given up after 250 ms.
 //
 // # State through split and merge
 //

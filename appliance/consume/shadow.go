@@ -143,7 +143,7 @@ func (s *shadow) try(ctx context.Context, w *worker, n int, run func(w *worker) 
 	r.judge()
 	r.group.reset()
 	r.state.forget()
-	if r.guest == nil || !r.guest.Instance().Healthy() { // ended by an error that the worker would end its session for
+	if r.guest == nil || !r.guest.Instance().Healthy() { // ended by an error that the worker would end its tenure for
 		r.dropInstance()
 		s.run = nil
 	}

@@ -41,7 +41,7 @@ type state struct {
 	watch map[string]image
 
 	// failed is the first error of the store. The guest sees it as "unavailable"
-	// or not at all; the worker ends its session for it.
+	// or not at all; the worker ends its tenure for it.
 	failed error
 }
 

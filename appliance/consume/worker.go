@@ -58,11 +58,11 @@ type worker struct {
 }
 
 var (
-	// errVersion ends a worker's session because another version is active.
+	// errVersion ends a worker's tenure because another version is active.
 	errVersion = errors.New("another version is active")
 	// errFinished ends a worker because its shard is handled to its end.
 	errFinished = errors.New("shard is finished")
-	// errHalted ends a session until someone resumes it.
+	// errHalted ends a tenure until someone resumes it.
 	errHalted = errors.New("halted")
 	// errOutput is a stream of the manifest's outputs that isn't there.
 	errOutput = errors.New("output stream does not exist")
@@ -90,13 +90,13 @@ func (w *worker) surrender() {
 	}
 }
 
-// run has sessions until the shard is finished or ctx ends.
+// run has tenures until the shard is finished or ctx ends.
 func (w *worker) run(ctx context.Context) {
 	defer w.surrender()
 	pause := firstBackoff
 	for ctx.Err() == nil {
 		commits := w.at.Commits
-		err := w.session(ctx)
+		err := w.tenure(ctx)
 		w.close()
 		switch {
 		case errors.Is(err, errFinished):
@@ -165,9 +165,9 @@ func (w *worker) resume() {
 	}
 }
 
-// session owns the shard: lease, state, instance; then batches until something
+// tenure is one time of owning the shard: lease, state, instance; then batches until something
 // ends it.
-func (w *worker) session(ctx context.Context) error {
+func (w *worker) tenure(ctx context.Context) error {
 	v, err := w.e.o.Modules.Active(w.k.consumer)
 	if err != nil {
 		return err
@@ -327,7 +327,7 @@ func (w *worker) dropInstance() {
 	}
 }
 
-// close ends a session.
+// close ends a tenure.
 func (w *worker) close() {
 	w.dropInstance()
 	w.dropShadow()

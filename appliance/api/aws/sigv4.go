@@ -248,7 +248,7 @@ func (v *Verifier) parse(st *sigState, req api.Request, service string) (Credent
 	if err == nil {
 		err = st.checkSignedHeaders(req)
 	}
-	if err == nil && st.algorithm != "AWS4-HMAC-SHA256" { // the text is AWS's
+	if err == nil && st.algorithm != "AWS4-HMAC-SHA256" { // the words are AWS's, as kinesalite recorded them
 		err = IncompleteSignature.New("Unsupported AWS 'algorithm': '%s' (only AWS4-HMAC-SHA256 for now). ", st.algorithm)
 	}
 	if err == nil {
