@@ -19,7 +19,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"slices"
 	"syscall"
 	"time"
 
@@ -28,6 +27,7 @@ import (
 	"github.com/weirhq/weir/appliance/delivery"
 	"github.com/weirhq/weir/appliance/delivery/codec"
 	"github.com/weirhq/weir/appliance/sink"
+	"github.com/weirhq/weir/benchmarks/process"
 	"github.com/weirhq/weir/benchmarks/report"
 	"github.com/weirhq/weir/storage"
 )
@@ -160,12 +160,12 @@ func (b *bench) measure(ctx context.Context) error {
 	for _, to := range []string{folder, store3} {
 		for _, k := range kinds {
 			name := to + ": " + k.name
-			b.r.Add("log to "+to+", record bytes", k.name, "over gzip alone", median(speed[name])/median(speed[gzipLimit]),
-				"MB/s", median(speed[name]), "CPU s/GB", median(cpu[name]))
+			b.r.Add("log to "+to+", record bytes", k.name, "over gzip alone", report.Median(speed[name])/report.Median(speed[gzipLimit]),
+				"MB/s", report.Median(speed[name]), "CPU s/GB", report.Median(cpu[name]))
 		}
 	}
 	for _, name := range []string{gzipLimit, zstdLimit} {
-		b.r.Add("limits", name, "over gzip alone", median(speed[name])/median(speed[gzipLimit]), "MB/s", median(speed[name]), "CPU s/GB", median(cpu[name]))
+		b.r.Add("limits", name, "over gzip alone", report.Median(speed[name])/report.Median(speed[gzipLimit]), "MB/s", report.Median(speed[name]), "CPU s/GB", report.Median(cpu[name]))
 	}
 	b.reportTelegraf(speed, cpu)
 	delivered := float64(b.raw) * float64(2*len(kinds)*rounds)
@@ -173,9 +173,9 @@ func (b *bench) measure(ctx context.Context) error {
 	forward := folder + ": " + kinds[0].name
 	b.r.Add("cost beside the objects", "flash bytes of recipes and manifest per byte delivered", "bytes", flash)
 	b.r.AtMost("flash bytes beside the objects per byte delivered", 0.01, flash)
-	b.r.AtMost("CPU of forwarding over decompress and compress", 0.15, median(cpu[forward])/median(cpu[zstdLimit]))
-	b.r.AtLeast("GZIP throughput over the compressor alone on one core", 0.8, median(speed[folder+": GZIP"])/median(speed[gzipLimit]))
-	b.r.AtLeast("drain of a backlog into a folder over 20 MB/s ingest", 5, median(speed[forward])/20)
+	b.r.AtMost("CPU of forwarding over decompress and compress", 0.15, report.Median(cpu[forward])/report.Median(cpu[zstdLimit]))
+	b.r.AtLeast("GZIP throughput over the compressor alone on one core", 0.8, report.Median(speed[folder+": GZIP"])/report.Median(speed[gzipLimit]))
+	b.r.AtLeast("drain of a backlog into a folder over 20 MB/s ingest", 5, report.Median(speed[forward])/20)
 	b.r.Note("the log was filled at %.0f MB/s; each kind drains all of it as a backlog into objects of 5 MiB; versitygw shares the machine's cores, its CPU is not counted", ingest)
 	if err := b.first(ctx); err != nil {
 		return err
@@ -209,51 +209,23 @@ func (b *bench) memory(ctx context.Context) error {
 	defer debug.SetGCPercent(debug.SetGCPercent(50)) // as a box sets it
 	runtime.GC()
 	debug.FreeOSMemory()
-	before, err := resident()
-	if err != nil {
-		return err
-	}
+	before := process.ResidentMB()
 	c := delivery.Config{
 		Name: "memory", Source: delivery.Source{Stream: "s"}, Sink: delivery.Target{Name: store3}, Prefix: "!{partitionKeyFromQuery:n}/", ErrorPrefix: "failed/",
 		Buffer: delivery.Buffer{SizeBytes: 128 << 20, Interval: delivery.Every(0)}, Compression: delivery.Compression{Format: codec.Gzip},
 		Partition: &delivery.Partition{Query: "{n: (.seq % 500)}"},
 	}
-	most := int64(0)
-	_, _, err = b.run(ctx, c, func(s delivery.Stats) bool {
-		if n, err := resident(); err == nil {
-			most = max(most, n-before)
-		}
+	grown := 0.0
+	_, _, err := b.run(ctx, c, func(s delivery.Stats) bool {
+		grown = max(grown, process.ResidentMB()-before)
 		return s.LagRecords == 0 || s.Objects >= 1000
 	})
 	if err != nil {
 		return err
 	}
-	grown := float64(most) / (1 << 20)
-	b.r.Add("memory", "500 partitions, 128 MiB buffers", "MiB grown", grown, "MiB before", float64(before)/(1<<20))
+	b.r.Add("memory", "500 partitions, 128 MiB buffers", "MiB grown", grown, "MiB before", before)
 	b.r.AtMost("resident memory of deliveries, MiB", 32, grown)
 	return nil
-}
-
-// resident is the process's resident memory in bytes, without pages of files,
-// which are the kernel's to drop.
-func resident() (int64, error) {
-	raw, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		return 0, err
-	}
-	var size, all, files int64
-	if _, err := fmt.Sscan(string(raw), &size, &all, &files); err != nil {
-		return 0, err
-	}
-	return (all - files) * int64(os.Getpagesize()), nil
-}
-
-func median(v []float64) float64 {
-	if len(v) == 0 {
-		return 0
-	}
-	s := slices.Sorted(slices.Values(v))
-	return s[len(s)/2]
 }
 
 // fill puts size bytes of sensor records into the log, in batches of 500.

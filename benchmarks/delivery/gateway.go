@@ -10,8 +10,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
+
+	"github.com/weirhq/weir/benchmarks/process"
 )
 
 // gateway is a running versitygw: an S3 server over a folder on the measured
@@ -32,9 +33,9 @@ const (
 // openGateway builds the gateway from the module beside appliance/delivery,
 // once, and starts it.
 func openGateway(ctx context.Context, dir string, logf func(string, ...any)) (*gateway, error) {
-	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/weirhq/weir").Output()
+	tools, err := process.Repository(ctx, "appliance", "delivery", "testdata", "tools")
 	if err != nil {
-		return nil, fmt.Errorf("find the repository: %w", err)
+		return nil, err
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
@@ -44,11 +45,8 @@ func openGateway(ctx context.Context, dir string, logf func(string, ...any)) (*g
 	if _, err := os.Stat(binary); err != nil {
 		logf("delivery: build versitygw")
 		part := fmt.Sprintf("%s.%d", binary, os.Getpid())
-		build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", part, "github.com/versity/versitygw/cmd/versitygw")
-		build.Dir = filepath.Join(strings.TrimSpace(string(root)), "appliance", "delivery", "testdata", "tools")
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := build.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("build versitygw: %w: %s", err, out)
+		if err := process.Build(ctx, tools, part, "github.com/versity/versitygw/cmd/versitygw"); err != nil {
+			return nil, err
 		}
 		if err := os.Rename(part, binary); err != nil {
 			return nil, err

@@ -4,11 +4,10 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 
 	"github.com/weirhq/weir/appliance/delivery"
+	"github.com/weirhq/weir/benchmarks/process"
 	wasmguest "github.com/weirhq/weir/wasm/guest"
 	"github.com/weirhq/weir/wasm/host"
 	"github.com/weirhq/weir/wasm/manifest"
@@ -23,11 +22,11 @@ type module struct {
 }
 
 func openModule(ctx context.Context, dir string) (*module, error) {
-	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/weirhq/weir").Output()
+	path, err := process.Repository(ctx, "wasm", "wasmtest", "modules", "filter.wasm")
 	if err != nil {
 		return nil, err
 	}
-	wasm, err := os.ReadFile(filepath.Join(strings.TrimSpace(string(root)), "wasm", "wasmtest", "modules", "filter.wasm"))
+	wasm, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
 	}

@@ -14,6 +14,9 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/weirhq/weir/benchmarks/process"
+	"github.com/weirhq/weir/benchmarks/report"
 )
 
 // telegraf is the peer: it tails the same records as lines of a file and writes
@@ -49,22 +52,16 @@ func (b *bench) openTelegraf(ctx context.Context) {
 }
 
 func (t *telegraf) build(ctx context.Context) error {
-	root, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/weirhq/weir").Output()
+	source, err := process.Repository(ctx, "benchmarks", "delivery", "testdata", "telegraf")
 	if err != nil {
-		return fmt.Errorf("find the repository: %w", err)
+		return err
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return err
 	}
 	t.program = filepath.Join(cache, "weir-test", "telegraf-1.37.2") // go builds it again only when it has changed
-	source := filepath.Join(strings.TrimSpace(string(root)), "benchmarks", "delivery", "testdata", "telegraf")
-	build := exec.CommandContext(ctx, "go", "build", "-C", source, "-o", t.program, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return fmt.Errorf("build %s: %w: %.200s", source, err, out)
-	}
-	return nil
+	return process.Build(ctx, source, t.program, ".")
 }
 
 // prepare writes n records to the file that Telegraf reads.
@@ -122,9 +119,9 @@ func (b *bench) reportTelegraf(speed, cpu map[string][]float64) {
 		ours, theirs := store3+": "+way.kind, telegrafName+way.kind
 		mbs, cost := math.NaN(), math.NaN()
 		if len(speed[theirs]) > 0 {
-			mbs, cost = median(speed[theirs]), median(cpu[theirs])
+			mbs, cost = report.Median(speed[theirs]), report.Median(cpu[theirs])
 		}
-		b.r.Add("Weir / Telegraf 1.37.2, to "+store3, way.kind, "Weir/Telegraf MB/s", median(speed[ours])/mbs, "Weir/Telegraf CPU", median(cpu[ours])/cost,
+		b.r.Add("Weir / Telegraf 1.37.2, to "+store3, way.kind, "Weir/Telegraf MB/s", report.Median(speed[ours])/mbs, "Weir/Telegraf CPU", report.Median(cpu[ours])/cost,
 			"Telegraf MB/s", mbs, "Telegraf CPU s/GB", cost)
 	}
 }

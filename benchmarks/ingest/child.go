@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -20,6 +19,7 @@ import (
 	"github.com/weirhq/weir/appliance"
 	"github.com/weirhq/weir/appliance/config"
 	"github.com/weirhq/weir/appliance/trust"
+	"github.com/weirhq/weir/benchmarks/process"
 	"github.com/weirhq/weir/benchmarks/report"
 	"github.com/weirhq/weir/storage"
 )
@@ -60,16 +60,12 @@ func allocated() uint64 {
 }
 
 // startChild starts this program again as one of ours.
-func startChild(ctx context.Context, kind, dir string) (*process, error) {
-	self, err := os.Executable()
+func startChild(ctx context.Context, kind, dir string) (*process.Process, error) {
+	p, err := process.Again(ctx, ChildName)
 	if err != nil {
 		return nil, err
 	}
-	p, err := startProcess(exec.CommandContext(ctx, self, ChildName, "--json"), "GOGC=50")
-	if err != nil {
-		return nil, err
-	}
-	return p, p.tell(order{kind, dir})
+	return p, p.Tell(order{kind, dir})
 }
 
 // Child is one of ours until standard input ends.

@@ -54,9 +54,9 @@ func idle(ctx context.Context, dir string, kind protocol, n int, settle time.Dur
 	if err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, p.stop()) }()
+	defer func() { err = errors.Join(err, p.Stop()) }()
 	var a address
-	if err := p.hear(&a); err != nil {
+	if err := p.Hear(&a); err != nil {
 		return 0, err
 	}
 	first, err := kind.connect(a.Address)
@@ -65,7 +65,7 @@ func idle(ctx context.Context, dir string, kind protocol, n int, settle time.Dur
 	}
 	defer first.Close()
 	time.Sleep(settle)
-	before := p.residentMB()
+	before := p.ResidentMB()
 	for range n {
 		c, err := kind.connect(a.Address)
 		if err != nil {
@@ -74,7 +74,7 @@ func idle(ctx context.Context, dir string, kind protocol, n int, settle time.Dur
 		defer c.Close()
 	}
 	time.Sleep(settle)
-	return p.residentMB() - before, nil
+	return p.ResidentMB() - before, nil
 }
 
 // connect opens a connection and makes one request on it.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
-	"slices"
 	"time"
 
 	"github.com/weirhq/weir/benchmarks/report"
@@ -57,7 +55,7 @@ func run(ctx context.Context, o report.Options, r *report.Report, p plan) (err e
 	if p.peers {
 		systems = append(systems, openPeers(ctx, o, r)...)
 	}
-	r.Add("memory of the server", "idle", "resident_MB", systems[0].p.residentMB())
+	r.Add("memory of the server", "idle", "resident_MB", systems[0].p.ResidentMB())
 	for _, n := range p.batches {
 		outs, err := contest(ctx, systems, load{n, 500, p.d}, p, r)
 		if err != nil {
@@ -124,7 +122,7 @@ func addRows(r *report.Report, table string, systems []*system, outs map[string]
 			r.Add(table, fmt.Sprintf("%d connections, %s", connections, s.name),
 				"ours/this", versus(outs, s.name, outcome.perSecond), "krecords/s", medianOf(os, outcome.perSecond)/1e3,
 				"p50_ms", quantile(os, 0.5), "p99_ms", quantile(os, 0.99),
-				"cpu_s/Mrec", medianOf(os, outcome.cpuPerM), "resident_MB", s.p.residentMB(), "allocs/rec", medianOf(os, outcome.allocsPerRecord))
+				"cpu_s/Mrec", medianOf(os, outcome.cpuPerM), "resident_MB", s.p.ResidentMB(), "allocs/rec", medianOf(os, outcome.allocsPerRecord))
 		}
 	}
 }
@@ -145,7 +143,7 @@ func versus(outs map[string][]outcome, other string, f func(outcome) float64) fl
 	for i, o := range outs[other] {
 		ratios = append(ratios, f(outs[kindWeir][i])/f(o))
 	}
-	return median(ratios)
+	return report.Median(ratios)
 }
 
 func medianOf(outs []outcome, f func(outcome) float64) float64 {
@@ -153,15 +151,7 @@ func medianOf(outs []outcome, f func(outcome) float64) float64 {
 	for _, o := range outs {
 		v = append(v, f(o))
 	}
-	return median(v)
-}
-
-func median(v []float64) float64 {
-	if len(v) == 0 {
-		return math.NaN()
-	}
-	slices.Sort(v)
-	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
+	return report.Median(v)
 }
 
 // quantile is in milliseconds.
@@ -170,9 +160,5 @@ func quantile(outs []outcome, q float64) float64 {
 	for _, o := range outs {
 		all = append(all, o.Latencies...)
 	}
-	if len(all) == 0 {
-		return math.NaN()
-	}
-	slices.Sort(all)
-	return float64(all[min(int(q*float64(len(all))), len(all)-1)]) / 1e6
+	return report.QuantileMS(all, q)
 }

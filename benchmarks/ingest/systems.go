@@ -11,8 +11,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 
+	"github.com/weirhq/weir/benchmarks/process"
 	"github.com/weirhq/weir/benchmarks/report"
 )
 
@@ -26,7 +26,7 @@ const (
 // system is one thing that takes records, in a process of its own.
 type system struct {
 	name  string
-	p     *process
+	p     *process.Process
 	drive func(context.Context, load) (outcome, error)
 	peer  bool // somebody else's: what it refuses is noted, and not measured
 	slow  bool // a round lasts as long as its first requests: no warming up, and small loads only
@@ -42,7 +42,7 @@ func (s *system) takes(l load) bool { return !s.slow || l.Connections*l.Records 
 
 // round drives the system once and counts its CPU.
 func (s *system) round(ctx context.Context, l load) (outcome, error) {
-	cpu := s.p.cpu()
+	cpu := s.p.CPU()
 	o, err := s.drive(ctx, l)
 	if err == nil && o.Error != "" {
 		err = errors.New(o.Error)
@@ -53,7 +53,7 @@ func (s *system) round(ctx context.Context, l load) (outcome, error) {
 	if err != nil {
 		return o, fmt.Errorf("%s, %d connections × %d records: %w", s.name, l.Connections, l.Records, err)
 	}
-	o.cpuS = (s.p.cpu() - cpu).Seconds()
+	o.cpuS = (s.p.CPU() - cpu).Seconds()
 	return o, nil
 }
 
@@ -63,33 +63,33 @@ func openOurs(ctx context.Context, kind, dir string) (*system, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &system{name: kind, p: p, close: p.stop}
+	s := &system{name: kind, p: p, close: p.Stop}
 	if kind == kindStore {
 		s.drive = func(_ context.Context, l load) (o outcome, err error) {
 			o.allocs = math.NaN()
-			return o, errors.Join(p.tell(l), p.hear(&o))
+			return o, errors.Join(p.Tell(l), p.Hear(&o))
 		}
 		return s, nil
 	}
 	var a address
-	if err := p.hear(&a); err != nil {
-		return nil, errors.Join(err, p.stop())
+	if err := p.Hear(&a); err != nil {
+		return nil, errors.Join(err, p.Stop())
 	}
 	s.drive = func(ctx context.Context, l load) (outcome, error) {
 		var before, after count
-		if err := errors.Join(p.tell("allocs"), p.hear(&before)); err != nil {
+		if err := errors.Join(p.Tell("allocs"), p.Hear(&before)); err != nil {
 			return outcome{}, err
 		}
 		o, err := overHTTP(ctx, a, l)
 		if err == nil {
-			err = errors.Join(p.tell("allocs"), p.hear(&after))
+			err = errors.Join(p.Tell("allocs"), p.Hear(&after))
 		}
 		o.allocs = float64(after.Allocs - before.Allocs)
 		return o, err
 	}
 	if kind == kindWeir {
 		if err := createStream(a); err != nil {
-			return nil, errors.Join(err, p.stop())
+			return nil, errors.Join(err, p.Stop())
 		}
 	}
 	return s, nil
@@ -98,12 +98,11 @@ func openOurs(ctx context.Context, kind, dir string) (*system, error) {
 // openPeers starts the peers. One that cannot be had on this machine is left out,
 // with a note.
 func openPeers(ctx context.Context, o report.Options, r *report.Report) (systems []*system) {
-	module, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/weirhq/weir").Output()
+	peers, err := process.Repository(ctx, "benchmarks", "ingest", "testdata")
 	if err != nil {
 		r.Note("No peer was measured: their sources are in the repository, and this run is not: %v", err)
 		return nil
 	}
-	peers := filepath.Join(strings.TrimSpace(string(module)), "benchmarks", "ingest", "testdata")
 	add := func(s *system, err error) {
 		if err != nil {
 			r.Note("A peer was not measured: %v", err)
@@ -112,7 +111,7 @@ func openPeers(ctx context.Context, o report.Options, r *report.Report) (systems
 		systems = append(systems, s)
 	}
 	program := filepath.Join(o.Dir, "nats")
-	if err := buildNATS(ctx, filepath.Join(peers, "nats"), program); err != nil {
+	if err := process.Build(ctx, filepath.Join(peers, "nats"), program, "."); err != nil {
 		r.Note("NATS JetStream was not measured: %v", err)
 	} else {
 		add(openNATS(ctx, kindNATS, program, filepath.Join(o.Dir, "nats-default"), "default"))
@@ -122,28 +121,19 @@ func openPeers(ctx context.Context, o report.Options, r *report.Report) (systems
 	return systems
 }
 
-func buildNATS(ctx context.Context, source, program string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-C", source, "-o", program, ".")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build %s: %w: %s", source, err, out)
-	}
-	return nil
-}
-
 // openNATS starts the server and its load, each in a process of its own.
 func openNATS(ctx context.Context, name, program, dir, sync string) (*system, error) {
-	p, err := startProcess(exec.CommandContext(ctx, program, "serve", dir, sync))
+	p, err := process.Start(exec.CommandContext(ctx, program, "serve", dir, sync))
 	if err != nil {
 		return nil, err
 	}
 	var a address
-	if err := p.hear(&a); err != nil {
-		return nil, errors.Join(err, p.stop())
+	if err := p.Hear(&a); err != nil {
+		return nil, errors.Join(err, p.Stop())
 	}
-	publisher, err := startProcess(exec.CommandContext(ctx, program, "load", a.Address))
+	publisher, err := process.Start(exec.CommandContext(ctx, program, "load", a.Address))
 	if err != nil {
-		return nil, errors.Join(err, p.stop())
+		return nil, errors.Join(err, p.Stop())
 	}
 	pool := samples(poolSize)
 	messages := make([][]byte, len(pool))
@@ -154,12 +144,12 @@ func openNATS(ctx context.Context, name, program, dir, sync string) (*system, er
 		name: name, p: p, peer: true, slow: sync == "always",
 		drive: func(_ context.Context, l load) (o outcome, err error) {
 			o.allocs = math.NaN()
-			return o, errors.Join(publisher.tell(struct {
+			return o, errors.Join(publisher.Tell(struct {
 				load
 				Messages [][]byte `json:"messages"`
-			}{l, messages}), publisher.hear(&o))
+			}{l, messages}), publisher.Hear(&o))
 		},
-		close: func() error { return errors.Join(publisher.stop(), p.stop()) },
+		close: func() error { return errors.Join(publisher.Stop(), p.Stop()) },
 	}, nil
 }
 
@@ -182,17 +172,17 @@ func openEmulator(ctx context.Context, source, dir string) (*system, error) {
 	cmd.Dir = filepath.Join(dir, "node_modules", "kinesis-local")
 	var said bytes.Buffer // mostly that it is busy
 	cmd.Stderr = &said
-	p, err := startProcess(cmd, "KINESIS_MOCK_PLAIN_PORT="+ports[0], "KINESIS_MOCK_TLS_PORT="+ports[1], "LOG_LEVEL=ERROR", "AWS_REGION=us-east-1")
+	p, err := process.Start(cmd, "KINESIS_MOCK_PLAIN_PORT="+ports[0], "KINESIS_MOCK_TLS_PORT="+ports[1], "LOG_LEVEL=ERROR", "AWS_REGION=us-east-1")
 	if err != nil {
 		return nil, err
 	}
 	a := address{"127.0.0.1:" + ports[0], "AKIDEXAMPLEEXAMPLE", "secret"}
 	if err := createStream(a); err != nil {
-		err = errors.Join(err, p.kill())
+		err = errors.Join(err, p.Kill())
 		return nil, fmt.Errorf("%s: %w: %s", kindEmulator, err, said.Bytes())
 	}
 	return &system{
-		name: kindEmulator, p: p, peer: true, slow: true, close: p.kill,
+		name: kindEmulator, p: p, peer: true, slow: true, close: p.Kill,
 		drive: func(ctx context.Context, l load) (outcome, error) {
 			o, err := overHTTP(ctx, a, l)
 			o.allocs = math.NaN()

@@ -34,7 +34,7 @@ type outcome struct {
 
 func (o outcome) perSecond() float64       { return o.records / o.seconds }
 func (o outcome) cpuPerM() float64         { return o.cpuS / o.records * 1e6 }
-func (o outcome) p(q float64) float64      { return quantileMS(o.latencies, q) }
+func (o outcome) p(q float64) float64      { return report.QuantileMS(o.latencies, q) }
 func (o outcome) p50() float64             { return o.p(0.5) }
 func (o outcome) p99() float64             { return o.p(0.99) }
 func (o outcome) allocsPerRecord() float64 { return o.allocs / o.records }
@@ -160,7 +160,7 @@ func ratio(a, b []outcome, f func(outcome) float64) float64 {
 	for i := range a {
 		ratios = append(ratios, f(a[i])/f(b[i]))
 	}
-	return median(ratios)
+	return report.Median(ratios)
 }
 
 // versus is the ratio of ours to another engine.
@@ -173,7 +173,7 @@ func medianOf(os []outcome, f func(outcome) float64) float64 {
 	for _, o := range os {
 		v = append(v, f(o))
 	}
-	return median(v)
+	return report.Median(v)
 }
 
 // flash is the device's bytes per byte of data over all rounds: tables are

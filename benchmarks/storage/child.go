@@ -1,16 +1,16 @@
 package storage
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/weirhq/weir/benchmarks/process"
 	"github.com/weirhq/weir/benchmarks/report"
 	"github.com/weirhq/weir/storage"
 )
@@ -49,7 +49,7 @@ func Child(ctx context.Context, _ report.Options, _ *report.Report) error {
 	}
 	samples := pool(max(e.Records, 1000))
 	var f finding
-	f.PoolMB = residentMB()
+	f.PoolMB = process.ResidentMB()
 	start := time.Now()
 	w, err := openWeir(vfs.Default, e.Dir, storage.StreamConfig{Name: "load", Shards: e.Shards})
 	if err != nil {
@@ -64,7 +64,7 @@ func Child(ctx context.Context, _ report.Options, _ *report.Report) error {
 			for tick := time.NewTicker(100 * time.Millisecond); ; {
 				select {
 				case <-tick.C:
-					peak = max(peak, residentMB())
+					peak = max(peak, process.ResidentMB())
 				case <-stop:
 					seen <- peak
 					return
@@ -78,7 +78,7 @@ func Child(ctx context.Context, _ report.Options, _ *report.Report) error {
 			return err
 		}
 		f.PerSecond, f.CPUPerM = o.perSecond(), o.cpuPerM()
-		f.PeakAllMB = float64(procField("/proc/self/status", "VmHWM")) / 1024
+		f.PeakAllMB = float64(process.Field("/proc/self/status", "VmHWM")) / 1024
 	}
 	for w.store.Metrics().Tables < e.Tables {
 		if err := fill(ctx, w, samples, 16<<20); err != nil {
@@ -100,51 +100,15 @@ func Child(ctx context.Context, _ report.Options, _ *report.Report) error {
 // child is killed as soon as it has reported.
 func send(ctx context.Context, e errand) (finding, error) {
 	var f finding
-	self, err := os.Executable()
+	p, err := process.Again(ctx, ChildName)
 	if err != nil {
 		return f, err
 	}
-	in, err := json.Marshal(e)
-	if err != nil {
-		return f, err
-	}
-	cmd := exec.CommandContext(ctx, self, ChildName, "--json")
-	cmd.Env = append(os.Environ(), "GOGC=50")
-	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		return f, err
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return f, err
-	}
-	if err := cmd.Start(); err != nil {
-		return f, err
-	}
-	if _, err := stdin.Write(in); err != nil {
-		return f, err
-	}
-	_ = stdin.Close()
-	line, err := bufio.NewReader(stdout).ReadBytes('\n')
-	if err != nil {
-		_ = cmd.Process.Kill()
-		return f, fmt.Errorf("child: %w", errOr(cmd.Wait(), err))
-	}
-	if err := json.Unmarshal(line, &f); err != nil {
-		return f, err
+	if err := errors.Join(p.Tell(e), p.Hear(&f)); err != nil {
+		return f, errors.Join(err, p.Kill())
 	}
 	if e.HangUp {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // killed: its exit state says nothing
-		return f, nil
+		return f, p.Kill()
 	}
-	return f, cmd.Wait()
-}
-
-func errOr(a, b error) error {
-	if a != nil {
-		return a
-	}
-	return b
+	return f, p.Stop()
 }

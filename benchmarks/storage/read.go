@@ -180,7 +180,7 @@ func measureReplay(ctx context.Context, o report.Options, r *report.Report, samp
 			for _, run := range runs {
 				v = append(v, f(run))
 			}
-			return median(v)
+			return report.Median(v)
 		}
 		perCore := of(replayed.perCore) / 1e6
 		r.Add("replay", c.name, "MB/s of one core", perCore, "Mrec/s of one core", of(replayed.recordsPerCore)/1e6, "MB/s", of(replayed.perSecond)/1e6)
@@ -210,8 +210,8 @@ func measureTail(ctx context.Context, o report.Options, r *report.Report, sample
 		if err != nil {
 			return err
 		}
-		p99 := quantileMS(lat, 0.99)
-		r.Add("tail: commit returned to record read, single records", fmt.Sprintf("%d consumers", consumers), "p50_ms", quantileMS(lat, 0.5), "p99_ms", p99)
+		p99 := report.QuantileMS(lat, 0.99)
+		r.Add("tail: commit returned to record read, single records", fmt.Sprintf("%d consumers", consumers), "p50_ms", report.QuantileMS(lat, 0.5), "p99_ms", p99)
 		if consumers == 5 {
 			r.AtMost("tail p99, 5 consumers, ms", 0.25, p99)
 		}

@@ -288,12 +288,12 @@ func measureProcesses(ctx context.Context, o report.Options, r *report.Report, _
 		}
 		r.Add("a process of its own, 16 × 500 at full speed, GOGC=50", fmt.Sprintf("%d shards", shards),
 			"krecords/s", f.PerSecond/1e3, "resident_MB", f.PeakMB, "with the program's pages_MB", f.PeakAllMB, "of which load_MB", f.PoolMB, "cpu_s/Mrec", f.CPUPerM,
-			"tables", float64(f.Tables), "open after kill -9, cold, ms", median(opens))
+			"tables", float64(f.Tables), "open after kill -9, cold, ms", report.Median(opens))
 		switch shards {
 		case 4:
 			first = f
 			r.AtMost("resident MB under full load, 4 shards", 45, f.PeakMB)
-			r.AtMost(fmt.Sprintf("open after kill -9, cold, %d tables, ms", f.Tables), 50, median(opens))
+			r.AtMost(fmt.Sprintf("open after kill -9, cold, %d tables, ms", f.Tables), 50, report.Median(opens))
 		case 32:
 			r.AtMost("resident MB under full load, 32 shards", 55, f.PeakMB)
 		case 1024:
@@ -361,10 +361,10 @@ func measureStored(ctx context.Context, o report.Options, r *report.Report, samp
 	}
 	for i, mb := range sizes {
 		r.Add("by what the store holds", fmt.Sprintf("%d MiB of records", mb), "krecords/s", medianOf(rates[i], outcome.perSecond)/1e3,
-			"cpu_s/Mrec", medianOf(rates[i], outcome.cpuPerM), "open_ms", median(opens[i]), "on disk_MB", float64(diskUse(storedDir(o, i)))/1e6)
+			"cpu_s/Mrec", medianOf(rates[i], outcome.cpuPerM), "open_ms", report.Median(opens[i]), "on disk_MB", float64(diskUse(storedDir(o, i)))/1e6)
 	}
 	r.AtLeast(fmt.Sprintf("append at %d MiB stored of at %d", sizes[1], sizes[0]), 0.9, ratio(rates[1], rates[0], outcome.perSecond))
-	r.AtMost(fmt.Sprintf("open at %d MiB stored of at %d", sizes[1], sizes[0]), 2, median(opens[1])/median(opens[0]))
+	r.AtMost(fmt.Sprintf("open at %d MiB stored of at %d", sizes[1], sizes[0]), 2, report.Median(opens[1])/report.Median(opens[0]))
 	return nil
 }
 

@@ -61,10 +61,10 @@ func measureSplit(_ context.Context, o report.Options, r *report.Report, samples
 			}
 			size, cpu = append(size, float64(two)/float64(one)), append(cpu, float64(twoT)/float64(oneT))
 		}
-		r.Add("block of two frames against one body", fmt.Sprintf("%d records", n), "size ratio", median(size), "time ratio", median(cpu))
+		r.Add("block of two frames against one body", fmt.Sprintf("%d records", n), "size ratio", report.Median(size), "time ratio", report.Median(cpu))
 		if n == 300 {
-			r.AtMost("size of two frames of one body's, 300 records", 1.03, median(size))
-			r.AtMost("time of two frames of one body's, 300 records", 1.03, median(cpu))
+			r.AtMost("size of two frames of one body's, 300 records", 1.03, report.Median(size))
+			r.AtMost("time of two frames of one body's, 300 records", 1.03, report.Median(cpu))
 		}
 	}
 	return nil

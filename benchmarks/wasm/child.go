@@ -1,14 +1,12 @@
 package wasm
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -18,6 +16,7 @@ import (
 	"github.com/weirhq/weir/appliance"
 	"github.com/weirhq/weir/appliance/config"
 	"github.com/weirhq/weir/appliance/trust"
+	"github.com/weirhq/weir/benchmarks/process"
 	"github.com/weirhq/weir/benchmarks/report"
 	"github.com/weirhq/weir/wasm/host"
 	"github.com/weirhq/weir/wasm/wasmtest/hostile"
@@ -34,18 +33,17 @@ type ready struct {
 	Secret  string `json:"secret"`
 }
 
-// Child serves a box in the folder that the first line of standard input names.
-// Each further line names an attack that replaces the one before; an empty one
-// is quiet. It answers each with a line, and ends with standard input.
+// Child serves a box in the folder that the first JSON string on standard input
+// names. Each further one names an attack that replaces the one before; an empty
+// one is quiet. It answers each, and ends with standard input.
 func Child(ctx context.Context, _ report.Options, _ *report.Report) error {
 	ctx, stop := context.WithCancel(ctx)
 	defer stop()
-	in := bufio.NewReader(os.Stdin)
-	dir, err := in.ReadString('\n')
-	if err != nil {
+	in := json.NewDecoder(os.Stdin)
+	var dir string
+	if err := in.Decode(&dir); err != nil {
 		return err
 	}
-	dir = strings.TrimSuffix(dir, "\n")
 	out := json.NewEncoder(os.Stdout)
 	served := make(chan struct{})
 	ended := make(chan error, 1)
@@ -62,18 +60,19 @@ func Child(ctx context.Context, _ report.Options, _ *report.Report) error {
 	case err := <-ended:
 		return err
 	}
-	err = attacks(ctx, in, out, filepath.Join(dir, "attackers"))
+	err := attacks(ctx, in, out, filepath.Join(dir, "attackers"))
 	stop()
 	return errors.Join(err, <-ended)
 }
 
 // attacks runs what in asks for until it ends.
-func attacks(ctx context.Context, in *bufio.Reader, out *json.Encoder, cache string) error {
+func attacks(ctx context.Context, in *json.Decoder, out *json.Encoder, cache string) error {
 	var wg sync.WaitGroup
 	quiet := func() {}
 	defer func() { quiet() }()
 	for {
-		name, err := in.ReadString('\n')
+		var name string
+		err := in.Decode(&name)
 		if err == io.EOF {
 			return nil
 		}
@@ -83,7 +82,7 @@ func attacks(ctx context.Context, in *bufio.Reader, out *json.Encoder, cache str
 		quiet()
 		quiet = func() {}
 		answer := "quiet"
-		if name = strings.TrimSuffix(name, "\n"); name != "" {
+		if name != "" {
 			if quiet, err = attack(ctx, &wg, name, cache); err != nil {
 				return err
 			}
@@ -144,56 +143,23 @@ func attack(ctx context.Context, wg *sync.WaitGroup, name, cache string) (stop f
 // box is a running child.
 type box struct {
 	ready
-	cmd   *exec.Cmd
-	stdin io.WriteCloser
-	out   *json.Decoder
+	*process.Process
 }
 
 func startBox(ctx context.Context, dir string) (*box, error) {
-	self, err := os.Executable()
+	p, err := process.Again(ctx, ChildName)
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, self, ChildName, "--json")
-	cmd.Stderr = os.Stderr
-	b := &box{cmd: cmd}
-	if b.stdin, err = cmd.StdinPipe(); err != nil {
-		return nil, err
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	b.out = json.NewDecoder(stdout)
-	if _, err := fmt.Fprintln(b.stdin, dir); err != nil {
-		return nil, err
-	}
-	if err := b.out.Decode(&b.ready); err != nil {
-		return nil, fmt.Errorf("the box did not start: %w", errors.Join(err, cmd.Wait()))
+	b := &box{Process: p}
+	if err := errors.Join(p.Tell(dir), p.Hear(&b.ready)); err != nil {
+		return nil, fmt.Errorf("the box did not start: %w", errors.Join(err, p.Stop()))
 	}
 	return b, nil
 }
 
 // attack makes the child run another attack, or none.
 func (b *box) attack(name string) error {
-	if _, err := fmt.Fprintln(b.stdin, name); err != nil {
-		return err
-	}
 	var answer string
-	return b.out.Decode(&answer)
-}
-
-func (b *box) stop() error {
-	_ = b.stdin.Close()
-	done := make(chan error, 1)
-	go func() { done <- b.cmd.Wait() }()
-	select {
-	case err := <-done:
-		return err
-	case <-time.After(30 * time.Second):
-		return errors.Join(b.cmd.Process.Kill(), <-done)
-	}
+	return errors.Join(b.Tell(name), b.Hear(&answer))
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/tetratelabs/wazero/api"
 	"github.com/tetratelabs/wazero/imports/wasi_snapshot_preview1"
 
+	"github.com/weirhq/weir/benchmarks/report"
 	"github.com/weirhq/weir/sdk/guest/go/weir"
 	"github.com/weirhq/weir/wasm/abi"
 	"github.com/weirhq/weir/wasm/meter"
@@ -152,7 +153,7 @@ func (b *run) perRecord(ctx context.Context) error {
 		return err
 	}
 	for _, c := range natives {
-		b.r.Add("guest alone, CPU ns/record", c.name, "plain", median(c.ns))
+		b.r.Add("guest alone, CPU ns/record", c.name, "plain", report.Median(c.ns))
 	}
 	return nil
 }
@@ -202,7 +203,7 @@ func (b *run) ways(ctx context.Context, g *guest) (overhead float64, err error) 
 		overhead = ratio(c[1], c[0])
 		b.r.Add("guest alone, CPU ns/record", fmt.Sprintf("%s, %d", g.name(), batch),
 			"metered/plain", overhead, "closing/plain", ratio(c[2], c[0]), "interpreted/plain", ratio(c[3], c[0]),
-			"plain", median(c[0].ns), "metered", median(c[1].ns), "closing", median(c[2].ns), "interpreted", median(c[3].ns))
+			"plain", report.Median(c[0].ns), "metered", report.Median(c[1].ns), "closing", report.Median(c[2].ns), "interpreted", report.Median(c[3].ns))
 	}
 	return overhead, nil
 }

@@ -14,14 +14,6 @@ import (
 	sdk "github.com/weirhq/weir/sdk/guest"
 )
 
-func repositoryRoot(ctx context.Context) (string, error) {
-	out, err := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", "github.com/weirhq/weir").Output()
-	if err != nil {
-		return "", fmt.Errorf("find the repository: %w", err)
-	}
-	return strings.TrimSpace(string(out)), nil
-}
-
 // module returns an SDK example, from sdk/guest/dist or built in the benchmark's directory.
 func (b *run) module(ctx context.Context, l sdk.Language, example string) ([]byte, error) {
 	if wasm, err := os.ReadFile(filepath.Join(b.root, "sdk", "guest", "dist", l.Name, example+".wasm")); err == nil {

@@ -9,10 +9,10 @@ import (
 	"runtime"
 	"runtime/debug"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
+	"github.com/weirhq/weir/benchmarks/process"
+	"github.com/weirhq/weir/benchmarks/report"
 	wasmguest "github.com/weirhq/weir/wasm/guest"
 	"github.com/weirhq/weir/wasm/host"
 	"github.com/weirhq/weir/wasm/manifest"
@@ -44,7 +44,7 @@ func (b *run) throughHost(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", g.name(), err)
 			}
-			ns := median(c.ns)
+			ns := report.Median(c.ns)
 			b.r.Add("through wasm/transform, CPU ns/record", fmt.Sprintf("%s, %d", g.name(), n), "ns/record", ns, "least disturbed", undisturbed(c.ns), "records/s and core", 1e9/ns)
 			if n == 500 {
 				figures[g.name()] = undisturbed(c.ns)
@@ -201,9 +201,9 @@ func (b *run) sideBySide(ctx context.Context) error {
 				return fmt.Errorf("%d × %s: %w", n, g.name(), err)
 			}
 			b.r.Add("modules side by side, an idle instance each", fmt.Sprintf("%s × %d", g.name(), n),
-				"resident MiB", float64(used)/(1<<20), "of it linear memory MiB", float64(linear)/(1<<20), "resident KiB each", float64(used)/1024/float64(n))
+				"resident MiB", used, "of it linear memory MiB", float64(linear)/(1<<20), "resident KiB each", used*1024/float64(n))
 			if g.language == "c" && n == 64 {
-				gate = float64(used) / (1 << 20)
+				gate = used
 			}
 		}
 	}
@@ -211,16 +211,13 @@ func (b *run) sideBySide(ctx context.Context) error {
 	return nil
 }
 
-func (b *run) load(ctx context.Context, g *guest, n int) (used, linear int64, err error) {
+func (b *run) load(ctx context.Context, g *guest, n int) (used float64, linear int64, err error) {
 	rt, err := openHost(ctx, host.Options{CacheDir: filepath.Join(b.o.Dir, "side-"+g.language), CacheBytes: 4 << 30})
 	if err != nil {
 		return 0, 0, err
 	}
 	defer func() { _ = rt.Close(ctx) }() // the instances go with it; a failure would show in the next figure
-	before, err := resident()
-	if err != nil {
-		return 0, 0, err
-	}
+	before := resident()
 	var instances []*host.Instance
 	for k := range n {
 		wasm, err := vary(g.wasm, k)
@@ -239,20 +236,15 @@ func (b *run) load(ctx context.Context, g *guest, n int) (used, linear int64, er
 		defer i.Close()
 		instances = append(instances, i)
 	}
-	after, err := resident()
+	used = resident() - before
 	linear, _ = rt.MemoryUsed()
 	runtime.KeepAlive(instances)
-	return after - before, linear, err
+	return used, linear, nil
 }
 
-// resident is the process's resident memory once garbage is returned, bytes.
-func resident() (int64, error) {
+// resident is the process's resident memory once garbage is returned, MiB.
+func resident() float64 {
 	runtime.GC()
 	debug.FreeOSMemory()
-	b, err := os.ReadFile("/proc/self/statm")
-	if err != nil {
-		return 0, err
-	}
-	pages, err := strconv.ParseInt(strings.Fields(string(b))[1], 10, 64)
-	return pages * int64(os.Getpagesize()), err
+	return process.ResidentMB()
 }

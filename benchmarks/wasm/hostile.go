@@ -46,7 +46,7 @@ func (b *run) besideHostile(ctx context.Context, dir, where string) (delay float
 	if err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, child.stop()) }()
+	defer func() { err = errors.Join(err, child.Stop()) }()
 	puts, err := ingest.NewPuts(child.Address, child.Key, child.Secret, 10)
 	if err != nil {
 		return 0, err

@@ -2,15 +2,15 @@ package wasm
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 
+	"github.com/weirhq/weir/benchmarks/process"
+	"github.com/weirhq/weir/benchmarks/report"
 	"github.com/weirhq/weir/wasm/host"
 )
 
@@ -32,7 +32,7 @@ func (b *run) peer(ctx context.Context) error {
 		return nil
 	}
 	theirs, err := b.againstPeer(ctx, p, b.guests[i])
-	if err := errors.Join(err, p.stop()); err != nil {
+	if err := errors.Join(err, p.Stop()); err != nil {
 		return err
 	}
 	ours := theirs["ours"]
@@ -45,7 +45,7 @@ func (b *run) peer(ctx context.Context) error {
 		if name == "ours" {
 			title = "Weir, 500 records a call, metered"
 		}
-		b.r.Add("C rename through the whole host, CPU ns/record", title, "this/Weir", median(ratios), "ns/record", median(theirs[name]))
+		b.r.Add("C rename through the whole host, CPU ns/record", title, "this/Weir", report.Median(ratios), "ns/record", report.Median(theirs[name]))
 	}
 	return nil
 }
@@ -83,38 +83,21 @@ func (b *run) againstPeer(ctx context.Context, p *peerProcess, g *guest) (map[st
 }
 
 // peerProcess is the running peer.
-type peerProcess struct {
-	cmd *exec.Cmd
-	in  *json.Encoder
-	out *json.Decoder
-	end func() error
-}
+type peerProcess struct{ *process.Process }
 
 func (b *run) startPeer(ctx context.Context) (*peerProcess, error) {
 	source := filepath.Join(b.root, "benchmarks", "wasm", "testdata", "extism")
 	program, module := filepath.Join(b.o.Dir, "extism"), filepath.Join(b.o.Dir, "extism-rename.wasm")
-	build := exec.CommandContext(ctx, "go", "build", "-C", source, "-o", program, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("build %s: %w: %.200s", source, err, out)
+	if err := process.Build(ctx, source, program, "."); err != nil {
+		return nil, err
 	}
 	if err := b.buildPeerGuest(ctx, filepath.Join(source, "guest", "rename.c"), module); err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, program)
-	cmd.Stderr = os.Stderr
-	stdin, err := cmd.StdinPipe()
+	p, err := process.Start(exec.CommandContext(ctx, program))
 	if err != nil {
 		return nil, err
 	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	p := &peerProcess{cmd: cmd, in: json.NewEncoder(stdin), out: json.NewDecoder(stdout), end: stdin.Close}
 	order := struct {
 		Module  string   `json:"module"`
 		Records [][]byte `json:"records"`
@@ -122,7 +105,7 @@ func (b *run) startPeer(ctx context.Context) (*peerProcess, error) {
 	for _, r := range b.records {
 		order.Records = append(order.Records, r.data)
 	}
-	return p, p.in.Encode(order)
+	return &peerProcess{p}, p.Tell(order)
 }
 
 // buildPeerGuest compiles with the flags of the C SDK.
@@ -144,11 +127,6 @@ func (b *run) buildPeerGuest(ctx context.Context, source, module string) error {
 
 // round has the peer measure each of its ways once.
 func (p *peerProcess) round() (map[string]float64, error) {
-	if err := p.in.Encode("round"); err != nil {
-		return nil, err
-	}
 	var took map[string]float64
-	return took, p.out.Decode(&took)
+	return took, errors.Join(p.Tell("round"), p.Hear(&took))
 }
-
-func (p *peerProcess) stop() error { return errors.Join(p.end(), p.cmd.Wait()) }

@@ -13,10 +13,10 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/weirhq/weir/benchmarks/process"
 	"github.com/weirhq/weir/benchmarks/report"
 	sdk "github.com/weirhq/weir/sdk/guest"
 )
@@ -91,7 +91,7 @@ var workloads = []struct{ example, config string }{
 
 func (b *run) findGuests(ctx context.Context) error {
 	var err error
-	if b.root, err = repositoryRoot(ctx); err != nil {
+	if b.root, err = process.Repository(ctx); err != nil {
 		return err
 	}
 	for _, l := range sdk.Languages() {
@@ -154,17 +154,11 @@ func compare(rounds int, all []*contender) error {
 	return nil
 }
 
-func median(v []float64) float64 {
-	v = slices.Clone(v)
-	slices.Sort(v)
-	return v[len(v)/2]
-}
-
 // ratio is the median of the rounds' ratios: what disturbs a round disturbs both.
 func ratio(c, base *contender) float64 {
 	v := make([]float64, len(c.ns))
 	for i := range v {
 		v[i] = c.ns[i] / base.ns[i]
 	}
-	return median(v)
+	return report.Median(v)
 }
