@@ -47,9 +47,10 @@ type box struct {
 
 // Run runs a box until ctx ends, then stops it in order: no new connections,
 // answers to what is in flight, deliveries and consumers with their checkpoints,
-// the log. It takes shutdown.drain at most; what is not done by then is taken up
-// at the next start. It returns nil after an orderly stop, a fault of class
-// Environment when the machine does not let it start, and else what went wrong.
+// the log. What is in flight and gathered has shutdown.drain to be done; the rest
+// is told to end, and is taken up at the next start. It returns nil after an
+// orderly stop, a fault of class Environment when the machine does not let it
+// start, and else what went wrong.
 func Run(ctx context.Context, c *config.Loaded, o Options) (err error) {
 	if o.Log == nil {
 		o.Log = io.Discard

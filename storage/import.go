@@ -43,10 +43,10 @@ const maxArrivalMS = 253_402_300_799_999
 // by their hash keys, keep the order they had within a source shard and their
 // arrival times, and get new indexes; retention counts from the import, and
 // a position AtTime takes what claims to have arrived later for a record of the
-// import's time. How far each source shard was imported is written with the records, so that
-// doing it again, after an interruption or with an overlapping file, brings
-// no record twice. ErrExport: the file was cut or changed; what comes before
-// that is imported.
+// import's time. How far each source shard was imported is written with the
+// records, so that doing it again, after an interruption or with an overlapping
+// file, brings no record twice. ErrExport: the file was cut or changed; what
+// comes before that is imported.
 func (s *Store) Import(ctx context.Context, r io.Reader, o ImportOptions) (ImportReport, error) {
 	m := &importer{s: s, o: o}
 	if err := m.run(ctx, r); err != nil {

@@ -97,12 +97,12 @@ func (w *worker) run(ctx context.Context) error {
 	if cur.Live != nil {
 		lanes = append(lanes, LiveLane)
 	}
-	var cap *link
+	var limit *link
 	if n := def.Config.Uplink.BytesPerSecond; n > 0 {
-		cap = newLink(w.engine.clock, n)
+		limit = newLink(w.engine.clock, n)
 	}
 	for _, lane := range lanes {
-		l := newLane(w, &def, binds, lane, cur, cap)
+		l := newLane(w, &def, binds, lane, cur, limit)
 		for _, r := range recipes {
 			if (r.Lane == LiveLane) == (lane == LiveLane) || len(lanes) == 1 {
 				l.recover(r)
@@ -341,9 +341,9 @@ type lane struct {
 	backlog []*job        // recovered
 }
 
-// newLane makes a lane. cap is what the lanes of a stream with a rate of its
+// newLane makes a lane. limit is what the lanes of a stream with a rate of its
 // own share; nil without one.
-func newLane(w *worker, def *definition, binds *bindings, name Lane, cur cursor, cap *link) *lane {
+func newLane(w *worker, def *definition, binds *bindings, name Lane, cur cursor, limit *link) *lane {
 	bind := binds.current
 	n := recipeWindow(bind.sink)
 	l := &lane{w: w, def: def, binds: binds, name: name, queue: make(chan *job, n), slots: make(chan struct{}, n), probe: make(chan struct{}, 1), flush: w.flush}
@@ -356,8 +356,8 @@ func newLane(w *worker, def *definition, binds *bindings, name Lane, cur cursor,
 		}
 	}
 	l.taker = &taker{priority: u.Priority, weight: weight}
-	if cap != nil {
-		l.taker.before, l.taker.account = cap, &taker{weight: weight}
+	if limit != nil {
+		l.taker.before, l.taker.account = limit, &taker{weight: weight}
 	}
 	l.collect = &collector{
 		store: w.engine.store, stream: bind.stream, config: &bind.config, clock: w.engine.clock, lane: name,

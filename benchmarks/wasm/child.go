@@ -95,8 +95,8 @@ func attacks(ctx context.Context, in *json.Decoder, out *json.Encoder, cache str
 }
 
 // attack runs as many instances of an attacker as the box lets run at the same
-// moment, one for each core, each started again whenever a limit has ended it, until stop is called. All are at work
-// when it returns.
+// moment, one for each core, each started again whenever a limit has ended it,
+// until stop is called. All are at work when it returns.
 func attack(ctx context.Context, wg *sync.WaitGroup, name, cache string) (stop func(), err error) {
 	limits := host.Limits{} // those of a module that asks for none
 	build := hostile.Ending()[name]
