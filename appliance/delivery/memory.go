@@ -2,7 +2,6 @@ package delivery
 
 import (
 	"context"
-	"sync"
 
 	"golang.org/x/sync/semaphore"
 )
@@ -16,7 +15,7 @@ type memory struct {
 	total   int64
 	all     *semaphore.Weighted
 	broken  *semaphore.Weighted // half, for streams that fail
-	buffers sync.Pool           // *[]byte of partBytes
+	buffers chan *[]byte        // of partBytes, not in use
 }
 
 const (
@@ -30,12 +29,10 @@ const (
 )
 
 func newMemory(total int64) *memory {
-	m := &memory{total: total, all: semaphore.NewWeighted(total), broken: semaphore.NewWeighted(total / 2)}
-	m.buffers.New = func() any {
-		b := make([]byte, partBytes)
-		return &b
+	return &memory{
+		total: total, all: semaphore.NewWeighted(total), broken: semaphore.NewWeighted(total / 2),
+		buffers: make(chan *[]byte, 2),
 	}
-	return m
 }
 
 // acquire takes n bytes of the bound, or all of it if n is more. failing
@@ -61,5 +58,22 @@ func (m *memory) acquire(ctx context.Context, n int64, failing bool) (release fu
 	}, nil
 }
 
-func (m *memory) buffer() *[]byte { return m.buffers.Get().(*[]byte) }
-func (m *memory) free(b *[]byte)  { m.buffers.Put(b) }
+// buffer lends a buffer of an object being sent. Two that are not in use are
+// kept: a sync.Pool loses them to each second collection, and what is made anew
+// stands beside what is not collected yet.
+func (m *memory) buffer() *[]byte {
+	select {
+	case b := <-m.buffers:
+		return b
+	default:
+		b := make([]byte, partBytes)
+		return &b
+	}
+}
+
+func (m *memory) free(b *[]byte) {
+	select {
+	case m.buffers <- b:
+	default:
+	}
+}

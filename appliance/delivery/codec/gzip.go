@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"io"
+	"slices"
 	"sync"
 
 	"github.com/klauspost/compress/flate"
@@ -76,18 +77,53 @@ func (g *gzipWriter) newJob() *gzipJob {
 		j.raw, j.out = j.raw[:0], j.out[:0]
 		return j
 	}
-	if j, ok := gzipJobs[g.pool()].Get().(*gzipJob); ok {
+	if j := gzipJobs.take(g.level); j != nil {
 		j.dict, j.raw, j.out, j.err = j.dict[:0], j.raw[:0], j.out[:0], nil
 		return j
 	}
 	return &gzipJob{raw: make([]byte, 0, gzipBlock), done: make(chan struct{}, 1)}
 }
 
-// gzipJobs keep encoders, which are dear to make, from one object to the
-// next, by level.
-var gzipJobs [11]sync.Pool
+// gzipJobs keep encoders, which are dear to make, from one object to the next.
+var gzipJobs jobs
 
-func (g *gzipWriter) pool() int { return g.level + 1 }
+// maxIdleJobs bounds what is kept, about 2 MiB each. A sync.Pool loses all it has
+// to each second collection, and what is made anew then stands beside what is not
+// collected yet.
+const maxIdleJobs = 4
+
+type jobs struct {
+	mu   sync.Mutex
+	idle []idleJob // oldest first
+}
+
+type idleJob struct {
+	*gzipJob
+	level int // of its encoder
+}
+
+// take returns a job with an encoder of the level, nil when none is idle.
+func (p *jobs) take(level int) *gzipJob {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	i := slices.IndexFunc(p.idle, func(j idleJob) bool { return j.level == level })
+	if i < 0 {
+		return nil
+	}
+	j := p.idle[i].gzipJob
+	p.idle = slices.Delete(p.idle, i, i+1)
+	return j
+}
+
+// give keeps a job, in the place of the oldest one when there are enough.
+func (p *jobs) give(j *gzipJob, level int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.idle) == maxIdleJobs {
+		p.idle = slices.Delete(p.idle, 0, 1)
+	}
+	p.idle = append(p.idle, idleJob{j, level})
+}
 
 func (g *gzipWriter) Write(p []byte) (int, error) {
 	n := len(p)
@@ -179,7 +215,7 @@ func (g *gzipWriter) Close() error {
 	end = binary.LittleEndian.AppendUint32(end, g.size)
 	g.emit(end)
 	for _, j := range append(g.free, g.block) {
-		gzipJobs[g.pool()].Put(j)
+		gzipJobs.give(j, g.level)
 	}
 	g.free, g.block = nil, &gzipJob{}
 	return g.err
