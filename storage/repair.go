@@ -239,7 +239,7 @@ func (p *repairer) recordMissing(ctx context.Context) error {
 			continue
 		}
 		l := shard.Loss{First: problem.First, Last: problem.Last, Records: problem.Last - problem.First + 1, Time: s.now(), Reason: keyspace.LossDamage}
-		c.losses = append(c.losses, lossOf{sh, l})
+		c.losses = append(c.losses, lossOf{st.Name(), sh, l})
 		p.lost(st, sh, l)
 	}
 	return c.apply(ctx)

@@ -96,8 +96,9 @@ type cut struct {
 }
 
 type lossOf struct {
-	sh   *shard.Shard
-	loss shard.Loss
+	stream string
+	sh     *shard.Shard
+	loss   shard.Loss
 }
 
 // byTime drops runs of which every record is older than the retention.
@@ -141,7 +142,7 @@ func (c *cut) dropEpoch(st *Stream, reason keyspace.LossReason) (freed uint64) {
 			if reason != 0 {
 				first := r.First()
 				left := uint64(r.Count) - min(uint64(r.Count), sh.Lost(first, r.Last)) // of those not thinned out before
-				c.losses = append(c.losses, lossOf{sh, shard.Loss{
+				c.losses = append(c.losses, lossOf{st.Name(), sh, shard.Loss{
 					First: first, Last: r.Last, Records: left, Bytes: r.Raw, Time: c.s.now(), Reason: reason,
 				}})
 			}
@@ -208,7 +209,7 @@ func (c *cut) apply(ctx context.Context) error {
 		return err
 	}
 	for _, l := range c.losses {
-		s.log.Warn("records dropped by policy", "shard_id", l.sh.ID, "shard", l.sh.Number.String(),
+		s.log.Warn("records dropped by policy", "stream", l.stream, "shard", l.sh.Number.String(),
 			"first", l.loss.First, "last", l.loss.Last, "records", l.loss.Records, "reason", l.loss.Reason.String())
 	}
 	for _, span := range dead {

@@ -246,6 +246,35 @@ func TestThinnedEpochsSurviveReopen(t *testing.T) {
 	checkLosses(t, st, GapThinned)
 }
 
+// TestDroppingGivesSpaceBackBesideAStreamThatKeeps fills a disk with two streams of one
+// retention by turns. What the one may drop must come back as space: a file that both
+// have a part in would stay, and all of the one's records would go for nothing.
+func TestDroppingGivesSpaceBackBesideAStreamThatKeeps(t *testing.T) {
+	o := small(newSmallDisk(vfs.NewMem(), 24<<20), nil)
+	o.SoftFreeBytes = 6 << 20
+	s := mustOpen(t, o)
+	defer s.Close()
+	keeps := mustCreate(t, s, StreamConfig{Name: "keeps"})
+	yields := mustCreate(t, s, StreamConfig{Name: "yields", WhenFull: DropOldest})
+	rng := rand.New(rand.NewPCG(5, 5))
+	record := func(i int) (string, string) { return fmt.Sprint(i), noise(rng, 1000) }
+	for range 6 * 16 { // 6 MiB of the one, 24 of the other
+		put(t, s, keeps, 64, record)
+		put(t, s, yields, 256, record)
+		if err := s.Retain(ctx); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, func() bool { return s.State().Writable })
+	}
+	if n := count(readAll(t, keeps)); n != 6*16*64 {
+		t.Fatalf("%d records of the stream that keeps its records, %d were acknowledged", n, 6*16*64)
+	}
+	if n := count(readAll(t, yields)); n < 1000 {
+		t.Fatalf("%d records are left of the stream that drops the oldest, though a third of the disk is free", n)
+	}
+	checkLosses(t, yields, GapDropped)
+}
+
 func TestDeletedStreamGivesSpaceBack(t *testing.T) {
 	s := mustOpen(t, small(vfs.NewMem(), nil))
 	defer s.Close()

@@ -43,7 +43,7 @@ func (s *Store) thin(ctx context.Context, st *Stream, e uint32, level uint8) (fr
 			if r.Epoch != e || r.Thin != level {
 				continue
 			}
-			n, err := s.thinRun(ctx, sh, r)
+			n, err := s.thinRun(ctx, st.Name(), sh, r)
 			if err != nil {
 				return freed, fmt.Errorf("thin out epoch %d of %s: %w", e, sh.Number, err)
 			}
@@ -53,8 +53,8 @@ func (s *Store) thin(ctx context.Context, st *Stream, e uint32, level uint8) (fr
 	return max(freed, 1), nil
 }
 
-// thinRun thins one shard's run.
-func (s *Store) thinRun(ctx context.Context, sh *shard.Shard, r epoch.Run) (freed uint64, err error) {
+// thinRun thins one run of a shard of that stream.
+func (s *Store) thinRun(ctx context.Context, stream string, sh *shard.Shard, r epoch.Run) (freed uint64, err error) {
 	from, to := keyspace.ShardStart(r.Lane, r.Epoch, sh.ID), keyspace.ShardStart(r.Lane, r.Epoch, sh.ID+1)
 	path := s.o.FS.PathJoin(s.dir, fmt.Sprintf("thin-%d-%d.sst", r.Epoch, sh.ID))
 	plan, err := s.writeThinned(path, from, to, r)
@@ -70,7 +70,7 @@ func (s *Store) thinRun(ctx context.Context, sh *shard.Shard, r epoch.Run) (free
 	c := &cut{s: s}
 	for _, l := range plan.lost {
 		l.Time, l.Reason = now, keyspace.LossThinned
-		c.losses = append(c.losses, lossOf{sh, l})
+		c.losses = append(c.losses, lossOf{stream, sh, l})
 	}
 	// The losses are noted before the records go.
 	if err := c.apply(ctx); err != nil {

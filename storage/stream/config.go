@@ -135,8 +135,8 @@ func ConfigOf(r keyspace.StreamRow) Config {
 	}
 }
 
-// Lanes: four by retention, and the rest for streams with a limit in bytes,
-// whose records must be able to go on their own.
+// Lanes: four by retention, and the rest for streams whose records must be able to go
+// before those of others: by a limit in bytes, or when the disk is full.
 const (
 	firstOwnLane = 4
 	ownLanes     = keyspace.Lanes - firstOwnLane
@@ -145,7 +145,7 @@ const (
 // laneFor chooses the lane of a stream.
 func laneFor(id uint32, c Config) uint8 {
 	switch {
-	case c.RetentionBytes > 0:
+	case c.RetentionBytes > 0 || c.WhenFull != Reject:
 		return uint8(firstOwnLane + id%ownLanes)
 	case c.Retention <= 6*time.Hour:
 		return 0
