@@ -35,6 +35,7 @@ type conn struct {
 	remote  netip.AddrPort
 	network netip.Prefix // what its address is counted as
 	tls     *tls.Conn    // nil in cleartext
+	session *session     // nil if it does not speak HTTP/2
 
 	phase      atomic.Int32
 	parked     bool // Read has given up waiting, and the connection is open
@@ -123,6 +124,7 @@ func (c *conn) beginRequest() bool {
 func (c *conn) wait() bool {
 	c.parked = false
 	c.off, c.n = 0, 0
+	c.s.tidy.parked()
 	c.isWaiting.Store(true)
 	defer c.isWaiting.Store(false)
 	if c.SetReadDeadline(time.Now().Add(c.s.o.IdleTimeout)) != nil {
@@ -230,9 +232,14 @@ func (c *conn) shut() error {
 	return c.Conn.Close()
 }
 
-// shutIdle closes the connection if no request is under way.
+// shutIdle closes the connection if no request is under way. Over HTTP/2 it wakes
+// the goroutine that waits, which says goodbye first.
 func (c *conn) shutIdle() {
-	if c.phase.CompareAndSwap(int32(phaseIdle), int32(phaseGone)) {
+	switch {
+	case !c.phase.CompareAndSwap(int32(phaseIdle), int32(phaseGone)):
+	case c.session != nil:
+		_ = c.SetReadDeadline(time.Unix(1, 0))
+	default:
 		_ = c.shut()
 	}
 }

@@ -30,7 +30,8 @@ const windowBytes = 256 << 10
 // newHTTP2 makes the HTTP/2 server and the base it is configured by, whose
 // Shutdown tells clients to open no more streams.
 func (s *Server) newHTTP2() (*http.Server, *h2Server) {
-	base := &http.Server{Handler: http.HandlerFunc(s.serveHTTP2), MaxHeaderBytes: s.o.MaxHeaderBytes, ErrorLog: log.New(io.Discard, "", 0)}
+	base := &http.Server{Handler: http.HandlerFunc(s.exchangeHTTP2), ConnState: noteState,
+		MaxHeaderBytes: s.o.MaxHeaderBytes, ErrorLog: log.New(io.Discard, "", 0)}
 	h2 := &h2Server{
 		MaxConcurrentStreams:         uint32(s.o.MaxStreamsPerConn),
 		MaxReadFrameSize:             16 << 10, // a connection keeps a buffer of this size
@@ -52,33 +53,29 @@ type h2Server = http2.Server
 
 type connKey struct{}
 
-// serveConn2 serves HTTP/2 until the connection ends.
-func (s *Server) serveConn2(c *conn) {
+// serveHTTP2 serves HTTP/2 until the connection ends or is quiet.
+func (c *conn) serveHTTP2() step {
 	_ = c.SetDeadline(time.Time{})
 	c.setPhase(phaseBusy)
-	var nc net.Conn = (*conn2)(c)
-	if c.tls != nil {
-		nc = tlsConn2{(*conn2)(c)}
+	if c.session == nil {
+		c.session = newSession(c)
 	}
-	s.h2.ServeConn(nc, &http2.ServeConnOpts{
-		Context:    context.WithValue(s.ctx, connKey{}, c),
-		BaseConfig: s.base2,
+	var nc net.Conn = c.session
+	if c.tls != nil {
+		nc = tlsSession{c.session}
+	}
+	c.s.h2.ServeConn(nc, &http2.ServeConnOpts{
+		Context:    context.WithValue(c.s.ctx, connKey{}, c),
+		BaseConfig: c.s.base2,
 	})
+	if !c.session.retired {
+		return nil
+	}
+	return (*conn).parkHTTP2
 }
 
-// conn2 is a conn without the deadlines of HTTP/1.1. It shows the TLS state, for
-// which http2 checks that the cipher is good enough.
-type conn2 conn
-
-func (c *conn2) Read(p []byte) (int, error) { return c.sniffed.Read(p) }
-
-func (c *conn2) Close() error { return (*conn)(c).shut() }
-
-// tlsConn2 is conn2 over TLS.
-type tlsConn2 struct{ *conn2 }
-
-// ConnectionState returns the state of TLS.
-func (c tlsConn2) ConnectionState() tls.ConnectionState { return *(*conn)(c.conn2).connectionState() }
+// parkHTTP2 waits for the next frame.
+func (c *conn) parkHTTP2() step { return c.session.park() }
 
 // http2x is one exchange over HTTP/2.
 type http2x struct {
@@ -99,7 +96,7 @@ type http2x struct {
 
 type response2 http2x
 
-func (s *Server) serveHTTP2(w http.ResponseWriter, r *http.Request) {
+func (s *Server) exchangeHTTP2(w http.ResponseWriter, r *http.Request) {
 	x := &http2x{w: w, r: r, ctl: http.NewResponseController(w), status: 200}
 	x.c, _ = r.Context().Value(connKey{}).(*conn)
 	x.path, x.query, _ = strings.Cut(r.RequestURI, "?")

@@ -1,6 +1,10 @@
 package listen
 
-import "sync"
+import (
+	"runtime/debug"
+	"sync"
+	"time"
+)
 
 // Buffers for bodies come from pools by size. What the garbage collector finds
 // unused it frees, so a burst of large requests is not held for ever.
@@ -45,4 +49,59 @@ func putBuffer(b []byte) {
 	p := headers.Get().(*[]byte)
 	*p = b
 	buffers[class].Put(p)
+}
+
+// A burst of connections that have become idle leaves pages behind that nothing is
+// on any more. The runtime would give them back, but only at the next collections,
+// which an idle box does not have for minutes.
+const (
+	tidyAfter  = 2 * time.Second  // since the last connection was parked
+	tidyPause  = 10 * time.Second // between two
+	tidyParked = 256              // connections parked since the last
+)
+
+// tidier gives memory back to the system after a burst.
+type tidier struct {
+	mu     sync.Mutex
+	timer  *time.Timer // nil at first
+	closed bool
+	count  int // connections parked since the last time
+	last   time.Time
+}
+
+// parked says that a connection has given up its buffers.
+func (t *tidier) parked() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.count++; t.count < tidyParked || t.closed {
+		return
+	}
+	after := max(tidyAfter, time.Until(t.last.Add(tidyPause)))
+	if t.timer == nil {
+		t.timer = time.AfterFunc(after, t.tidy)
+		return
+	}
+	t.timer.Reset(after)
+}
+
+func (t *tidier) tidy() {
+	t.mu.Lock()
+	due := t.count >= tidyParked && !t.closed
+	if due {
+		t.count, t.last = 0, time.Now()
+	}
+	t.mu.Unlock()
+	if due {
+		debug.FreeOSMemory()
+	}
+}
+
+// close ends it.
+func (t *tidier) close() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.closed = true
+	if t.timer != nil {
+		t.timer.Stop()
+	}
 }

@@ -68,6 +68,9 @@ type Options struct {
 	// DrainTimeout bounds a graceful stop; 20 s.
 	DrainTimeout time.Duration
 
+	// quietAfter is how long an HTTP/2 connection without a stream keeps its server; 1 s.
+	quietAfter time.Duration
+
 	// Logger gets panics and accept failures; slog.Default() if nil.
 	Logger *slog.Logger
 }
@@ -106,6 +109,7 @@ func (o Options) withDefaults() Options {
 	orDefault(&o.IdleTimeout, 5*time.Minute)
 	orDefault(&o.QueueTimeout, 5*time.Second)
 	orDefault(&o.DrainTimeout, 20*time.Second)
+	orDefault(&o.quietAfter, time.Second)
 	if o.Logger == nil {
 		o.Logger = slog.Default()
 	}

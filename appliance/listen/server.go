@@ -37,6 +37,7 @@ type Server struct {
 	streams   atomic.Int64
 	turnAway  atomic.Int64
 	stats     counters
+	tidy      tidier
 
 	mu struct {
 		sync.Mutex
@@ -55,7 +56,7 @@ type counters struct {
 // Stats is what a Server has seen and holds.
 type Stats struct {
 	Conns         int   // open connections
-	Parked        int   // of these, HTTP/1.1 connections that have been idle and hold no buffers
+	Parked        int   // of these, connections that have been idle and hold no buffers
 	Requests      int64 // in flight
 	Streams       int64 // streamed answers in flight
 	BodyBytes     int64 // bytes of request bodies in flight
@@ -323,8 +324,7 @@ func (c *conn) choose() step {
 		}
 	}
 	if h2 {
-		c.s.serveConn2(c)
-		return nil
+		return (*conn).serveHTTP2
 	}
 	return c.serve()
 }
@@ -398,6 +398,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		err = ctx.Err()
 	}
 	s.stopNow()
+	s.tidy.close()
 	s.mu.Lock()
 	for c := range s.mu.conns {
 		_ = c.shut()

@@ -113,6 +113,21 @@ func getHTTP1(c net.Conn) error {
 	return err
 }
 
+// acknowledge does what a client does that waits, until its connection is closed.
+func acknowledge(f *http2.Framer) {
+	for {
+		fr, err := f.ReadFrame()
+		if err != nil {
+			return
+		}
+		if fr, ok := fr.(*http2.SettingsFrame); ok && !fr.IsAck() {
+			if f.WriteSettingsAck() != nil {
+				return
+			}
+		}
+	}
+}
+
 // getHTTP2 is done by hand, so that the client costs little.
 func getHTTP2(c net.Conn) error {
 	if _, err := io.WriteString(c, http2.ClientPreface); err != nil {
@@ -146,6 +161,7 @@ func getHTTP2(c net.Conn) error {
 			}
 		case *http2.DataFrame:
 			if fr.StreamEnded() {
+				go acknowledge(f)
 				return nil
 			}
 		}

@@ -24,11 +24,11 @@ type plan struct {
 func planOf(o report.Options) plan {
 	p := plan{
 		rounds: 3, warm: time.Second, d: 2 * time.Second, batches: []int{1, 16, 256, 2000}, singles: []int{1, 16, 256, 2000},
-		idle: 2000, protocols: protocols, settle: 1500 * time.Millisecond, peers: o.Peers,
+		idle: 2000, protocols: protocols, settle: 5 * time.Second, peers: o.Peers,
 	}
 	if o.Quick {
 		p.rounds, p.warm, p.d, p.batches, p.singles = 1, 500*time.Millisecond, time.Second, []int{16}, []int{256}
-		p.protocols, p.settle = protocols[len(protocols)-1:], 500*time.Millisecond
+		p.protocols, p.settle = protocols[len(protocols)-1:], 4*time.Second
 	}
 	return p
 }
