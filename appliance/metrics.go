@@ -75,12 +75,10 @@ func (b *box) writeStreams(w io.Writer) {
 	for _, st := range b.store.Streams() {
 		var open int
 		var stored int64
-		var records uint64 // ever taken in: a shard's first record has index 1; an index jump after a crash counts too
 		var last time.Time
 		for _, sh := range st.Shards() {
 			open += flag(sh.Open())
 			stored += sh.Bytes
-			records += sh.Last
 			if sh.LastArrival.After(last) {
 				last = sh.LastArrival
 			}
@@ -88,7 +86,7 @@ func (b *box) writeStreams(w io.Writer) {
 		label := fmt.Sprintf("{stream=%q}", st.Name())
 		gauge(w, "weir_stream_open_shards"+label, open)
 		gauge(w, "weir_stream_stored_bytes"+label, stored)
-		gauge(w, "weir_stream_records_total"+label, records)
+		gauge(w, "weir_stream_records_total"+label, st.Taken()) // since the start, as counters are
 		if !last.IsZero() {
 			gauge(w, "weir_stream_last_arrival_timestamp_seconds"+label, float64(last.UnixMilli())/1000)
 		}

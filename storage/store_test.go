@@ -198,6 +198,9 @@ func TestIndexIsDenseAndJumpIsRecordedAfterCrash(t *testing.T) {
 	if len(got) != 11 || got[10] != "after" || idx[9] != 10 || idx[10] != rec.Jumps[0].Last+1 || len(r.Skipped()) != 0 {
 		t.Fatalf("%v %v", got, idx)
 	}
+	if i := st.Shards()[0]; i.Records != 11 || i.Last-i.First+1 == 11 || st.Taken() != 1 {
+		t.Fatalf("%d records from index %d to %d, %d of them taken in since the open", i.Records, i.First, i.Last, st.Taken())
+	}
 }
 
 func TestConflictWritesNothing(t *testing.T) {

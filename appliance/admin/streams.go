@@ -25,9 +25,9 @@ type Stream struct {
 	Codec          string       `json:"codec"`
 	MaxRecordBytes config.Bytes `json:"max_record_bytes"`
 	OpenShards     int          `json:"open_shards"`
-	Records        uint64       `json:"records"`               // kept, at most: an index jump after a crash counts too
+	Records        uint64       `json:"records"`               // kept; what was thinned out counts
 	StoredBytes    int64        `json:"stored_bytes"`          // on disk, about
-	NextIndexes    uint64       `json:"next_indexes"`          // sum over the shards; its growth is the records taken in
+	TakenRecords   uint64       `json:"taken_records"`         // taken in since the box started
 	LastArrival    time.Time    `json:"last_arrival,omitzero"` // absent when empty
 	Shards         []Shard      `json:"shards,omitempty"`      // when one stream is described
 }
@@ -236,15 +236,13 @@ func streamOf(st *storage.Stream, withShards bool) Stream {
 		Name: st.Name(), Mode: nameOf(modes, cfg.Mode), System: cfg.System, Created: st.CreatedAt(),
 		Retention: config.FormatDuration(cfg.Retention), RetentionBytes: config.Bytes(cfg.RetentionBytes),
 		WhenFull: nameOf(policies, cfg.WhenFull), Codec: nameOf(codecs, cfg.Codec), MaxRecordBytes: config.Bytes(cfg.MaxRecordBytes),
+		TakenRecords: st.Taken(),
 	}
 	for _, sh := range st.Shards() {
 		if sh.Open() {
 			out.OpenShards++
 		}
-		if sh.Last >= sh.First {
-			out.Records += sh.Last - sh.First + 1
-		}
-		out.NextIndexes += sh.Last + 1
+		out.Records += sh.Records
 		out.StoredBytes += sh.Bytes
 		if sh.LastArrival.After(out.LastArrival) {
 			out.LastArrival = sh.LastArrival

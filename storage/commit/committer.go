@@ -358,6 +358,7 @@ func (c *Committer) publish() {
 		c.epoch.add(w)
 		w.log.maxMS = w.run.EndMS
 		w.log.arrival.Store(c.stamp.ArrivalMS)
+		w.log.taken.Add(uint64(w.run.Count))
 		w.log.watermark.Store(w.run.Last)
 		w.log.broadcast()
 	}

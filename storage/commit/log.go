@@ -55,7 +55,8 @@ type Log struct {
 
 	watermark atomic.Uint64
 	arrival   atomic.Int64 // of the record at the watermark
-	sealed    atomic.Bool  // no record will follow the watermark
+	taken     atomic.Uint64
+	sealed    atomic.Bool // no record will follow the watermark
 
 	place struct {
 		sync.RWMutex
@@ -129,6 +130,9 @@ func (l *Log) Sealed() bool { return l.sealed.Load() }
 
 // Watermark returns the index of the last durable record, 0 when there is none.
 func (l *Log) Watermark() uint64 { return l.watermark.Load() }
+
+// Taken returns how many records became durable since the log was opened.
+func (l *Log) Taken() uint64 { return l.taken.Load() }
 
 // ArrivalMS returns the arrival of the last durable record, as stamped.
 func (l *Log) ArrivalMS() int64 { return l.arrival.Load() }

@@ -19,6 +19,8 @@ type ShardInfo struct {
 	// First and Last are the indexes of the oldest and newest record kept;
 	// First is above Last when there is none.
 	First, Last uint64
+	// Records are those kept, jumps not counted; what was thinned out counts.
+	Records uint64
 	// LastArrival is when the newest record arrived, zero when there never was one.
 	LastArrival time.Time
 	// Bytes are those of the stored blocks.
@@ -49,6 +51,9 @@ func infoOf(sh *shard.Shard) ShardInfo {
 		Number: row.Number, Hash: sh.Hash, Created: time.UnixMilli(row.CreatedMS),
 		First: sh.First(), Last: sh.Watermark(), LastArrival: sh.Arrival(), Bytes: int64(stored),
 	}
+	if i.Last >= i.First {
+		i.Records = i.Last - i.First + 1 - sh.Jumped(i.First, i.Last)
+	}
 	if row.ClosedMS > 0 {
 		i.Closed = time.UnixMilli(row.ClosedMS)
 	}
@@ -59,6 +64,18 @@ func infoOf(sh *shard.Shard) ShardInfo {
 		i.AdjacentParent, i.HasAdjacentParent = *row.AdjacentParent, true
 	}
 	return i
+}
+
+// Taken returns how many records the stream took in since the store was
+// opened, those of shards that are gone included. It never falls.
+func (st *Stream) Taken() uint64 {
+	st.mu.RLock()
+	defer st.mu.RUnlock()
+	n := st.mu.takenGone
+	for _, sh := range st.mu.shards {
+		n += sh.Taken()
+	}
+	return n
 }
 
 // Shards describes all shards by number, closed ones included until their

@@ -54,6 +54,7 @@ type Stream struct {
 		row          keyspace.StreamRow
 		shards       []*shard.Shard // by number
 		deleted      bool
+		takenGone    uint64 // records that shards took in which are gone
 	}
 }
 
@@ -380,6 +381,9 @@ func (st *Stream) Expire(ctx context.Context, now time.Time) (int, error) {
 	}
 	st.mu.Lock()
 	st.mu.shards = slices.DeleteFunc(st.mu.shards, func(sh *shard.Shard) bool { return slices.Contains(gone, sh) })
+	for _, sh := range gone {
+		st.mu.takenGone += sh.Taken()
+	}
 	st.mu.Unlock()
 	for _, sh := range gone {
 		sh.Delete()

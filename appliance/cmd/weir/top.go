@@ -66,8 +66,8 @@ func printTop(w io.Writer, before, now *admin.Status) {
 		rate := "-"
 		if before != nil {
 			for _, old := range before.Streams {
-				if old.Name == s.Name && s.NextIndexes >= old.NextIndexes {
-					rate = count(int64(float64(s.NextIndexes-old.NextIndexes)/now.Now.Sub(before.Now).Seconds() + 0.5))
+				if old.Name == s.Name && s.TakenRecords >= old.TakenRecords {
+					rate = count(int64(float64(s.TakenRecords-old.TakenRecords)/now.Now.Sub(before.Now).Seconds() + 0.5))
 				}
 			}
 		}

@@ -233,6 +233,15 @@ func TestWhatABoxTellsAboutItself(t *testing.T) {
 			t.Errorf("%s: %d, want %d with %q in\n%.2000s", c.path, status, c.status, c.says, body)
 		}
 	}
+	// Counters begin again with the process, and the indexes that a start after a
+	// kill passes over are nobody's records.
+	b.kill(t)
+	b = serve(t, dir)
+	must(t, "--dir", dir, "put", "s", "c")
+	if _, body := b.get(t, "/metrics", false); !strings.Contains(body, `weir_stream_records_total{stream="s"} 1`+"\n") {
+		t.Errorf("after a kill, with one record more:\n%s", body)
+	}
+	wants(t, must(t, "--dir", dir, "stream", "describe", "s"), "holds      3 records")
 	b.stop(t)
 	b = serve(t, dir, "WEIR_TELEMETRY_PPROF=true", "WEIR_TELEMETRY_LOG_FORMAT=json")
 	if status, body := b.get(t, "/debug/pprof/heap", false); status != 200 || !strings.HasPrefix(body, "\x1f\x8b") {
