@@ -10,7 +10,7 @@ import (
 )
 
 type completionCmd struct {
-	Shell string `arg:"" enum:"bash,zsh,fish" help:"bash, zsh or fish."`
+	Shell string `arg:"" enum:"bash,zsh,fish" help:"bash (source it), zsh (source it after compinit, or keep it as _weir in fpath) or fish (source it)."`
 }
 
 // Each script asks the binary for the candidates, so it never falls behind it.
@@ -20,9 +20,14 @@ complete -o default -F _weir weir
 `,
 	"zsh": `#compdef weir
 _weir() { local -a c; c=("${(@f)$("${words[1]}" __complete "${(@)words[2,CURRENT]}")}"); [[ -n "$c" ]] && compadd -a c || _files; }
-compdef _weir weir
+if [[ "$funcstack[1]" == _weir ]]; then _weir; else compdef _weir weir; fi
 `,
-	"fish": `complete -c weir -f -a '(weir __complete (commandline -opc)[2..-1] (commandline -ct))'
+	"fish": `function __weir_complete
+    set -l words (commandline -opc)
+    set -l c (command $words[1] __complete $words[2..-1] (commandline -ct))
+    set -q c[1]; and printf '%s\n' $c; or __fish_complete_path (commandline -ct)
+end
+complete -c weir -f -a '(__weir_complete)'
 `,
 }
 

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // runs runs the command in this process.
@@ -53,22 +54,80 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
-// TestBashCompletes runs the script in bash, with a weir that is this test's binary.
-func TestBashCompletes(t *testing.T) {
-	_, script, _ := runs(t, nil, "completion", "bash")
+// asCommand returns a directory with a weir that is this test's binary.
+func asCommand(t *testing.T) string {
+	t.Helper()
 	dir := t.TempDir()
-	weir := filepath.Join(dir, "weir")
 	text := "#!/bin/sh\nWEIR_AS_COMMAND=1 exec " + os.Args[0] + " \"$@\"\n"
-	if err := os.WriteFile(weir, []byte(text), 0o755); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "weir"), []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	bash := exec.CommandContext(t.Context(), "bash", "-c", script+`
-COMP_WORDS=(`+weir+` stream re) COMP_CWORD=2
-_weir
-echo "${COMPREPLY[@]}"`)
-	out, err := bash.CombinedOutput()
-	if err != nil || strings.TrimSpace(string(out)) != "reshard retention" {
-		t.Errorf("%v: %s", err, out)
+	return dir
+}
+
+// inShell runs a program of a shell that has the completion script at $SCRIPT
+// and weir on its path, and returns what it printed. The shell must be there.
+func inShell(t *testing.T, shell, program string) string {
+	t.Helper()
+	dir := asCommand(t)
+	_, script, _ := runs(t, nil, "completion", shell)
+	path := filepath.Join(dir, "_weir")
+	if err := os.WriteFile(path, []byte(script), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	env := append(os.Environ(), "SCRIPT="+path, "DIR="+dir, "HOME="+dir, "TERM=dumb", "PATH="+dir+":"+os.Getenv("PATH"))
+	var out []byte
+	for _, args := range [][]string{{"-n", path}, {"-c", program}} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, shell, args...)
+		cmd.Env = env
+		var err error
+		if out, err = cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s %s: %v (.ci/deps installs the shells)\n%s", shell, args[0], err, out)
+		}
+	}
+	return string(out)
+}
+
+func TestBashCompletes(t *testing.T) {
+	out := inShell(t, "bash", `. $SCRIPT; COMP_WORDS=(weir stream re) COMP_CWORD=2; _weir; echo "${COMPREPLY[@]}"`)
+	if strings.TrimSpace(out) != "reshard retention" {
+		t.Error(out)
+	}
+}
+
+// TestZshCompletes types into an interactive zsh, which is shown what its line
+// became: with the script sourced, and with it found in fpath.
+func TestZshCompletes(t *testing.T) {
+	for _, setup := range []string{"autoload -Uz compinit; compinit -u -D; . $SCRIPT", "fpath=($DIR $fpath); autoload -Uz compinit; compinit -u -D"} {
+		out := inShell(t, "zsh", `zmodload zsh/zpty
+zpty z zsh -f -i
+zpty -w z '`+setup+`; dump() { print -r -- "<$BUFFER>"; BUFFER= }; zle -N dump; bindkey "^X" dump; print set""up'
+zpty -r z seen '*setup*'
+for line in 'weir stream ret' "weir put --file $DIR/_w" 'weir trust bo'; do
+	zpty -w -n z "$line"$'\t\x18'
+	zpty -r z seen '*<weir *>*'
+	print -r -- "${seen##*<}"
+done
+zpty -d z`)
+		for _, want := range []string{"weir stream retention >", "/_weir >", "weir trust boto3 >"} {
+			if !strings.Contains(out, want) {
+				t.Errorf("%s: no %q in\n%q", setup, want, out)
+			}
+		}
+	}
+}
+
+func TestFishCompletes(t *testing.T) {
+	out := inShell(t, "fish", `source $SCRIPT
+for line in 'weir stream re' 'weir trust bo' "weir put --file $DIR/_w"
+    complete -C $line
+end`)
+	for _, want := range []string{"reshard\nretention\n", "boto3\n", "/_weir\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
 	}
 }
 
