@@ -49,7 +49,9 @@ type parts struct {
 
 func (b *box) openDirectory(_ context.Context, c *config.Loaded) error {
 	b.dir = c.Dir
-	if err := os.MkdirAll(b.dir, 0o700); err != nil {
+	if err := os.MkdirAll(b.dir, 0o700); errors.Is(err, fs.ErrNotExist) { // as in /proc, which takes none
+		return &fault.Error{Class: fault.Environment, Subject: "data directory", Value: b.dir, Expect: "can't be made there", Try: "--dir with a place on a disk"}
+	} else if err != nil {
 		return DirectoryFault(b.dir, err)
 	}
 	return nil
@@ -65,6 +67,7 @@ func DirectoryFault(dir string, err error) error {
 	case errors.Is(err, storage.ErrNewerFormat):
 		f.Expect, f.Try = "written by a newer version of weir; nothing in it was changed", "the newer weir; the way back is weir export there and weir import here"
 	case errors.Is(err, storage.ErrLocked):
+		f.Err = storage.ErrLocked // what is below it says the same in other words
 		f.Expect, f.Try = "in use by another process", "end the box that runs on it, or use the commands that talk to it (stream, put, tail, delivery)"
 	case errors.Is(err, fs.ErrNotExist):
 		f.Err, f.Expect, f.Try = nil, "there is no log in it", "weir serve --dir "+dir+", which makes one"
@@ -126,10 +129,11 @@ func (b *box) openStreams(ctx context.Context, c *config.Loaded) error {
 func (b *box) openPort(ctx context.Context, c *config.Loaded) error {
 	l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen.Address)
 	if err != nil {
-		return &fault.Error{
-			Class: fault.Environment, Subject: "listen.address", Value: c.Listen.Address, Expect: "can't listen",
-			Err: fault.Cause(err), Try: "WEIR_LISTEN_ADDRESS=:PORT with a free port",
+		try := "WEIR_LISTEN_ADDRESS=:PORT with a free port"
+		if errors.Is(err, syscall.EADDRNOTAVAIL) {
+			try = "an address that this machine has, or :PORT for all of them"
 		}
+		return &fault.Error{Class: fault.Environment, Subject: "listen.address", Value: c.Listen.Address, Expect: "can't listen", Err: fault.Cause(err), Try: try}
 	}
 	b.listener = l
 	b.endpoint = endpointOf(l.Addr().(*net.TCPAddr))

@@ -9,6 +9,7 @@
 //	                         rename replaces both; issued again when near its end or when a name is new; 0600
 //	credentials              the access key, in the form of an AWS credentials file; 0600
 //	admin-password           for the console and the admin API; 0600
+//	unshown                  there until the secrets were shown: the first start may end before it comes to that
 //
 // It never listens, never checks a signature and never prints anything: appliance
 // hands what is here to the listener, the command line shows it once.
@@ -35,8 +36,9 @@ const (
 	CredentialsFile   = "credentials"
 	AdminPasswordFile = "admin-password"
 
-	caKeyFile  = "ca.key"
-	serverFile = "server.pem"
+	caKeyFile   = "ca.key"
+	serverFile  = "server.pem"
+	unshownFile = "unshown"
 )
 
 // Trust is the content of the directory.
@@ -47,7 +49,7 @@ type Trust struct {
 	AccessKeyID     string
 	SecretAccessKey string
 	AdminPassword   string
-	Created         bool // made by this Open: the moment to show the secrets
+	Unshown         bool // nobody was shown the secrets yet
 }
 
 // Open reads the directory, and makes it first when it is not there. hosts are
@@ -56,22 +58,27 @@ type Trust struct {
 // writes is on disk when it returns. A file that is there and can't be read is
 // a fault of class Environment: nothing is replaced but the server certificate.
 func Open(dir string, hosts []string, now time.Time) (*Trust, error) {
-	created := false
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		if err := create(dir, hosts, now); err != nil {
 			return nil, unreadable(dir, "cannot make the box's keys", err)
 		}
-		created = true
 	}
 	t, err := Read(dir)
 	if err != nil {
 		return nil, err
 	}
-	t.Created = created
+	_, err = os.Stat(filepath.Join(dir, unshownFile))
+	t.Unshown = err == nil
 	if err := t.renew(hosts, now); err != nil {
 		return nil, unreadable(filepath.Join(dir, serverFile), "cannot issue the server certificate", err)
 	}
 	return t, nil
+}
+
+// Shown says that the secrets were shown: later starts keep them to themselves.
+func (t *Trust) Shown() error {
+	t.Unshown = false
+	return os.Remove(filepath.Join(t.Dir, unshownFile))
 }
 
 // Read reads the directory and changes nothing. It fails with an error that
@@ -156,6 +163,7 @@ func create(dir string, hosts []string, now time.Time) error {
 		{serverFile, 0o600, server},
 		{CredentialsFile, 0o600, []byte(credentials)},
 		{AdminPasswordFile, 0o600, []byte(random(24) + "\n")},
+		{unshownFile, 0o600, nil},
 	} {
 		if err := writeSynced(filepath.Join(part, f.name), f.data, f.mode); err != nil {
 			return err

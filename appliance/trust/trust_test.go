@@ -45,8 +45,8 @@ func verifies(t *testing.T, tr *Trust, host string, at time.Time) error {
 func TestFirstStartMakesEverythingOnce(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data", "trust")
 	first := open(t, dir, []string{"box", "192.0.2.7"}, now)
-	if !first.Created || len(first.AccessKeyID) != 20 || len(first.SecretAccessKey) != 40 || len(first.AdminPassword) != 24 {
-		t.Errorf("made %d %d %d, created %v", len(first.AccessKeyID), len(first.SecretAccessKey), len(first.AdminPassword), first.Created)
+	if !first.Unshown || len(first.AccessKeyID) != 20 || len(first.SecretAccessKey) != 40 || len(first.AdminPassword) != 24 {
+		t.Errorf("made %d %d %d, unshown %v", len(first.AccessKeyID), len(first.SecretAccessKey), len(first.AdminPassword), first.Unshown)
 	}
 	for _, host := range []string{"box", "192.0.2.7"} {
 		if err := verifies(t, first, host, now); err != nil {
@@ -54,9 +54,12 @@ func TestFirstStartMakesEverythingOnce(t *testing.T) {
 		}
 	}
 	second := open(t, dir, []string{"box"}, now)
-	if second.Created || second.SecretAccessKey != first.SecretAccessKey || second.AdminPassword != first.AdminPassword ||
+	if !second.Unshown || second.SecretAccessKey != first.SecretAccessKey || second.AdminPassword != first.AdminPassword ||
 		!bytes.Equal(second.CA, first.CA) || !bytes.Equal(second.Server.Certificate[0], first.Server.Certificate[0]) {
-		t.Error("the second start made something again")
+		t.Error("the second start made something again, or takes for shown what nobody saw")
+	}
+	if err := second.Shown(); err != nil || open(t, dir, []string{"box"}, now).Unshown {
+		t.Errorf("the secrets are shown twice: %v", err)
 	}
 	for _, name := range []string{caKeyFile, serverFile, CredentialsFile, AdminPasswordFile} {
 		info, err := os.Stat(filepath.Join(dir, name))
@@ -74,7 +77,7 @@ func TestFirstStartThatWasCutOffBeginsAgain(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir+".new", CAFile), []byte("half"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if tr := open(t, dir, []string{"box"}, now); !tr.Created {
+	if tr := open(t, dir, []string{"box"}, now); !tr.Unshown {
 		t.Error("not made")
 	}
 }

@@ -125,6 +125,9 @@ func run(ctx context.Context, args []string, s streams, environ []string) (code 
 		panic("BUG: verb " + parsed.Command() + " has no Run")
 	}
 	if err := verb.Run(a); err != nil {
+		if fault.ClassOf(err) == fault.Usage && fault.TryOf(err) == "" {
+			err = &fault.Error{Class: fault.Usage, Err: err, Try: helpOf(parsed.Selected())}
+		}
 		return a.report(err)
 	}
 	return 0
@@ -172,11 +175,14 @@ func usage(err error, args []string) error {
 	var p *kong.ParseError
 	if errors.As(err, &p) && p.Context != nil {
 		if n := p.Context.Selected(); n != nil {
-			try = "weir " + strings.TrimPrefix(n.Path(), "weir ") + " --help"
+			try = helpOf(n)
 		}
 	}
 	return &fault.Error{Class: fault.Usage, Err: err, Try: try}
 }
+
+// helpOf is the command line that explains a verb.
+func helpOf(n *kong.Node) string { return "weir " + strings.TrimPrefix(n.Path(), "weir ") + " --help" }
 
 // report prints the error and returns the exit code.
 func (a *app) report(err error) int {

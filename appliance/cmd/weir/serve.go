@@ -44,11 +44,12 @@ func keepSmall(a *app) {
 	}
 }
 
-// firstStart shows the secrets, once: after the start that made them.
+// firstStart shows the secrets, once: when a box is ready for the first time.
 func firstStart(w io.Writer, dir, endpoint string, t *trust.Trust) {
-	if !t.Created {
+	if !t.Unshown {
 		return
 	}
+	defer t.Shown() // that it fails is seen: they are shown again
 	fmt.Fprintf(w, `First start of this box. These are shown once; they are kept in %s, mode 0600.
 
   Endpoint            %s

@@ -46,8 +46,24 @@ func TestPortTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	fails(t, 3, []string{"WEIR_LISTEN_ADDRESS=" + l.Addr().String()}, []string{"serve", "--dir", t.TempDir()},
-		"listen.address: "+l.Addr().String(), "address already in use", "Try: ")
+	dir := t.TempDir()
+	fails(t, 3, []string{"WEIR_LISTEN_ADDRESS=" + l.Addr().String()}, []string{"serve", "--dir", dir},
+		"listen.address: "+l.Addr().String(), "address already in use", "Try: WEIR_LISTEN_ADDRESS=:PORT with a free port")
+	// That start made the keys and never came to show them.
+	for _, shown := range []bool{true, false} {
+		b := serve(t, dir)
+		b.stop(t)
+		if got := strings.Contains(b.log.String(), "Secret access key   "); got != shown {
+			t.Errorf("secrets shown: %v, want %v\n%s", got, shown, b.log)
+		}
+	}
+	fails(t, 3, []string{"WEIR_LISTEN_ADDRESS=192.0.2.1:0"}, []string{"serve", "--dir", dir}, "192.0.2.1:0", "can't listen", "Try: an address that this machine has")
+}
+
+func TestDirectoryThatCannotBe(t *testing.T) {
+	file := configured(t, "")
+	fails(t, 3, nil, []string{"serve", "--dir", filepath.Join(file, "data")}, file, "not a directory", "Try: ")
+	fails(t, 3, nil, []string{"serve", "--dir", "/proc/data"}, "data directory: /proc/data: can't be made there", "Try: --dir with a place on a disk")
 }
 
 func TestDirectoryLockedByAnotherProcess(t *testing.T) {
