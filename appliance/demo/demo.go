@@ -255,20 +255,32 @@ func (r *run) watch(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		var status admin.Status
-		var objects admin.Objects
-		if r.box.Call(ctx, "GET", "status", nil, &status) != nil || r.box.Call(ctx, "GET", "deliveries/"+deliveryName+"/objects?limit=20", nil, &objects) != nil {
+		status, err := r.look(ctx)
+		if err != nil {
 			continue // the box is stopping, or ctx has ended
-		}
-		for i := len(objects.Objects) - 1; i >= 0; i-- {
-			r.showObject(&objects.Objects[i])
 		}
 		if count++; count%4 == 0 {
 			in := r.ledger.acked.Load()
-			r.showStatus(&status, in, float64(in-last)/2)
+			r.showStatus(status, in, float64(in-last)/2)
 			last = in
 		}
 	}
+}
+
+// look asks the box how it is, and shows the objects that are new.
+func (r *run) look(ctx context.Context) (*admin.Status, error) {
+	var status admin.Status
+	if err := r.box.Call(ctx, "GET", "status", nil, &status); err != nil {
+		return nil, err
+	}
+	var objects admin.Objects
+	if err := r.box.Call(ctx, "GET", "deliveries/"+deliveryName+"/objects?limit=20", nil, &objects); err != nil {
+		return nil, err
+	}
+	for i := len(objects.Objects) - 1; i >= 0; i-- {
+		r.showObject(&objects.Objects[i])
+	}
+	return &status, nil
 }
 
 func (r *run) showObject(o *delivery.Manifest) {
@@ -306,8 +318,8 @@ func (r *run) finish(ctx context.Context) (*Summary, error) {
 	if err := r.drain(ctx); err != nil {
 		return nil, err
 	}
-	var status admin.Status
-	if err := r.box.Call(ctx, "GET", "status", nil, &status); err != nil {
+	status, err := r.look(ctx)
+	if err != nil {
 		return nil, err
 	}
 	r.show("Reading the log and the objects back.")

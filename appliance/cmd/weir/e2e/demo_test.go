@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,13 +32,14 @@ type summary struct {
 func (s *summary) whole() bool {
 	return s.RecordsIn > 0 && s.RecordsDelivered > 0 && s.RecordsIn == s.RecordsDelivered+s.RecordsDropped &&
 		s.RecordsTransformed == s.RecordsDelivered && s.Objects > 0 && s.BytesIn > 0 && s.BytesDelivered > 0 &&
-		s.FlashBytesPerByte > 0 && s.Seconds > 0 && s.FirstObject > 0 && s.FirstObject <= s.Seconds && s.Verified
+		s.FlashBytesPerByte > 0 && s.Seconds > 0 && s.FirstObject > 0 && s.Verified
 }
 
 func TestDemoDeliversEveryRecordOfThisMachine(t *testing.T) {
 	t.Parallel()
 	for _, args := range [][]string{
 		{"demo", "--duration", "6s", "--json"},
+		{"demo", "--duration", "1s", "--json"}, // over before the first object is
 		{"demo", "--duration", "6s", "--json", "--rate", "5000", "--sensors", "200", "--dir", filepath.Join(t.TempDir(), "kept")},
 	} {
 		s := parse[summary](t, must(t, args...))
@@ -93,15 +95,30 @@ func interrupt(t *testing.T, cmd *exec.Cmd) int {
 
 const demoIsWhole = "nothing is missing, nothing twice, everything in order"
 
+// TestDemoEndsWellOnInterrupt also takes the demo by its word of when the first
+// object was there. The buffer hint is 3 s of it; a machine that is busy with
+// other tests may add to the rest, so one of three has to be within 10 s.
 func TestDemoEndsWellOnInterrupt(t *testing.T) {
 	t.Parallel()
-	cmd, out, errout := demoUntilAnObject(t)
-	if code := interrupt(t, cmd); code != 0 {
-		t.Errorf("exit code %d\n%s", code, errout)
+	var took []float64
+	for len(took) < 3 {
+		cmd, out, errout := demoUntilAnObject(t)
+		if code := interrupt(t, cmd); code != 0 {
+			t.Errorf("exit code %d\n%s", code, errout)
+		}
+		if !strings.Contains(out.String(), demoIsWhole) {
+			t.Errorf("no summary in\n%s", out)
+		}
+		var seconds float64
+		_, after, _ := strings.Cut(out.String(), "\nFirst object after ")
+		if _, err := fmt.Sscanf(after, "%f s;", &seconds); err != nil || seconds < 3 {
+			t.Fatalf("the first object after %v s, %v\n%s", seconds, err, out)
+		}
+		if took = append(took, seconds); seconds <= 10 {
+			return
+		}
 	}
-	if !strings.Contains(out.String(), demoIsWhole) {
-		t.Errorf("no summary in\n%s", out)
-	}
+	t.Errorf("the first object after %v s; expecting 10 s at most", took)
 }
 
 // TestDemoSaysWhatItFinds takes an object away and puts a line of one in twice:
