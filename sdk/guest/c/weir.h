@@ -87,7 +87,7 @@ WEIR__INLINE bool weir_equal(weir_bytes a, weir_bytes b) {
 }
 
 /* weir_copy copies n bytes; the two must not overlap. Short copies, the usual
- * ones, are a loop of 8-byte moves: memory.copy costs a call in the host. */
+ * ones, are moves of 16 bytes: memory.copy costs a call in the host. */
 WEIR__INLINE void weir_copy(void *to, const void *from, uint32_t n) {
     uint8_t *d = (uint8_t *)to;
     const uint8_t *s = (const uint8_t *)from;
@@ -95,14 +95,25 @@ WEIR__INLINE void weir_copy(void *to, const void *from, uint32_t n) {
         __builtin_memcpy(d, s, n);
         return;
     }
-    if (n < 8) {
-        for (; n; n--) *d++ = *s++;
+    if (n >= 16) {
+        v128_t tail = wasm_v128_load(s + n - 16);
+        uint8_t *last = d + n - 16;
+        for (; last - d > 16; d += 32, s += 32) {
+            v128_t a = wasm_v128_load(s), b = wasm_v128_load(s + 16);
+            wasm_v128_store(d, a);
+            wasm_v128_store(d + 16, b);
+        }
+        if (d < last) wasm_v128_store(d, wasm_v128_load(s));
+        wasm_v128_store(last, tail);
         return;
     }
-    uint64_t tail = *(const weir__u64u *)(s + n - 8);
-    uint8_t *last = d + n - 8;
-    for (; d < last; d += 8, s += 8) *(weir__u64u *)d = *(const weir__u64u *)s;
-    *(weir__u64u *)last = tail;
+    if (n >= 8) {
+        uint64_t tail = *(const weir__u64u *)(s + n - 8);
+        *(weir__u64u *)d = *(const weir__u64u *)s;
+        *(weir__u64u *)(d + n - 8) = tail;
+        return;
+    }
+    for (; n; n--) *d++ = *s++;
 }
 
 /* weir_load_f64 and its sisters read and write little-endian values at any
@@ -224,6 +235,7 @@ WEIR__INLINE void weir_write_int(weir_writer *w, int64_t v) {
 
 static const double weir__pow10[23] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,  1e8,  1e9,  1e10, 1e11,
                                        1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
+static const uint32_t weir__tens[10] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000, 1000000000};
 
 WEIR__NOINLINE uint8_t *weir__fixed(uint8_t *p, double v, uint32_t decimals) {
     if (decimals > 9) decimals = 9;
@@ -232,15 +244,31 @@ WEIR__NOINLINE uint8_t *weir__fixed(uint8_t *p, double v, uint32_t decimals) {
         weir_copy(p, "null", 4);
         return p + 4;
     }
-    uint64_t n = (uint64_t)scaled, unit = (uint64_t)weir__pow10[decimals];
+    uint64_t n = (uint64_t)scaled;
     if (v < 0 && n) *p++ = '-';
-    p = weir__digits(p, n / unit, 1);
-    uint64_t frac = n % unit;
-    if (!frac) return p;
-    *p++ = '.';
-    p = weir__digits(p, frac, decimals);
-    while (p[-1] == '0') p--;
-    return p;
+    if (n > 0xffffffffu) {
+        uint64_t unit = (uint64_t)weir__pow10[decimals], frac = n % unit;
+        p = weir__digits(p, n / unit, 1);
+        if (!frac) return p;
+        *p++ = '.';
+        p = weir__digits(p, frac, decimals);
+        while (p[-1] == '0') p--;
+        return p;
+    }
+    /* The usual ones: in 32 bits a division by ten is a multiplication. */
+    uint32_t u = (uint32_t)n;
+    while (decimals && u % 10 == 0) u /= 10, decimals--;
+    uint32_t len = 1;
+    while (len < 10 && u >= weir__tens[len]) len++;
+    if (len <= decimals) len = decimals + 1;
+    uint8_t *end = p + len, *q = end;
+    if (decimals) {
+        q = ++end;
+        for (; decimals; decimals--, u /= 10) *--q = (uint8_t)('0' + u % 10);
+        *--q = '.';
+    }
+    for (; q > p; u /= 10) *--q = (uint8_t)('0' + u % 10);
+    return end;
 }
 
 /* weir_write_fixed appends v with at most `decimals` (0..9) digits after the
@@ -347,69 +375,83 @@ WEIR__INLINE bool weir__value(const uint8_t *p, const uint8_t *end, weir_field *
     return true;
 }
 
-/* weir__escaped returns the bits of the bytes that follow a backslash which is
- * not escaped itself; *carry says so of the next block's first byte. */
-WEIR__NOINLINE uint32_t weir__escaped(uint32_t backslashes, uint32_t *carry) {
-    uint32_t escaped = *carry;
-    for (; backslashes; backslashes &= backslashes - 1) {
-        uint32_t bit = backslashes & (0 - backslashes);
-        if (!(escaped & bit)) escaped |= bit << 1;
+/* weir__object returns what follows the object at p, or NULL. */
+WEIR__NOINLINE const uint8_t *weir__object(const uint8_t *p, const uint8_t *end) {
+    uint32_t depth = 0;
+    for (; p < end; p++) {
+        if (*p == '"') p = weir__quote(p + 1, end);
+        else if (*p == '\\') p++;
+        else if (*p == '{') depth++;
+        else if (*p == '}' && --depth == 0) return p + 1;
     }
-    *carry = escaped >> 16;
-    return escaped & 0xffff;
+    return NULL;
+}
+
+/* weir__is_name tells whether the string that begins at `at` is name, before a
+ * colon, which *colon gets. */
+WEIR__INLINE bool weir__is_name(const uint8_t *at, const uint8_t *end, weir_bytes name, const uint8_t **colon) {
+    if ((uint32_t)(end - at) <= name.len || at[name.len] != '"' || !weir_equal((weir_bytes){at, name.len}, name))
+        return false;
+    *colon = weir__space(at + name.len + 1, end);
+    return *colon < end && **colon == ':';
 }
 
 /* weir_json_find finds the first member called `name` of the object in doc. It
  * looks at 16 bytes at a time, only at quotes and braces, and reads nothing
  * behind the member: it is a scanner, not a validator. A name that the document
- * spells with escapes is compared as it is spelt. Names are 1 byte or longer. */
+ * spells with escapes is compared as it is spelt. Names are 1 byte or longer.
+ *
+ * Whether a byte lies in a string, the parity of the quotes before it, matters
+ * only where a backslash, a brace, or what may begin the name is. So the loop
+ * folds the quotes it passes into `seen` and counts them when there is such a
+ * byte. */
 WEIR__NOINLINE bool weir_json_find(weir_bytes doc, weir_bytes name, weir_field *f) {
     const uint8_t *end = doc.ptr + doc.len, *p = weir__space(doc.ptr, end);
-    if (p >= end || *p != '{' || !name.len) return false;
+    if (p >= end || *p++ != '{' || !name.len) return false;
     const v128_t letter = wasm_i8x16_splat((int8_t)name.ptr[0]);
-    uint32_t depth = 0, in = 0, opened = 0, escape = 0;
-    uint8_t tail[16];
-    for (;; p += 16) {
+    const v128_t none = wasm_i8x16_const_splat(0), one = wasm_i8x16_const(-1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    const uint8_t *whole = p; /* no quote before it opens a string */
+    v128_t seen = none;
+    uint8_t tail[17];
+    for (;;) {
         const uint8_t *from = p;
         if (end - p < 16) {
             if (p >= end) return false;
-            wasm_v128_store(tail, wasm_i8x16_const_splat(' '));
-            for (uint32_t i = 0; p + i < end; i++) tail[i] = p[i];
-            from = tail;
+            wasm_v128_store(tail + 1, wasm_i8x16_const_splat(' '));
+            for (int32_t i = -1; p + i < end; i++) tail[i + 1] = p[i];
+            from = tail + 1;
         }
-        v128_t w = wasm_v128_load(from);
-        uint32_t quotes = weir__mask(wasm_i8x16_eq(w, wasm_i8x16_const_splat('"')));
-        uint32_t slashes = weir__mask(wasm_i8x16_eq(w, wasm_i8x16_const_splat('\\')));
-        uint32_t braces = weir__mask(wasm_i8x16_eq(w, wasm_i8x16_const_splat('{')) |
-                                     wasm_i8x16_eq(w, wasm_i8x16_const_splat('}')));
-        if (slashes | escape) {
-            uint32_t plain = ~weir__escaped(slashes, &escape);
-            quotes &= plain;
-            braces &= plain;
+        v128_t w = wasm_v128_load(from), before = wasm_v128_load(from - 1);
+        v128_t quotes = wasm_i8x16_eq(w, wasm_i8x16_const_splat('"'));
+        v128_t stops = wasm_i8x16_eq(w, wasm_i8x16_const_splat('\\')) | wasm_i8x16_eq(w, wasm_i8x16_const_splat('{')) |
+                       (wasm_i8x16_eq(before, wasm_i8x16_const_splat('"')) & wasm_i8x16_eq(w, letter));
+        if (__builtin_expect(!wasm_v128_any_true(stops), 1)) {
+            seen ^= quotes;
+            p += 16;
+            continue;
         }
-        /* bit i of strings: byte i lies in a string, or opens one */
-        uint32_t strings = quotes ^ quotes << 1;
-        strings ^= strings << 2;
-        strings ^= strings << 4;
-        strings = (strings ^ strings << 8 ^ in) & 0xffff;
-        in = (0 - (strings >> 15)) & 0xffff;
-        uint32_t opens = quotes & strings;
-        uint32_t names = (opens << 1 | opened) & weir__mask(wasm_i8x16_eq(w, letter));
-        opened = opens >> 15;
-        braces &= ~strings;
-        for (uint32_t m = names | braces; m; m &= m - 1) {
-            const uint8_t *at = p + __builtin_ctz(m);
-            if (braces & m & (0 - m)) {
-                if (*at == '{') depth++;
-                else if (depth > 1) depth--;
-                continue;
+        uint32_t opened = weir__mask(seen), passed = weir__mask(quotes);
+        const uint8_t *next = NULL;
+        for (uint32_t m = weir__mask(stops); m; m &= m - 1) {
+            const uint8_t *at = p + __builtin_ctz(m), *colon;
+            uint32_t below = passed & ((m & (0 - m)) - 1);
+            bool in = (__builtin_popcount(opened) + __builtin_popcount(below)) & 1;
+            if (in && at > whole && at[-1] == '"' && weir__is_name(at, end, name, &colon)) {
+                f->name = (weir_bytes){at, name.len};
+                return weir__value(colon + 1, end, f);
             }
-            const uint8_t *quote = at + name.len;
-            if (depth != 1 || quote >= end || *quote != '"' || !weir_equal((weir_bytes){at, name.len}, name)) continue;
-            const uint8_t *colon = weir__space(quote + 1, end);
-            if (colon >= end || *colon != ':') continue;
-            f->name = (weir_bytes){at, name.len};
-            return weir__value(colon + 1, end, f);
+            if (*at == '\\') next = at + 2;
+            else if (*at == '{' && !in) next = weir__object(at, end);
+            else continue;
+            if (!next) return false;
+            seen = in ? one : none;
+            break;
+        }
+        if (next) {
+            whole = p = next;
+        } else {
+            seen ^= quotes;
+            p += 16;
         }
     }
 }

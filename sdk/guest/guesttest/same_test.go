@@ -48,6 +48,7 @@ func brokenRecords(n int) []Record {
 		`"temp"`, `"temp_f"`, `"site"`, `"severity"`, `"alarm"`, `"north"`, `"a longer string than 16"`, `""`, `"\""`, `"\\"`,
 		`"te\u006dp"`, ":", ":", ":", ",", ",", ",", "{", "}", "[", "]", "1", "25.5", "-0", "1e3", "1.", "true", "null", " ", "\n",
 		"\\", `"`, "\x00", "\xff", "x", "999999999999999999999", "1e-400", "0.1234567890123456789",
+		"12.5", "-7.25", "1234.567", "99999.994", "12345678", "-0.004", "123456789.5", "4294967295", `"tem"`, `"temperature":12.5`,
 	}
 	valid := `{"device":"d1","site":"north","nested":{"temp":1,"list":[1,2,{"a":"}"}]},"temp":25.25,"temp_f":71.5,"severity":"alarm"}`
 	records := make([]Record, n)

@@ -18,6 +18,13 @@ const (
 	quotes  = 0x2222222222222222
 	slashes = 0x5c5c5c5c5c5c5c5c
 	braces  = 0x7b7b7b7b7b7b7b7b
+	closers = 0x7d7d7d7d7d7d7d7d // ] is } without the bit of spaces
+	commas  = 0x2c2c2c2c2c2c2c2c
+	spaces  = 0x2020202020202020
+	zeros   = 0x3030303030303030
+
+	points    = 0x1e1e1e1e1e1e1e1e // points ^ zeros
+	notDigits = 0x7676767676767676 // carries from what is above 9 into the high bit
 )
 
 // Find finds the first member called name of the JSON object in doc. It looks
@@ -31,17 +38,23 @@ func Find(doc []byte, name string) (Field, bool) {
 
 // find is Find in indexes, all 0 when there is no such member.
 //
-// The Go compiler makes every taken branch an indirect jump in WebAssembly. So
-// the loop has one, and leaves what is rare to event; and nothing is returned
-// that would have to be cleared first.
+// The Go compiler makes every call, and every branch taken, an indirect jump in
+// WebAssembly, and one that is not foreseen takes as long as looking at 32 bytes.
+// So the loop has one, what is usual (a name of 4 to 8 bytes, no space, a number
+// behind it) is done without a call, and the rest is left to event and member; and
+// nothing is returned that would have to be cleared first.
 func find(doc []byte, name string) (nameAt, at, end int) {
-	i := space(doc, 0)
+	i := 0
+	if len(doc) == 0 || doc[0] != '{' {
+		i = space(doc, 0)
+	}
 	if i == len(doc) || doc[i] != '{' || name == "" {
 		return 0, 0, 0
 	}
 	i++
-	letter := uint64(name[0]) * lows
-	p := unsafe.Pointer(unsafe.SliceData(doc))
+	letter, n := uint64(name[0])*lows, len(name)
+	p, np := unsafe.Pointer(unsafe.SliceData(doc)), unsafe.Pointer(unsafe.StringData(name))
+	usual := n >= 4 && n <= 8
 	seen, last := uint64(0), uint64(0) // the quotes up to i, folded: their parity counts; the one before i
 	for i+8 <= len(doc) {
 		w := *(*uint64)(unsafe.Add(p, i))
@@ -58,12 +71,32 @@ func find(doc []byte, name string) (nameAt, at, end int) {
 		below := m&-m - 1
 		inside := (bits.OnesCount64(seen) + bits.OnesCount64(q&below)) & 1
 		i += bits.TrailingZeros64(m) >> 3
+		if end := i + n; usual && inside != 0 && end+10 <= len(doc) && *(*byte)(unsafe.Add(p, i)) != '\\' {
+			// A name begins here, as this one does.
+			if *(*uint32)(unsafe.Add(p, i)) != *(*uint32)(unsafe.Add(np, 0)) || *(*uint32)(unsafe.Add(p, end-4)) != *(*uint32)(unsafe.Add(np, n-4)) {
+				i++
+				seen, last = 1<<7, 0
+				continue
+			}
+			v := ends(unsafe.Add(p, end+2))
+			if *(*uint16)(unsafe.Add(p, end)) == '"'|':'<<8 && *(*byte)(unsafe.Add(p, end+2))-'-' < 13 && v != 0 && *(*byte)(unsafe.Add(p, i-1)) == '"' {
+				return i, end + 2, end + 2 + bits.TrailingZeros64(v)>>3
+			}
+		}
 		if i, nameAt, inside = event(doc, i, inside, name); i < 0 {
-			return member(doc, nameAt, len(name))
+			return member(doc, nameAt, n)
 		}
 		seen, last = uint64(inside)<<7, 0
 	}
 	return findTail(doc, i, bits.OnesCount64(seen)&1, last != 0, name)
+}
+
+// ends returns the high bits of those of the 8 bytes at p that end a number; what is
+// above the lowest one set may be others.
+func ends(p unsafe.Pointer) uint64 {
+	w := *(*uint64)(unsafe.Add(p, 0))
+	c, b := w^commas, (w|spaces)^closers
+	return ((w-(spaces+lows))&^w | (c-lows)&^c | (b-lows)&^b) & highs
 }
 
 // event handles the byte at i that find stopped at: a backslash, a brace, or the
@@ -235,6 +268,51 @@ var pow10 = [23]float64{
 // and exponents within ±22 the result is the nearest float64; beyond, it may be
 // off by a few units in the last place. All SDKs give the same bits.
 func Number(v []byte) (float64, bool) {
+	neg, n := 0, len(v)
+	if n > 0 && v[0] == '-' {
+		neg = 1
+		n--
+	}
+	if n < 1 || n > 8 {
+		return number(v)
+	}
+	// The usual ones, 1 to 8 bytes without exponent, all at once: a loop takes
+	// three times as long.
+	p := unsafe.Add(unsafe.Pointer(unsafe.SliceData(v)), neg)
+	var w uint64 // the bytes from the lowest on, some of them twice at the same place
+	if n >= 4 {
+		w = uint64(*(*uint32)(p)) | uint64(*(*uint32)(unsafe.Add(p, n-4)))<<(8*(n-4)&63)
+	} else {
+		w = uint64(*(*byte)(p)) | uint64(*(*byte)(unsafe.Add(p, n>>1)))<<(8*(n>>1)&63) | uint64(*(*byte)(unsafe.Add(p, n-1)))<<(8*(n-1)&63)
+	}
+	w = (w ^ zeros) << (8 * (8 - n) & 63) // digits 0 to 9, the last one on top, zeros below the first
+	point := w ^ points
+	point = ^((point&^highs + ^uint64(highs)) | point) & highs
+	at := bits.TrailingZeros64(point) &^ 7 // 64: none
+	decimals := 7 - at>>3
+	if point != 0 {
+		if decimals == 0 || decimals >= n-1 {
+			return 0, false
+		}
+		below := uint64(1)<<(at&63) - 1
+		w = w&^(below<<8|0xff) | w&below<<8
+	} else {
+		decimals = 0
+	}
+	if ((w+notDigits)|w)&highs != 0 {
+		return number(v)
+	}
+	w = w * (1 + 10<<8) >> 8 & 0x00ff00ff00ff00ff
+	w = w * (1 + 100<<16) >> 16 & 0x0000ffff0000ffff
+	f := float64(w*(1+10000<<32)>>32) / pow10[decimals]
+	if neg != 0 {
+		f = -f
+	}
+	return f, true
+}
+
+// number is Number for all others, byte by byte.
+func number(v []byte) (float64, bool) {
 	const full = 1000000000000000000
 	i, neg := 0, len(v) > 0 && v[0] == '-'
 	if neg {
@@ -378,6 +456,49 @@ func appendDigits(b []byte, v uint64, least int) []byte {
 // can't hold (NaN, infinities) and when |v|*10^decimals is 9.2e18 or more. All
 // SDKs write the same digits.
 func AppendFixed(b []byte, v float64, decimals int) []byte {
+	if uint(decimals) >= 8 || cap(b)-len(b) < 18 {
+		return appendFixed(b, v, decimals)
+	}
+	size, neg := v, 0
+	if v < 0 {
+		size, neg = -v, 1
+	}
+	scaled := size*pow10[decimals] + 0.5
+	if !(scaled < 1e8) {
+		return appendFixed(b, v, decimals)
+	}
+	// The usual ones. All digits at once: two of 4, then four of 2, then eight.
+	n := uint64(scaled)
+	if n == 0 {
+		neg = 0
+	}
+	d := n / 10000
+	d |= (n - 10000*d) << 32
+	t := d * 10486 >> 20 & 0x0000007f0000007f
+	d = t | (d-100*t)<<16
+	t = d * 103 >> 10 & 0x000f000f000f000f
+	d = t | (d-10*t)<<8
+	whole := 8 - decimals
+	first := min(bits.TrailingZeros64(d)>>3, whole-1)
+	fraction := decimals - min(bits.LeadingZeros64(d)>>3, decimals)
+	d += zeros
+	p, i := unsafe.Pointer(unsafe.SliceData(b)), len(b)
+	*(*byte)(unsafe.Add(p, i)) = '-'
+	i += neg
+	*(*uint64)(unsafe.Add(p, i)) = d >> (8 * first & 63)
+	i += whole - first
+	if fraction > 0 {
+		*(*byte)(unsafe.Add(p, i)) = '.'
+		*(*uint64)(unsafe.Add(p, i+1)) = d >> (8 * whole & 63)
+		i += 1 + fraction
+	}
+	return b[:i]
+}
+
+// appendFixed is AppendFixed for all others, digit by digit.
+//
+//go:noinline
+func appendFixed(b []byte, v float64, decimals int) []byte {
 	decimals = min(max(decimals, 0), 9)
 	size := v
 	if v < 0 {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"math"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 	"testing"
@@ -39,6 +40,8 @@ func FuzzFind(f *testing.F) {
 		`{"temp":25.5}`, `{"a":{"temp":1},"temp":2}`, `{"a":[{"temp":1}],"temp":"x\"y"}`, ` { "temp" : [1,{"b":"]"}] } `,
 		`{"a\\":1,"temp":null}`, `{"a":"\\\"temp\":1","temp":-1e5}`, `{"device":"pump-1","temperature":3,"temp":4,"z":5}`,
 		`{`, `{"temp`, `{"temp":`, `[]`, `"temp":1`, `{"temp":}`, `{\"temp":1,"temp":2}`, `{"x":1}}{"temp":1`,
+		`{"t":1,"te":2,"tem":3,"temperature":4,"temp":-5.25 ,"x":"a value that is longer"}`, `{"a":"x\\","temp":12345678,"b":"\"temp\":9,"}`,
+		`{"a":{"b":{"temp":1}},"temp":[1],"temp":2,"and more behind it":0}`, `{"temp":"25,5 in a string that is long enough"}`,
 	} {
 		f.Add([]byte(doc), "temp")
 	}
@@ -113,6 +116,37 @@ func TestAppendFixed(t *testing.T) {
 	} {
 		if got := string(AppendFixed(nil, c.v, c.decimals)); got != c.want {
 			t.Errorf("AppendFixed(%v, %d) = %s, expecting %s", c.v, c.decimals, got, c.want)
+		}
+	}
+}
+
+// TestShortcutsAgree: what is done at once for usual numbers gives what goes digit
+// by digit for all others.
+func TestShortcutsAgree(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(3, 4))
+	const alphabet = "0123456789.-e,"
+	text := make([]byte, 0, 12)
+	for range 300_000 {
+		text = text[:0]
+		for range rnd.IntN(11) {
+			text = append(text, alphabet[rnd.IntN(len(alphabet)-rnd.IntN(4))])
+		}
+		got, ok := Number(text)
+		want, wantOK := number(text)
+		if ok != wantOK || math.Float64bits(got) != math.Float64bits(want) {
+			t.Fatalf("Number(%q) = %v, %v; digit by digit it is %v, %v", text, got, ok, want, wantOK)
+		}
+	}
+	room := make([]byte, 3, 40)
+	for range 300_000 {
+		v := (rnd.Float64()*2 - 1) * math.Pow(10, float64(rnd.IntN(12)-3))
+		if rnd.IntN(2) == 0 {
+			v = math.Round(v*100) / 100
+		}
+		decimals := rnd.IntN(11)
+		got, want := AppendFixed(room, v, decimals)[3:], appendFixed(nil, v, decimals)
+		if string(got) != string(want) {
+			t.Fatalf("AppendFixed(%v, %d) = %s; digit by digit it is %s", v, decimals, got, want)
 		}
 	}
 }

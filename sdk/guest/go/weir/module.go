@@ -156,6 +156,11 @@ func process(ptr, n uint32) int64 {
 			outcomes[i] = outcome{}
 			continue
 		}
+		if r.verdict == unchanged && !r.keyed && len(module.outs) == r.first+1 { // as settle has it, without a call
+			outcomes[i] = outcome{status: replaced, count: 1, aux: uint32(r.first)}
+			allUnchanged = false
+			continue
+		}
 		outcomes[i] = r.settle()
 		allUnchanged = false
 	}

@@ -125,9 +125,16 @@ func (r *Record) Input() int { return int(r.entries[r.number].input) }
 
 func address(b []byte) uint32 { return uint32(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) }
 
-func add(o output, data []byte) {
-	module.outs = append(module.outs, o)
+// slot is the next entry of the output table, to be written field by field: an
+// entry made elsewhere and copied costs as much as the rest of Replace. data is kept alive.
+func slot(data []byte) *output {
+	n := len(module.outs)
+	if n == cap(module.outs) {
+		module.outs = append(module.outs, output{})
+	}
+	module.outs = module.outs[:n+1]
 	module.alive = append(module.alive, unsafe.Pointer(unsafe.SliceData(data)))
+	return &module.outs[n]
 }
 
 // Replace passes data on in place of the record, to output 0.
@@ -135,15 +142,18 @@ func (r *Record) Replace(data []byte) { r.ReplaceTo(0, data) }
 
 // ReplaceTo is Replace to another output of the manifest.
 func (r *Record) ReplaceTo(to int, data []byte) {
-	add(output{
-		source: uint32(r.number), output: uint16(to), key: inherit, data: address(data), dataLen: uint32(len(data)),
-		own: 1, parts: inherit,
-	}, data)
+	o := slot(data)
+	o.source, o.output, o.headers = uint32(r.number), uint16(to), 0
+	o.key, o.keyLen = inherit, 0
+	o.data, o.dataLen = address(data), uint32(len(data))
+	o.own, o.unused = 1, 0
+	o.parts, o.partsLen = inherit, 0
+	o.timestampMS = 0
 }
 
 // Forward passes the record's own data on to an output. Nothing is copied.
 func (r *Record) Forward(to int) {
-	add(output{source: uint32(r.number), output: uint16(to), key: inherit, data: inherit, own: 1, parts: inherit}, nil)
+	*slot(nil) = output{source: uint32(r.number), output: uint16(to), key: inherit, data: inherit, own: 1, parts: inherit}
 }
 
 // Emit adds a record to an output. A nil key takes the record's own.
@@ -178,7 +188,7 @@ func emission(to int, key, data []byte) output {
 }
 
 func emit(o output, key, data []byte) {
-	add(o, data)
+	*slot(data) = o
 	if key != nil {
 		module.alive = append(module.alive, unsafe.Pointer(unsafe.SliceData(key)))
 	}
