@@ -13,7 +13,6 @@
 package file
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -40,8 +39,9 @@ type Settings struct {
 	Create bool `json:"create,omitempty" yaml:"create"`
 	// Bucket is a folder below Dir, "" for Dir itself.
 	Bucket string `json:"bucket,omitempty" yaml:"bucket"`
-	// NoMetadata leaves out the .weir/ rows that hold each object's recipe.
-	// Without them a repeated object replaces itself instead of being
+	// NoMetadata leaves out what says of which recipe each object is: an
+	// extended attribute, or a row under .weir/ where the file system has none.
+	// Without it a repeated object replaces itself instead of being
 	// recognised.
 	NoMetadata bool `json:"no_metadata,omitempty" yaml:"no_metadata"`
 	// Metered makes rate caps, windows and budgets apply: for a mounted
@@ -79,8 +79,13 @@ func (s *Sink) Close() error { return nil }
 // Metered says whether the folder is behind the uplink.
 func (s *Sink) Metered() bool { return s.settings.Metered }
 
-// rowDir holds one small file per object: its metadata. It is written and
-// synced before the object, so an object never lacks it.
+// attribute holds an object's metadata as JSON. It is set before the file is
+// synced, so an object never lacks it.
+const attribute = "user.weir"
+
+// rowDir holds one small file per object with the same, on file systems without
+// extended attributes (FAT, most shares). It is written and synced before the
+// object, which costs as much as a small object.
 const rowDir = ".weir"
 
 func (s *Sink) root() (string, error) {
@@ -124,8 +129,8 @@ func (s *Sink) PutObject(ctx context.Context, o *delivery.Object) (delivery.Stor
 	if err != nil {
 		return delivery.Stored{}, sinkError(err)
 	}
-	size, err := write(ctx, temp, o)
-	if err == nil && !s.settings.NoMetadata {
+	size, marked, err := write(ctx, temp, o, !s.settings.NoMetadata)
+	if err == nil && !s.settings.NoMetadata && !marked {
 		err = s.writeRow(root, o)
 	}
 	if err == nil {
@@ -153,8 +158,11 @@ func (s *Sink) there(root, target string, o *delivery.Object) (delivery.Stored, 
 	if s.settings.NoMetadata {
 		return delivery.Stored{}, false, nil // it replaces itself
 	}
-	raw, err := os.ReadFile(rowName(root, o.Key))
 	var row map[string]string
+	raw, err := readMark(target)
+	if err != nil {
+		raw, err = os.ReadFile(rowName(root, o.Key))
+	}
 	if err == nil {
 		err = json.Unmarshal(raw, &row)
 	}
@@ -196,25 +204,41 @@ func (s *Sink) writeRow(root string, o *delivery.Object) error {
 	return syncDir(filepath.Dir(name))
 }
 
-// writeBytes are gathered before they are written: stored frames come in pieces
-// of about 10 KiB, and a call into the kernel for each costs more than the copy.
-const writeBytes = 128 << 10
-
-// write renders into the file and syncs it.
-func write(ctx context.Context, f *os.File, o *delivery.Object) (int64, error) {
-	gathered := bufio.NewWriterSize(f, writeBytes)
+// write renders into the file, marks it with the object's metadata if mark says
+// so and the file system can, and syncs it.
+func write(ctx context.Context, f *os.File, o *delivery.Object, mark bool) (n int64, marked bool, err error) {
+	gathered := newDirectWriter(f, o.Buffer)
 	w := &counter{ctx: ctx, w: gathered, throttle: o.Throttle}
-	err := o.Render(w)
+	err = o.Render(w)
 	if err == nil {
-		err = gathered.Flush()
+		err = gathered.flush()
 	}
 	if err == nil {
 		err = f.Chmod(0o644)
 	}
+	if err == nil && mark {
+		marked = setMark(f.Name(), o)
+	}
 	if err == nil {
 		err = f.Sync()
 	}
-	return w.n, errors.Join(err, f.Close())
+	return w.n, marked, errors.Join(err, f.Close())
+}
+
+// setMark says whether the file took its metadata as an attribute.
+func setMark(name string, o *delivery.Object) bool {
+	raw, err := json.Marshal(o.Metadata)
+	return err == nil && syscall.Setxattr(name, attribute, raw, 0) == nil
+}
+
+// readMark is the metadata that a file is marked with.
+func readMark(name string) ([]byte, error) {
+	buf := make([]byte, 4<<10)
+	n, err := syscall.Getxattr(name, attribute, buf)
+	if err != nil {
+		return nil, err
+	}
+	return buf[:n], nil
 }
 
 type counter struct {

@@ -1,8 +1,12 @@
 package file_test
 
 import (
+	"bytes"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/weirhq/weir/appliance/delivery"
@@ -60,5 +64,68 @@ func TestNamesStayInside(t *testing.T) {
 		if _, err := sink.PutObject(t.Context(), sinktest.Object(key, "r", []byte("x"))); err == nil {
 			t.Errorf("%s was stored", key)
 		}
+	}
+}
+
+// TestObjectsAreWholeAtEverySize: what is written past the page cache has to be
+// in blocks, what objects hold need not be.
+func TestObjectsAreWholeAtEverySize(t *testing.T) {
+	dir := t.TempDir()
+	sink, err := file.Open(file.Settings{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := make([]byte, 2<<20+5000)
+	for i := range data {
+		data[i] = byte(i * 7919 >> 5)
+	}
+	for _, size := range []int{0, 1, 4095, 4096, 4097, 1<<20 - 1, 1 << 20, 1<<20 + 1, len(data)} {
+		for _, lent := range []int{0, 100, 5 << 20} {
+			key := fmt.Sprintf("o/%d-%d", size, lent)
+			o := sinktest.Object(key, key, data[:size])
+			o.Buffer = make([]byte, 0, lent)
+			o.Render = func(w io.Writer) error {
+				for rest := data[:size]; len(rest) > 0; {
+					n := min(len(rest), 10_007)
+					if _, err := w.Write(rest[:n]); err != nil {
+						return err
+					}
+					rest = rest[n:]
+				}
+				return nil
+			}
+			stored, err := sink.PutObject(t.Context(), o)
+			if err != nil || stored.Bytes != int64(size) {
+				t.Fatalf("%s: %+v, %v", key, stored, err)
+			}
+			if got, err := os.ReadFile(filepath.Join(dir, key)); err != nil || !bytes.Equal(got, data[:size]) {
+				t.Errorf("%s holds %d bytes, %v", key, len(got), err)
+			}
+		}
+	}
+}
+
+// TestRepeatedObjectIsRecognised whether the file system holds its metadata or,
+// as here where it is too long for that, a row does.
+func TestRepeatedObjectIsRecognised(t *testing.T) {
+	dir := t.TempDir()
+	sink, err := file.Open(file.Settings{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, ranges := range map[string]string{"short": "0:1-2", "long": strings.Repeat("0:1-2 ", 20_000)} {
+		o := sinktest.Object(key, "recipe of "+key, []byte("x"))
+		o.Metadata[delivery.RangesKey] = ranges
+		for _, again := range []bool{false, true} {
+			if stored, err := sink.PutObject(t.Context(), o); err != nil || stored.Duplicate != again {
+				t.Errorf("%s, again %v: %+v, %v", key, again, stored, err)
+			}
+		}
+		if _, err := sink.PutObject(t.Context(), sinktest.Object(key, "another recipe", []byte("y"))); err == nil {
+			t.Errorf("%s was written over", key)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, ".weir", "long.json")); err != nil {
+		t.Error(err)
 	}
 }
