@@ -48,6 +48,7 @@ func TestRoutesTargetFirstThenLongestPath(t *testing.T) {
 		{Path: "/v1/", Handler: say("plain")},
 		{Path: "/v1/streams/special", Handler: say("special")},
 		{Path: "/healthz", Handler: say("health")},
+		{Query: true, Handler: say("query")},
 	}
 	f := func(path, target, want string) {
 		t.Helper()
@@ -68,6 +69,18 @@ func TestRoutesTargetFirstThenLongestPath(t *testing.T) {
 	f("/healthz", "", "health")
 	f("/healthz/x", "", "NotFound")
 	f("/", "", "NotFound")
+
+	form := func(method, path, want string) {
+		t.Helper()
+		h := http.Header{"Content-Type": {"application/x-www-form-urlencoded; charset=utf-8"}}
+		got := apitest.Do(t.Context(), routes, &apitest.Request{Verb: method, Target: path, Headers: h})
+		if !strings.Contains(string(got.Body), want) {
+			t.Errorf("form by %s to %s: %d %s, want %s", method, path, got.Status, got.Body, want)
+		}
+	}
+	form("POST", "/", "query")
+	form("GET", "/", "NotFound")
+	form("POST", "/v1/x", "plain")
 }
 
 func TestErrorBodyIsJSON(t *testing.T) {

@@ -5,11 +5,14 @@ import (
 	"context"
 )
 
-// Route sends requests to one handler. Exactly one of Target and Path is set.
+// Route sends requests to one handler. Exactly one of Target, Query and Path is set.
 type Route struct {
 	// Target is the service part of X-Amz-Target, before the dot:
 	// "Kinesis_20131202".
 	Target string
+	// Query routes serve the calls of AWS's older services, which are forms: a POST to
+	// "/" that says its operation in the body. There is one such route at most.
+	Query bool
 	// Path is matched against the whole path, or against its beginning when it ends
 	// in '/'. "/" alone is the fallback.
 	Path string
@@ -39,10 +42,14 @@ func (rs Routes) Find(req Request) *Route {
 			}
 		}
 	}
-	var best *Route
 	path := req.Path()
+	query := isQuery(req, path)
+	var best *Route
 	for i := range rs {
 		r := &rs[i]
+		if query && r.Query {
+			return r
+		}
 		if r.Path == "" || best != nil && len(best.Path) >= len(r.Path) {
 			continue
 		}
@@ -52,6 +59,10 @@ func (rs Routes) Find(req Request) *Route {
 		}
 	}
 	return best
+}
+
+func isQuery(req Request, path []byte) bool {
+	return len(path) == 1 && req.Method() == "POST" && bytes.HasPrefix(req.Header("Content-Type"), []byte("application/x-www-form-urlencoded"))
 }
 
 // Serve hands the request to its route's handler and answers 404 when there is none.

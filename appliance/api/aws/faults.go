@@ -122,7 +122,7 @@ func throttlingOf(service, operation string) *ErrorKind {
 }
 
 func (f *faulty) fail(req api.Request, res api.Response, e *Error) {
-	setRequestIDs(res)
+	SetRequestIDs(res)
 	media := mediaType(req.Header("Content-Type"))
 	enc := JSON
 	if bytes.Contains(bytes.ToLower(media), []byte("cbor")) {

@@ -254,7 +254,7 @@ func refusalKind(why *api.Refusal) *ErrorKind {
 // admit does the checks that come before the signature and returns the operation,
 // or nil when it has answered.
 func (s *Service) admit(req api.Request, res api.Response) (*Operation, Encoding) {
-	setRequestIDs(res)
+	SetRequestIDs(res)
 	if len(req.Header("Origin")) > 0 && s.crossOrigin(req, res) {
 		return nil, JSON
 	}
@@ -387,9 +387,10 @@ func WriteError(res api.Response, contentType string, enc Encoding, prefix strin
 	*res.Body() = w.Buf
 }
 
-// setRequestIDs gives the answer the two identifiers that AWS gives every answer.
-// They name the exchange in logs; nothing depends on their being unguessable.
-func setRequestIDs(res api.Response) {
+// SetRequestIDs gives the answer the two identifiers that AWS gives every answer.
+// They name the exchange in logs; nothing depends on their being unguessable. The
+// first, 36 characters long, is returned.
+func SetRequestIDs(res api.Response) string {
 	var raw [72]byte
 	for i := 0; i < len(raw); i += 8 {
 		binary.LittleEndian.PutUint64(raw[i:], rand.Uint64())
@@ -407,4 +408,5 @@ func setRequestIDs(res api.Response) {
 	ids := string(text[:])
 	res.SetHeader("X-Amzn-Requestid", ids[:36])
 	res.SetHeader("X-Amz-Id-2", ids[36:])
+	return ids[:36]
 }

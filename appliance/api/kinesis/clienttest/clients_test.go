@@ -16,6 +16,7 @@ import (
 	"github.com/weirhq/weir/appliance/api"
 	"github.com/weirhq/weir/appliance/api/aws"
 	"github.com/weirhq/weir/appliance/api/kinesis"
+	"github.com/weirhq/weir/appliance/api/sts"
 	"github.com/weirhq/weir/appliance/listen"
 	"github.com/weirhq/weir/appliance/trust"
 	"github.com/weirhq/weir/storage"
@@ -63,7 +64,7 @@ func serve(t *testing.T) *server {
 	quiet := slog.New(slog.DiscardHandler)
 	front := listen.New(listen.Options{
 		Handler: listen.NewGate(listen.GateOptions{
-			Routes:   api.Routes{{Target: kinesis.Target, Handler: service}},
+			Routes:   api.Routes{{Target: kinesis.Target, Handler: service}, {Query: true, Service: "sts", Handler: sts.New("000000000000")}},
 			Verifier: aws.NewVerifier(aws.VerifierOptions{Keyring: s}),
 		}),
 		Certificate: func() (*tls.Certificate, error) { return &s.trust.Server, nil },

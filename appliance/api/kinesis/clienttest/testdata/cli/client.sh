@@ -6,6 +6,10 @@ k() { "$WEIR_AWS" --endpoint-url "$WEIR_ENDPOINT" --region eu-central-1 --output
 fail() { echo "cli: $*" >&2; exit 1; }
 s=$WEIR_STREAM
 
+# Whether a key works is what people ask first.
+"$WEIR_AWS" --endpoint-url "$WEIR_ENDPOINT" --region eu-central-1 --output text sts get-caller-identity --query UserId | grep -qx "$AWS_ACCESS_KEY_ID" || fail "get-caller-identity"
+echo ok identity
+
 k create-stream --stream-name "$s" --shard-count 1
 k wait stream-exists --stream-name "$s"
 k put-record --stream-name "$s" --partition-key a --data "$(printf one | base64)" >/dev/null
