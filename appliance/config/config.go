@@ -1,7 +1,12 @@
 package config
 
 import (
+	"errors"
+	"fmt"
+	"strings"
 	"time"
+
+	"github.com/weirhq/weir/appliance/dn"
 )
 
 // Config is the whole configuration. Default fills it so that it runs.
@@ -49,7 +54,7 @@ type Auth struct {
 	ClockTolerance time.Duration `yaml:"clock_tolerance" min:"1s" max:"8760h" doc:"how far a signature's time may be from this box's clock"`
 	Keys           []Key         `yaml:"keys" live:"true" doc:"access keys besides the one made at first start"`
 	Tokens         []Token       `yaml:"tokens" live:"true" doc:"bearer tokens, for devices without an AWS client"`
-	Certificates   []Certificate `yaml:"certificates" live:"true" doc:"client certificates by their common name; listen.client_ca says who may sign them"`
+	Certificates   []Certificate `yaml:"certificates" live:"true" doc:"owners of client certificates; listen.client_ca says who may sign them"`
 }
 
 // Grant is what someone may do.
@@ -75,10 +80,44 @@ type Token struct {
 	Grant `yaml:",inline"`
 }
 
-// Certificate is the owner of client certificates with what it may do.
+// Certificate is the owner of client certificates with what it may do. One field
+// says which certificates: those that carry its value.
 type Certificate struct {
-	CommonName string `yaml:"common_name" live:"true" doc:"common name of the certificate's subject"`
+	Name       string `yaml:"name" live:"true" doc:"name shown in logs, and the identity of the device; by default what the certificate is known by"`
+	Subject    string `yaml:"subject" live:"true" doc:"whole subject as in RFC 4514, such as CN=device-17,OU=Sensors,O=Acme,C=DE; openssl x509 -noout -subject -nameopt RFC2253 prints it"`
+	CommonName string `yaml:"common_name" live:"true" doc:"common name of the subject, whatever else is in it"`
+	URI        string `yaml:"uri" live:"true" doc:"URI among the subject's alternative names, such as spiffe://plant/device-17"`
+	DNS        string `yaml:"dns" live:"true" doc:"DNS name among the subject's alternative names"`
+	Email      string `yaml:"email" live:"true" doc:"e-mail address among the subject's alternative names"`
 	Grant      `yaml:",inline"`
+}
+
+// Mark returns the one thing that the certificates are known by: the name of its
+// field and its value, a subject in the form of package dn. It fails unless exactly
+// one is given.
+func (c *Certificate) Mark() (field, value string, err error) {
+	for _, f := range [...][2]string{{"subject", c.Subject}, {"common_name", c.CommonName}, {"uri", c.URI}, {"dns", c.DNS}, {"email", c.Email}} {
+		switch {
+		case f[1] == "":
+		case field != "":
+			return "", "", fmt.Errorf("%s and %s; expecting one of subject, common_name, uri, dns and email", field, f[0])
+		default:
+			field, value = f[0], f[1]
+		}
+	}
+	switch field {
+	case "":
+		return "", "", errors.New("empty; expecting one of subject, common_name, uri, dns and email")
+	case "subject":
+		name, err := dn.Parse(value)
+		if err != nil {
+			return "", "", fmt.Errorf("subject: %w", err)
+		}
+		return field, string(name), nil
+	case "dns":
+		return field, strings.ToLower(value), nil
+	}
+	return field, value, nil
 }
 
 // Kinesis is how the Kinesis service answers.

@@ -74,6 +74,22 @@ func TestEveryProblemIsReportedAtOnceWithItsPlace(t *testing.T) {
 	f("not a scalar", "listen:\n  address: {a: 1}\n", `weir.yaml:2: listen.address: a mapping; expecting one value`)
 	f("two documents", "listen: {}\n---\nlisten: {}\n", `weir.yaml:3: a second document begins; expecting one document`)
 	f("alias", "listen: &x {}\n", `weir.yaml:1: listen: anchors, aliases and tags are not read here; expecting plain YAML`)
+	f("certificates", `listen:
+  client_ca: ca.pem
+auth:
+  certificates:
+    - subject: CN=device-17,O=Acme
+    - name: nothing
+    - common_name: device-17
+      dns: device-17.plant
+    - subject: device-17
+    - {subject: "cn=device-17, o=Acme"}
+`,
+		`weir.yaml:6: auth.certificates[1]: empty; expecting one of subject, common_name, uri, dns and email`,
+		`weir.yaml:7: auth.certificates[2]: common_name and dns; expecting one of subject, common_name, uri, dns and email`,
+		`weir.yaml:9: auth.certificates[3]: subject: "device-17"; expecting type=value`,
+		`weir.yaml:10: auth.certificates[4].subject: the same as that of auth.certificates[0]; expecting each once`,
+	)
 	f("many", `listen:
   address: nowhere
   cleartext: sometimes

@@ -114,6 +114,7 @@ func (l *Loaded) environment(environ []string) Problems {
 func (l *Loaded) locate(p Problem) Problem {
 	origin, ok := l.origins[p.Path]
 	if !ok {
+		p.Source, p.Line = l.entry(p.Path)
 		return p
 	}
 	if !strings.HasPrefix(origin, l.File+":") {
@@ -125,6 +126,25 @@ func (l *Loaded) locate(p Problem) Problem {
 	}
 	p.Source = l.File
 	return p
+}
+
+// entry returns where the list entry begins that a path without a line of its own
+// belongs to: the first line that sets something in it.
+func (l *Loaded) entry(path string) (source string, first int) {
+	end := strings.LastIndexByte(path, ']')
+	if end < 0 {
+		return "", 0
+	}
+	for set, origin := range l.origins {
+		if !strings.HasPrefix(set, path[:end+1]) {
+			continue
+		}
+		line, err := strconv.Atoi(strings.TrimPrefix(origin, l.File+":"))
+		if err == nil && (first == 0 || line < first) {
+			source, first = l.File, line
+		}
+	}
+	return source, first
 }
 
 // EnvName returns the environment variable of a path: listen.address is

@@ -78,10 +78,18 @@ func (c *Config) validateKeys(v *validator) {
 			v.add(fmt.Sprintf("auth.tokens[%d].name", i), "empty; expecting a name for the logs")
 		}
 	}
-	for i, k := range c.Auth.Certificates {
-		if k.CommonName == "" {
-			v.add(fmt.Sprintf("auth.certificates[%d].common_name", i), "empty; expecting the common name of the certificates")
+	marks := map[[2]string]int{}
+	for i := range c.Auth.Certificates {
+		at := fmt.Sprintf("auth.certificates[%d]", i)
+		field, value, err := c.Auth.Certificates[i].Mark()
+		if err != nil {
+			v.add(at, err.Error())
+			continue
 		}
+		if j, ok := marks[[2]string{field, value}]; ok {
+			v.add(at+"."+field, fmt.Sprintf("the same as that of auth.certificates[%d]; expecting each once", j))
+		}
+		marks[[2]string{field, value}] = i
 	}
 	if len(c.Auth.Certificates) > 0 && c.Listen.ClientCA == "" {
 		v.add("listen.client_ca", "empty; expecting the authority of the certificates in auth.certificates")
