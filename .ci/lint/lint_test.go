@@ -279,6 +279,30 @@ var (
 	elsewhere  = regexp.MustCompile(`(^|[\s"'=(:])(/work/|/root/|/home/)`)
 )
 
+// TestParsersOfTheFrontDoorKeepSeeds: what fuzzing has found worth keeping is
+// replayed by every run of the tests, not only where the cache of a long run is.
+func TestParsersOfTheFrontDoorKeepSeeds(t *testing.T) {
+	targets := 0
+	for _, f := range source(t) {
+		if !f.test || !withinAny(f.dir, "appliance/listen,appliance/dn,appliance/api/aws,appliance/api/kinesis,appliance/api/plain") {
+			continue
+		}
+		for _, d := range f.ast.Decls {
+			fn, ok := d.(*ast.FuncDecl)
+			if !ok || !strings.HasPrefix(fn.Name.Name, "Fuzz") {
+				continue
+			}
+			targets++
+			if seeds, err := filepath.Glob(filepath.Join(root, f.dir, "testdata/fuzz", fn.Name.Name, "*")); err != nil || len(seeds) == 0 {
+				t.Errorf("%s: no seeds in testdata/fuzz (%v); expecting the inputs that the fuzzer found worth keeping", f.at(fn), err)
+			}
+		}
+	}
+	if targets == 0 {
+		t.Error("no fuzz target was found")
+	}
+}
+
 func TestNothingIsLeftForLater(t *testing.T) {
 	for _, suffix := range []string{".go", ".md", ".sh", ".yaml", ".yml", ".c", ".h", ".rs", ".ts", "Makefile", ".ci/run"} {
 		files(t, suffix, func(p string) {
