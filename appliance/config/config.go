@@ -186,7 +186,7 @@ type Sink struct {
 	Name     string   `yaml:"name" doc:"name that delivery streams use"`
 	Kind     string   `yaml:"kind" oneof:"file,s3,http,kinesis" doc:"what kind of sink it is"`
 	Default  bool     `yaml:"default" doc:"the object store for buckets that no other sink has"`
-	Settings Settings `yaml:"settings" doc:"settings of its kind; weir check tries them"`
+	Settings Settings `yaml:"settings" doc:"keys and values that its kind has, such as bucket and access_key_id of s3; README says where they stand, weir check tries them"`
 }
 
 // Delivery is the limits of all delivery streams together.

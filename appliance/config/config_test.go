@@ -196,6 +196,21 @@ func TestEverySettingHasADoc(t *testing.T) {
 	}
 }
 
+func TestExplainShowsWhatListsWithoutElementsMayHold(t *testing.T) {
+	got := map[string]Setting{}
+	for _, s := range (&Loaded{Config: Default()}).Explain() {
+		got[s.Path] = s
+	}
+	for path, value := range map[string]string{
+		"sinks[].kind": "", "sinks[].settings": "", "streams[].shards": "1", "streams[].when_full": "reject",
+		"auth.tokens[].token": "", "auth.keys[].actions": "*", "wasm.secrets[].name": "",
+	} {
+		if s, ok := got[path]; !ok || s.Value != value || s.Doc == "" || s.Env != "" || s.Origin != "default" {
+			t.Errorf("%s: %+v, want the value %q, a doc and no variable", path, s, value)
+		}
+	}
+}
+
 func TestNeedRestartNamesOnlyWhatAReloadCannotApply(t *testing.T) {
 	a, b := Default(), Default()
 	b.Telemetry.LogLevel = "debug"

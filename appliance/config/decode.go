@@ -153,10 +153,7 @@ func (d *decoder) sequence(v reflect.Value, path string, n ast.Node) {
 	v.Set(reflect.MakeSlice(v.Type(), 0, len(s.Values)))
 	for i, item := range s.Values {
 		at := path + "[" + strconv.Itoa(i) + "]"
-		element := reflect.New(v.Type().Elem()).Elem()
-		if d, ok := element.Addr().Interface().(interface{ setDefaults() }); ok {
-			d.setDefaults()
-		}
+		element := newElement(v.Type().Elem())
 		d.value(element, at, item)
 		v.Set(reflect.Append(v, element))
 	}

@@ -18,14 +18,15 @@ type Setting struct {
 	OneOf   string `json:"one_of,omitempty"`
 }
 
-// Explain returns every setting in the order of the tree. Secrets show as ***.
+// Explain returns every setting in the order of the tree. Secrets show as ***. A list
+// without elements shows what one may have, at "sinks[].name" and the like.
 func (l *Loaded) Explain() []Setting {
 	defaults := map[string]string{}
 	walk(reflect.ValueOf(Default()).Elem(), "", func(path string, _ reflect.StructField, v reflect.Value) {
 		defaults[path] = text(v)
 	})
 	var settings []Setting
-	walk(reflect.ValueOf(l.Config).Elem(), "", func(path string, field reflect.StructField, v reflect.Value) {
+	add := func(path string, field reflect.StructField, v reflect.Value) {
 		s := Setting{
 			Path: path, Value: text(v), Default: defaults[path], Origin: "default",
 			Live: field.Tag.Get("live") == "true", Doc: field.Tag.Get("doc"),
@@ -38,7 +39,8 @@ func (l *Loaded) Explain() []Setting {
 			s.Origin = origin
 		}
 		settings = append(settings, s)
-	})
+	}
+	walkLists(reflect.ValueOf(l.Config).Elem(), "", add, func(path string, element reflect.Value) { walk(element, path+"[]", add) })
 	return settings
 }
 

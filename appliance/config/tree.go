@@ -51,21 +51,42 @@ func join(path, key string) string {
 	return path + "." + key
 }
 
+// visitor is called with each leaf.
+type visitor func(path string, field reflect.StructField, v reflect.Value)
+
 // walk calls fn for each leaf under v, in the order of the tree.
-func walk(v reflect.Value, path string, fn func(path string, field reflect.StructField, v reflect.Value)) {
+func walk(v reflect.Value, path string, fn visitor) {
+	walkLists(v, path, fn, func(string, reflect.Value) {})
+}
+
+// walkLists is walk that calls empty for each list without elements, with an element
+// as it is when the file says nothing about it.
+func walkLists(v reflect.Value, path string, fn visitor, empty func(path string, element reflect.Value)) {
 	for _, field := range fieldsOf(v.Type()) {
 		fv, fp := v.FieldByIndex(field.Index), join(path, keyOf(field))
 		switch {
 		case leaf(fv.Type()):
 			fn(fp, field, fv)
 		case fv.Kind() == reflect.Struct:
-			walk(fv, fp, fn)
+			walkLists(fv, fp, fn, empty)
 		case fv.Kind() == reflect.Slice:
 			for j := range fv.Len() {
-				walk(fv.Index(j), fp+"["+strconv.Itoa(j)+"]", fn)
+				walkLists(fv.Index(j), fp+"["+strconv.Itoa(j)+"]", fn, empty)
+			}
+			if fv.Len() == 0 {
+				empty(fp, newElement(fv.Type().Elem()))
 			}
 		}
 	}
+}
+
+// newElement returns an addressable element of a list with its defaults.
+func newElement(t reflect.Type) reflect.Value {
+	element := reflect.New(t).Elem()
+	if d, ok := element.Addr().Interface().(interface{ setDefaults() }); ok {
+		d.setDefaults()
+	}
+	return element
 }
 
 // setText sets the scalar v from the text of a file or of the environment.
