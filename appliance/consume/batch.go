@@ -259,6 +259,9 @@ func (w *worker) tick(ctx context.Context) error {
 	if !ok || now.Before(due) {
 		return nil
 	}
+	if err := w.wake(ctx); err != nil {
+		return err
+	}
 	return w.compared(ctx, 0, func(w *worker) error { return w.runTick(ctx, now) })
 }
 

@@ -34,6 +34,7 @@ type box struct {
 	store   *storage.Store
 	modules *module.Catalog
 	engine  *consume.Engine
+	rest    time.Duration // consume.Options.Rest; zero = the default
 	stop    func()
 }
 
@@ -64,7 +65,7 @@ func openBox(t testing.TB, dir string, change func(*module.Options)) *box {
 
 // start runs an engine; stop ends it.
 func (b *box) start() {
-	b.engine = consume.New(consume.Options{Store: b.store, Modules: b.modules, Poll: 20 * time.Millisecond})
+	b.engine = consume.New(consume.Options{Store: b.store, Modules: b.modules, Poll: 20 * time.Millisecond, Rest: b.rest})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- b.engine.Run(ctx) }()
@@ -210,6 +211,27 @@ func TestConsumerKeepsStateAndEmits(t *testing.T) {
 		t.Fatalf("sum %v", got)
 	}
 	eventually(t, "status", func() bool { s := b.status(); return s.State == consume.Waiting && s.Next == 5 && s.StateEntries == 3 })
+}
+
+// TestIdleConsumerRests: its instance and code are freed while there is nothing to
+// do, and it goes on with its state when there is.
+func TestIdleConsumerRests(t *testing.T) {
+	var rt *host.Runtime
+	b := openBox(t, t.TempDir(), func(o *module.Options) { rt = o.Runtime })
+	b.stop()
+	b.rest = time.Millisecond
+	b.start()
+	in, out := b.stream("in", 1), b.stream("out", 1)
+	b.add("counter", "1.0.0", counting...)
+	for n := 1; n <= 3; n++ {
+		b.put(in, "a x")
+		eventually(t, "a record out", func() bool { return len(records(t, out)) == n })
+		eventually(t, "no memory in use", func() bool { used, _ := rt.MemoryUsed(); return used == 0 })
+		eventually(t, "waiting", func() bool { return b.status().State == consume.Waiting })
+	}
+	if got := records(t, out); !slices.Equal(got, []string{"a a=1", "a a=2", "a a=3"}) {
+		t.Fatal(got)
+	}
 }
 
 func TestPoisonRecordsAreDeadLetteredAndTheirEffectsUndone(t *testing.T) {

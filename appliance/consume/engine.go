@@ -23,6 +23,9 @@ type Options struct {
 	// Lease is how long a shard stays leased without a renewal; a third of it
 	// passes between renewals of an idle shard, each a small write. Default 5 min.
 	Lease time.Duration
+	// Rest is how long after its last batch or tick a consumer's instance and
+	// compiled code are freed until the next one. Default module.DefaultRest.
+	Rest time.Duration
 	// Poll is how often streams are looked at for new shards. Default 500 ms.
 	Poll   time.Duration
 	Now    func() time.Time
@@ -51,6 +54,9 @@ func New(o Options) *Engine {
 	}
 	if o.Poll <= 0 {
 		o.Poll = 500 * time.Millisecond
+	}
+	if o.Rest <= 0 {
+		o.Rest = module.DefaultRest
 	}
 	if o.Now == nil {
 		o.Now = time.Now

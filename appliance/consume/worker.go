@@ -31,8 +31,10 @@ type worker struct {
 	cancel    context.CancelFunc
 
 	version *module.Version
-	guest   *guest.Guest
+	guest   *guest.Guest // nil while it rests
 	release func()
+	ticks   bool      // the module exports weir_tick
+	worked  time.Time // when the instance was needed last
 	reader  *storage.Reader
 	state   *state
 	group   group
@@ -191,7 +193,7 @@ func (w *worker) tenure(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := w.instance(ctx); err != nil {
+	if err := w.wake(ctx); err != nil {
 		return err
 	}
 	if w.at.StateVersion < w.version.Manifest.StateVersion {
@@ -316,8 +318,17 @@ func (w *worker) instance(ctx context.Context) error {
 		w.e.o.Modules.Judge(w.version, transform.Report{Err: err})
 		return fmt.Errorf("start %s %s: %w", m.Name, m.Version, err)
 	}
-	w.guest, w.release = g, release
+	w.guest, w.release, w.ticks = g, release, g.HasTick()
 	return nil
+}
+
+// wake makes an instance if there is none, because a batch or a tick needs it.
+func (w *worker) wake(ctx context.Context) error {
+	w.worked = time.Now()
+	if w.guest != nil {
+		return nil
+	}
+	return w.instance(ctx)
 }
 
 func (w *worker) dropInstance() {
@@ -375,6 +386,9 @@ func (w *worker) round(ctx context.Context) error {
 			return err
 		}
 		if n > 0 {
+			if err := w.wake(ctx); err != nil {
+				return err
+			}
 			if err := w.compared(ctx, n, func(w *worker) error { return w.process(ctx, 0, n, 0) }); err != nil {
 				return err
 			}
@@ -408,7 +422,15 @@ func (w *worker) gather(ctx context.Context) error {
 	lag, _, _ := w.reader.Lag()
 	if lag == 0 {
 		w.setStatus(Waiting, "")
-		if err := w.waitRecords(ctx, deadline); err != nil {
+		rest := w.e.o.Now().Add(w.e.o.Rest - time.Since(w.worked))
+		if w.guest != nil && w.shadow == nil && rest.Before(deadline) {
+			if err := w.waitRecords(ctx, rest); err != nil {
+				return err
+			}
+			if lag, _, _ = w.reader.Lag(); lag == 0 && time.Since(w.worked) >= w.e.o.Rest {
+				w.dropInstance()
+			}
+		} else if err := w.waitRecords(ctx, deadline); err != nil {
 			return err
 		}
 		lag, _, _ = w.reader.Lag()
@@ -489,7 +511,7 @@ func (w *worker) read() (int, error) {
 // tickDue is when weir_tick is to be called next; false without ticks.
 func (w *worker) tickDue() (time.Time, bool) {
 	every := w.version.Manifest.Tick
-	if every <= 0 || !w.guest.HasTick() {
+	if every <= 0 || !w.ticks {
 		return time.Time{}, false
 	}
 	return time.UnixMilli(w.at.TickMS).Add(every), true

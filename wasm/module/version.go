@@ -26,6 +26,7 @@ type Environment struct {
 	Instances int
 	Now       func() time.Time
 	Logger    *slog.Logger
+	Rest      time.Duration // transform.Options.Rest
 	// Observe is told what each batch of a transform did.
 	Observe func(transform.Report)
 }
@@ -69,7 +70,7 @@ func NewVersion(m *manifest.Manifest, digest string, env Environment, source fun
 	}
 	if m.Kind == manifest.Transform {
 		v.transform = transform.New(transform.Options{
-			Manifest: m, Digest: digest, Limits: v.Limits, Instances: env.Instances, Load: v.engines, Observe: v.observe,
+			Manifest: m, Digest: digest, Limits: v.Limits, Instances: env.Instances, Load: v.engines, Observe: v.observe, Rest: env.Rest,
 		})
 	}
 	return v
@@ -91,7 +92,7 @@ func (c *Catalog) newVersion(name string, r *versionRow) (*Version, error) {
 	size := r.Size
 	var v *Version
 	env := Environment{
-		Runtime: c.o.Runtime, Ceiling: c.o.Ceiling, Egress: c.o.Egress, Secret: c.o.Secret, Instances: c.o.Instances, Now: c.o.Now,
+		Runtime: c.o.Runtime, Ceiling: c.o.Ceiling, Egress: c.o.Egress, Secret: c.o.Secret, Instances: c.o.Instances, Now: c.o.Now, Rest: c.o.Rest,
 		Logger: c.o.Logger.With("module", name, "version", m.Version),
 		Observe: func(rep transform.Report) {
 			c.judge(v, Outcome{Records: rep.Records, Failed: rep.Failed, Poisoned: rep.Poisoned, Err: rep.Err})

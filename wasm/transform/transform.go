@@ -127,6 +127,9 @@ type Options struct {
 	Limits   manifest.Limits // in effect; zero = the manifest's
 	// Load makes the engines when they are first needed, at most Instances of them.
 	Load func(ctx context.Context, instances int) (Engines, error)
+	// Rest is how long after its last batch a transform frees its instances and its
+	// compiled code, until the next one. Zero: never. It takes up to twice as long.
+	Rest time.Duration
 	// Instances is the most instances at work side by side. Default GOMAXPROCS.
 	Instances int
 	// Flags go into every batch.
@@ -158,7 +161,9 @@ type Transform struct {
 	mu struct {
 		sync.Mutex
 		engines Engines
-		users   int // Process calls that hold engines
+		users   int         // Process calls that hold engines
+		idleFor bool        // nobody held any since the timer was set
+		timer   *time.Timer // puts it to rest; nil without engines
 		resting bool
 		closed  bool
 		idle    *sync.Cond
@@ -201,8 +206,11 @@ func (t *Transform) acquire(ctx context.Context) (Engines, error) {
 			return nil, fmt.Errorf("load module %s %s: %w", t.Name(), t.Version(), err)
 		}
 		t.mu.engines = e
+		if t.o.Rest > 0 {
+			t.mu.timer = time.AfterFunc(t.o.Rest, t.look)
+		}
 	}
-	t.mu.resting = false
+	t.mu.resting, t.mu.idleFor = false, false
 	t.mu.users++
 	return t.mu.engines, nil
 }
@@ -217,7 +225,26 @@ func (t *Transform) release() {
 	t.mu.idle.Broadcast()
 }
 
+// look rests a transform that nobody used since it looked last. A flag and not a
+// time: this way a batch pays nothing for it.
+func (t *Transform) look() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case t.mu.timer == nil: // unloaded meanwhile
+	case t.mu.users == 0 && t.mu.idleFor:
+		t.unloadLocked()
+	default:
+		t.mu.idleFor = t.mu.users == 0
+		t.mu.timer.Reset(t.o.Rest)
+	}
+}
+
 func (t *Transform) unloadLocked() {
+	if t.mu.timer != nil {
+		t.mu.timer.Stop()
+		t.mu.timer = nil
+	}
 	if t.mu.engines != nil {
 		// Closing frees memory mappings; there is nothing to do about a failure.
 		_ = t.mu.engines.Close()

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/cockroachdb/datadriven"
 	"pgregory.net/rapid"
@@ -180,6 +182,58 @@ func TestRestAndClose(t *testing.T) {
 	if _, err := run(tr, wasmtest.Records("a")); !errors.Is(err, transform.ErrClosed) {
 		t.Fatalf("Process after Close = %v", err)
 	}
+}
+
+// TestUnusedTransformRests: what a module has loaded is freed when it had nothing
+// to do for a time, not while it has, and comes back with the next batch.
+func TestUnusedTransformRests(t *testing.T) {
+	rt := wasmtest.Runtime(t, host.Options{})
+	bytes := wasmtest.Module(t, "pass")
+	synctest.Test(t, func(t *testing.T) {
+		const rest = time.Minute
+		m, loads := wasmtest.Manifest(t, "pass"), 0
+		tr := transform.New(transform.Options{Manifest: m, Rest: rest, Load: func(ctx context.Context, n int) (transform.Engines, error) {
+			loads++
+			mod, err := rt.Compile(ctx, bytes, host.CompileOptions{})
+			if err != nil {
+				return nil, err
+			}
+			return transform.NewGuestEngines(mod, n, func() guest.Options { return guest.Options{Manifest: m, Limits: m.Limits} })
+		}})
+		defer tr.Close()
+		batch := func() {
+			t.Helper()
+			if out, err := run(tr, wasmtest.Records("a")); err != nil || out != "0 unchanged\n" {
+				t.Fatalf("Process = %q, %v", out, err)
+			}
+			if used, _ := rt.MemoryUsed(); used == 0 {
+				t.Fatal("no memory in use after a batch")
+			}
+		}
+		for range 10 { // busier than it takes to rest
+			batch()
+			wait(rest / 2)
+		}
+		if loads != 1 {
+			t.Fatalf("loaded %d times while at work", loads)
+		}
+		for cycle := range 3 {
+			batch()
+			wait(2*rest + 1)
+			if used, _ := rt.MemoryUsed(); used != 0 {
+				t.Fatalf("%d bytes in use after resting", used)
+			}
+			if loads != 1+cycle {
+				t.Fatalf("loaded %d times; expecting %d", loads, 1+cycle)
+			}
+		}
+	})
+}
+
+// wait lets the bubble's time pass.
+func wait(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
 }
 
 func TestModuleThatRefusesItsConfigIsNoRecordsFault(t *testing.T) {
