@@ -52,6 +52,8 @@ type disk struct {
 func newDisk(s *Store) *disk {
 	d := &disk{s: s, fs: s.o.FS, path: s.o.FS.PathJoin(s.dir, ballastFile), wake: make(chan struct{}, 1)}
 	d.free.Store(-1)
+	_, err := d.fs.Stat(d.path) // an open may need the space
+	d.mu.ballast = err == nil
 	return d
 }
 
@@ -245,6 +247,9 @@ func (d *disk) listener() *pebble.EventListener {
 			if d.failures.Add(1) >= flushFailures {
 				d.level.Store(int32(hard))
 				d.full.Store(true)
+				if !d.running.Load() { // Pebble would try for ever before it is open
+					d.s.fail(i.Err)
+				}
 			}
 		},
 		// Pebble's own answer is to end the process; ours is to read around it.

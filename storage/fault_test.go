@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -278,6 +279,59 @@ func TestFullDiskNeverWedgesTheStore(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
+	}
+}
+
+// TestOpenOnAFullDisk opens after a crash on a disk without a free byte: the
+// ballast makes room for what the log holds, and without one the open says why
+// it can't be, instead of trying for ever.
+func TestOpenOnAFullDisk(t *testing.T) {
+	mem := vfs.NewCrashableMem()
+	disk := newSmallDisk(mem, 20<<20)
+	o := Options{FS: disk, MemTableBytes: 1 << 20, ReserveBytes: 4 << 20, SoftFreeBytes: 1}
+	s := mustOpen(t, o)
+	st := mustCreate(t, s, StreamConfig{Name: "a"})
+	put(t, s, st, 100, func(i int) (string, string) { return "k", fmt.Sprint(i) })
+	disk.mu.Lock()
+	sizes := maps.Clone(disk.files)
+	disk.mu.Unlock()
+	fullAt := func(ballast bool) Options {
+		d := newSmallDisk(mem.CrashClone(vfs.CrashCloneCfg{}), 0)
+		maps.Copy(d.files, sizes)
+		path := d.PathJoin("data", ballastFile)
+		delete(d.files, path)
+		if ballast {
+			f, err := d.Create(path, vfs.WriteCategoryUnspecified)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+			d.files[path] = o.ReserveBytes
+		}
+		d.size = d.used()
+		o := o
+		o.FS = d
+		return o
+	}
+	withBallast, without := fullAt(true), fullAt(false)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = mustOpen(t, withBallast)
+	st, err := s.Stream("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := count(readAll(t, st)); n != 100 {
+		t.Errorf("%d records, want 100", n)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := Open(ctx, "data", without); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("opened %v, error %v; want ENOSPC", s != nil, err)
 	}
 }
 

@@ -74,6 +74,28 @@ $WEIR --dir $DIR verify --json | grep -o '"ok": [a-z]*'
 	}
 }
 
+// TestStartOnAFullDisk starts a box that was killed on a disk that has no free
+// byte: the ballast file makes room for it, and without one it says what is
+// missing and changes nothing.
+func TestStartOnAFullDisk(t *testing.T) {
+	out := onSmallDisk(t, "112m", `export DIR=$DISK/data
+start() { rm -f $DIR/endpoint; $WEIR serve --dir $DIR >>$DISK.log 2>&1 & PID=$!
+`+waitReady+`}
+fill() { head -c 200000000 /dev/zero > $DISK/other 2>/dev/null; }
+start
+$WEIR --dir $DIR stream create kept >$DISK.out && $WEIR --dir $DIR put kept a b >$DISK.out || exit 96
+fill; kill -9 $PID; wait $PID
+start
+$WEIR --dir $DIR tail kept --from trim-horizon --no-follow --raw | tr '\n' ' '; echo "are there"
+kill -9 $PID; wait $PID
+rm -f $DIR/store/ballast; fill
+timeout 60 $WEIR serve --dir $DIR 2>&1 | grep -e 'weir:' -e Try; echo "exit code ${PIPESTATUS[0]}"
+rm -f $DISK/other
+$WEIR verify --dir $DIR --json | grep -e '"ok"' -e '"records"'
+`)
+	wants(t, out, "a b are there", "data: the disk is full: ", "Try: ", "exit code 3", `"ok": true`, `"records": 2`)
+}
+
 // TestDirectoryOfANewerFormat writes what a newer version would have written,
 // into the one row that says it.
 func TestDirectoryOfANewerFormat(t *testing.T) {
