@@ -37,6 +37,7 @@ var benchmarks = []struct {
 	{"wasm", "users' modules: per record, per module, and hostile ones beside appends", wasm.Run},
 	{"storage", "the shard log against a segment log and one key per record", storage.Run},
 	{"ingest", "the front door against a handler that only answers, the store alone, NATS JetStream and kinesis-local", ingest.Run},
+	{delivery.ChildName, "(run by delivery: memory in a process of its own)", delivery.Child},
 	{ingest.ChildName, "(run by ingest: the servers)", ingest.Child},
 	{wasm.ChildName, "(run by wasm: a box under attack)", wasm.Child},
 	{storage.ChildName, "(run by storage: what needs a process of its own)", storage.Child},

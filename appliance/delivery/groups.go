@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 )
@@ -18,7 +17,7 @@ const (
 	maxAssigned = 2 << 20
 	assignBytes = 2 * maxAssigned
 	// partitionedBytes bounds the source bytes of a partitioned recipe,
-	// because the log is read about once for each arena of its output.
+	// because the log is read about once for each arena full of its output.
 	partitionedBytes = 256 << 20
 	// unassigned marks records that failed.
 	unassigned = 0xffff
@@ -126,9 +125,9 @@ func (p *plan) at(ordinal int, it *item) uint16 {
 // errNotDeterministic means that two passes over the same records differ.
 var errNotDeterministic = errors.New("the module gave other results for the same records; partitioned delivery needs a module without clock, randomness or state")
 
-// partitions stores the recipe's partitions: small ones gathered in memory,
-// as many as an arena holds for each pass over the log, big ones each in a
-// pass of its own.
+// partitions stores the recipe's partitions: gathered in memory,
+// as many as an arena holds compressed for each pass over the log; one that is
+// too big for it is made in a pass of its own.
 func (j *job) partitions(ctx context.Context, sink ObjectSink) error {
 	if j.plan == nil {
 		p, err := j.count(ctx)
@@ -138,29 +137,54 @@ func (j *job) partitions(ctx context.Context, sink ObjectSink) error {
 		j.plan = p
 		j.engine.observePartitions(j.def.ID, len(p.index))
 	}
-	var group []int
-	size := int64(0)
-	for i, p := range j.plan.partitions {
+	ratio := leastRatio
+	for i := 0; i < len(j.plan.partitions); {
+		group, needs, next := j.group(i, ratio)
+		if len(group) == 0 {
+			return nil
+		}
+		kept := 0
+		if len(group) > 1 {
+			var err error
+			if kept, ratio, err = j.putGroup(ctx, sink, group, needs, ratio); err != nil {
+				return err
+			}
+		}
+		if kept == 0 { // it is alone, or too big for the arena
+			if err := j.putPartition(ctx, sink, j.plan.partitions[group[0]], j.only(group[0])); err != nil {
+				return err
+			}
+			kept = 1
+		}
+		if i = next; kept < len(group) {
+			i = group[kept]
+		}
+	}
+	return nil
+}
+
+// leastRatio is what records are taken to compress to before it is known.
+const leastRatio = 3.0
+
+// group chooses partitions to do, from the i-th on, that an arena should hold
+// if they compress as expected, and returns what each needs and where the next
+// group begins.
+func (j *job) group(i int, ratio float64) (group []int, needs []int64, next int) {
+	room, stages := int64(ratio*arenaBytes*3/4), int64(0)
+	for ; i < len(j.plan.partitions); i++ {
+		p := j.plan.partitions[i]
 		if j.parts[p.part] {
 			continue
 		}
 		need := p.arenaBytes()
-		if need > arenaBytes {
-			if err := j.putPartition(ctx, sink, p, j.only(i)); err != nil {
-				return err
-			}
-			continue
+		room -= need
+		stages += min(need, leastStage)
+		if len(group) > 0 && (room < 0 || stages > arenaBytes/2) {
+			break
 		}
-		if size+need > arenaBytes {
-			if err := j.putGroup(ctx, sink, group); err != nil {
-				return err
-			}
-			group, size = group[:0], 0
-		}
-		group = append(group, i)
-		size += need
+		group, needs = append(group, i), append(needs, need)
 	}
-	return j.putGroup(ctx, sink, group)
+	return group, needs, i
 }
 
 // arenaBytes is what the partition takes in the arena: each record with its
@@ -223,63 +247,44 @@ func (j *job) only(i int) source {
 	}
 }
 
-// putGroup gathers the group's records in one pass and stores its objects.
-func (j *job) putGroup(ctx context.Context, sink ObjectSink, group []int) error {
-	if len(group) == 0 {
-		return nil
-	}
+// putGroup gathers the group's records in one pass and stores the objects of as
+// many of its partitions, from the first on, as the arena could hold. ratio
+// becomes what records compressed to.
+func (j *job) putGroup(ctx context.Context, sink ObjectSink, group []int, needs []int64, ratio float64) (kept int, measured float64, err error) {
 	place := make(map[int]int, len(group))
-	total := int64(0)
-	slots := make([][]byte, len(group))
 	for k, i := range group {
 		place[i] = k
-		total += j.plan.partitions[i].arenaBytes()
 	}
-	arena := j.engine.arenas.get(total)
-	defer j.engine.arenas.put(arena)
-	rest := arena[:total]
-	for k, i := range group {
-		n := j.plan.partitions[i].arenaBytes()
-		slots[k], rest = rest[:0:n], rest[n:]
-	}
-	err := j.pass(ctx, func(n int, data []byte) error {
+	a := j.engine.arenas.get()
+	defer j.engine.arenas.put(a)
+	a.reset(needs)
+	err = j.pass(ctx, func(n int, data []byte) error {
 		k, mine := place[n]
 		if !mine {
 			return nil
 		}
-		slot := binary.AppendUvarint(slots[k], uint64(len(data)))
-		if len(slot)+len(data) > int(j.plan.partitions[n].arenaBytes()) {
-			return errNotDeterministic
-		}
-		slots[k] = append(slot, data...)
-		return nil
+		return a.add(k, data)
 	})
 	if err != nil {
-		return err
+		return 0, ratio, err
 	}
-	for k, i := range group {
-		if err := j.putPartition(ctx, sink, j.plan.partitions[i], fromSlot(slots[k])); err != nil {
-			return err
+	if a.out > chunkBytes {
+		ratio = min(max(float64(a.in)/float64(a.out), 1), 20)
+	}
+	kept = a.kept()
+	for k, i := range group[:kept] {
+		p := j.plan.partitions[i]
+		if a.slots[k].bytes != p.bytes {
+			return 0, ratio, errNotDeterministic
+		}
+		from := func(ctx context.Context, emit func([]byte) error) error {
+			return errors.Join(a.each(k, emit), ctx.Err())
+		}
+		if err := j.putPartition(ctx, sink, p, from); err != nil {
+			return 0, ratio, err
 		}
 	}
-	return nil
-}
-
-// fromSlot is the source of a partition gathered in the arena.
-func fromSlot(slot []byte) source {
-	return func(ctx context.Context, emit func([]byte) error) error {
-		for rest := slot; len(rest) > 0; {
-			size, n := binary.Uvarint(rest)
-			if n <= 0 || size > uint64(len(rest)-n) {
-				return fmt.Errorf("BUG: arena slot is cut at %d of %d", len(slot)-len(rest), len(slot))
-			}
-			if err := emit(rest[n : n+int(size)]); err != nil {
-				return err
-			}
-			rest = rest[n+int(size):]
-		}
-		return ctx.Err()
-	}
+	return kept, ratio, nil
 }
 
 func (j *job) putPartition(ctx context.Context, sink ObjectSink, p *partition, from source) error {
@@ -304,27 +309,4 @@ func (j *job) keyNames() []string {
 		names = append(names, j.bind.query.names...)
 	}
 	return names
-}
-
-// arenas lends the memory that small partitions are gathered in.
-type arenas struct{ free chan []byte }
-
-func newArenas() *arenas { return &arenas{free: make(chan []byte, 1)} }
-
-func (a *arenas) get(n int64) []byte {
-	select {
-	case b := <-a.free:
-		if int64(cap(b)) >= n {
-			return b[:cap(b)]
-		}
-	default:
-	}
-	return make([]byte, max(n, min(arenaBytes, n*2)))
-}
-
-func (a *arenas) put(b []byte) {
-	select {
-	case a.free <- b:
-	default:
-	}
 }

@@ -22,8 +22,6 @@ const (
 	// partBytes is the buffer of an object being sent: the least part size
 	// of S3, so the largest that memory should hold.
 	partBytes = 5 << 20
-	// arenaBytes is where small partitions are gathered in one pass.
-	arenaBytes = 4 << 20
 	// DefaultMemoryBytes is the default of Options.MemoryBytes.
 	DefaultMemoryBytes = 32 << 20
 )

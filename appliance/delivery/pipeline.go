@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
@@ -52,6 +53,7 @@ type pipeline struct {
 	modKeys   []string    // names of the keys that come from the module
 	known     int         // items at the start whose keys are not asked for
 	stream    *storage.Stream
+	read      *atomic.Int64 // bytes of data read from the log
 }
 
 // run reads the recipe's ranges in order and pushes what the stages make of
@@ -113,13 +115,14 @@ func (p *pipeline) readRange(ctx context.Context, g Range, first stage) (read ui
 			return read, err
 		}
 		var pushErr error
-		end := false
+		end, size := false, int64(0)
 		n, err := reader.Read(1<<20, readStep, func(rec *record.Record) bool {
 			if rec.Index > g.Last {
 				end = true
 				return false
 			}
 			read++
+			size += int64(len(rec.Data))
 			it = item{
 				shard: g.Shard, index: rec.Index, arrival: rec.Arrival, key: rec.PartitionKey,
 				hash: rec.ExplicitHashKey, hasHash: rec.HasExplicitHashKey, data: rec.Data, raw: rec.Data,
@@ -127,6 +130,9 @@ func (p *pipeline) readRange(ctx context.Context, g Range, first stage) (read ui
 			pushErr = first.push(&it)
 			return pushErr == nil
 		})
+		if p.read != nil {
+			p.read.Add(size)
+		}
 		switch {
 		case pushErr != nil:
 			return read, pushErr

@@ -18,6 +18,7 @@ type stats struct {
 	sealed, recipes, objects, records atomic.Int64
 	bytes, stored, uplink, duplicates atomic.Int64
 	failedRecords, lost, partitions   atomic.Int64
+	read                              atomic.Int64 // bytes of record data, from the log, for objects
 	sending                           atomic.Int64 // nanoseconds in attempts that succeeded
 	mu                                struct {
 		sync.Mutex
@@ -130,6 +131,7 @@ type Stats struct {
 	Bytes         int64            `json:"bytes"`  // of record data delivered
 	Stored        int64            `json:"stored"` // as stored in the sinks
 	Uplink        int64            `json:"uplink_bytes"`
+	ReadBytes     int64            `json:"read_bytes"`        // of record data, from the log, for the objects
 	Duplicates    int64            `json:"duplicate_objects"` // found to be there already
 	Failed        int64            `json:"failed_records"`
 	Lost          int64            `json:"lost_records"` // taken by retention or damage before delivery
@@ -158,7 +160,7 @@ func (w *worker) snapshot() Stats {
 	d := w.definition()
 	out := Stats{
 		Name: d.Config.Name, Recipes: s.recipes.Load(), Objects: s.objects.Load(), Records: s.records.Load(),
-		Bytes: s.bytes.Load(), Stored: s.stored.Load(), Uplink: s.uplink.Load(), Duplicates: s.duplicates.Load(),
+		Bytes: s.bytes.Load(), Stored: s.stored.Load(), Uplink: s.uplink.Load(), ReadBytes: s.read.Load(), Duplicates: s.duplicates.Load(),
 		Failed: s.failedRecords.Load(), Lost: s.lost.Load(), Partitions: s.partitions.Load(),
 		SendingSecond: time.Duration(s.sending.Load()).Seconds(),
 	}
@@ -275,6 +277,7 @@ func (e *Engine) WriteMetrics(w io.Writer) {
 			{"weir_delivery_bytes_total", float64(s.Bytes)},
 			{"weir_delivery_stored_bytes_total", float64(s.Stored)},
 			{"weir_delivery_uplink_bytes_total", float64(s.Uplink)},
+			{"weir_delivery_read_bytes_total", float64(s.ReadBytes)},
 			{"weir_delivery_duplicate_objects_total", float64(s.Duplicates)},
 			{"weir_delivery_failed_records_total", float64(s.Failed)},
 			{"weir_delivery_lost_records_total", float64(s.Lost)},

@@ -396,7 +396,7 @@ func (l *lane) job(r *Recipe) *job {
 	if b := l.binds.older[r.Version]; b != nil {
 		bind = b
 	}
-	return &job{engine: l.w.engine, def: l.def, bind: bind, recipe: r, taker: l.taker, spent: l.w.spend, clear: true}
+	return &job{engine: l.w.engine, def: l.def, bind: bind, recipe: r, taker: l.taker, spent: l.w.spend, read: &l.w.stats.read, clear: true}
 }
 
 // spend notes bytes that went over the uplink.

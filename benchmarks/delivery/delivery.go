@@ -17,8 +17,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"runtime"
-	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -27,7 +25,6 @@ import (
 	"github.com/weirhq/weir/appliance/delivery"
 	"github.com/weirhq/weir/appliance/delivery/codec"
 	"github.com/weirhq/weir/appliance/sink"
-	"github.com/weirhq/weir/benchmarks/process"
 	"github.com/weirhq/weir/benchmarks/report"
 	"github.com/weirhq/weir/storage"
 )
@@ -59,36 +56,46 @@ func Run(ctx context.Context, o report.Options, r *report.Report) error {
 	if err == nil {
 		err = b.measure(ctx)
 	}
+	err = errors.Join(err, store.Close())
+	if err == nil {
+		err = b.memory(ctx)
+	}
 	if b.s3 != nil {
 		err = errors.Join(err, b.s3.close())
 	}
 	if b.guest != nil {
 		err = errors.Join(err, b.guest.close(ctx))
 	}
-	return errors.Join(err, store.Close(), os.RemoveAll(b.dir))
+	return errors.Join(err, os.RemoveAll(b.dir))
 }
 
 // open starts what records are delivered to and through.
 func (b *bench) open(ctx context.Context) error {
-	settings, err := json.Marshal(map[string]any{"dir": b.dir, "create": true})
-	if err != nil {
-		return err
-	}
-	sinks := []sink.Config{{Name: folder, Kind: "file", Settings: settings}}
+	var err error
 	if b.guest, err = openModule(ctx, b.o.Dir); err != nil {
 		return err
 	}
 	if b.s3, err = openGateway(ctx, b.o.Dir, b.o.Logf); err != nil {
 		return err
 	}
-	if settings, err = b.s3.settings(); err != nil {
-		return err
-	}
 	if b.o.Peers {
 		b.openTelegraf(ctx)
 	}
-	b.table, err = sink.New(append(sinks, sink.Config{Name: store3, Kind: "s3", Settings: settings}), nil)
+	b.table, err = b.sinks()
 	return err
+}
+
+// sinks opens the folder and the gateway as sinks.
+func (b *bench) sinks() (*sink.Table, error) {
+	dir, err := json.Marshal(map[string]any{"dir": b.dir, "create": true})
+	if err != nil {
+		return nil, err
+	}
+	s3, err := b.s3.settings()
+	if err != nil {
+		return nil, err
+	}
+	return sink.New([]sink.Config{{Name: folder, Kind: "file", Settings: dir}, {Name: store3, Kind: "s3", Settings: s3}}, nil)
 }
 
 // The sinks.
@@ -180,7 +187,7 @@ func (b *bench) measure(ctx context.Context) error {
 	if err := b.first(ctx); err != nil {
 		return err
 	}
-	return b.memory(ctx)
+	return b.busy(ctx)
 }
 
 // first measures how long after its creation a delivery stream with a hint of
@@ -203,31 +210,6 @@ func (b *bench) first(ctx context.Context) error {
 	return nil
 }
 
-// memory measures how far the resident memory grows over what it was while 500
-// partitions with buffers of 128 MiB are delivered.
-func (b *bench) memory(ctx context.Context) error {
-	defer debug.SetGCPercent(debug.SetGCPercent(50)) // as a box sets it
-	runtime.GC()
-	debug.FreeOSMemory()
-	before := process.ResidentMB()
-	c := delivery.Config{
-		Name: "memory", Source: delivery.Source{Stream: "s"}, Sink: delivery.Target{Name: store3}, Prefix: "!{partitionKeyFromQuery:n}/", ErrorPrefix: "failed/",
-		Buffer: delivery.Buffer{SizeBytes: 128 << 20, Interval: delivery.Every(0)}, Compression: delivery.Compression{Format: codec.Gzip},
-		Partition: &delivery.Partition{Query: "{n: (.seq % 500)}"},
-	}
-	grown := 0.0
-	_, _, err := b.run(ctx, c, func(s delivery.Stats) bool {
-		grown = max(grown, process.ResidentMB()-before)
-		return s.LagRecords == 0 || s.Objects >= 1000
-	})
-	if err != nil {
-		return err
-	}
-	b.r.Add("memory", "500 partitions, 128 MiB buffers", "MiB grown", grown, "MiB before", before)
-	b.r.AtMost("resident memory of deliveries, MiB", 32, grown)
-	return nil
-}
-
 // fill puts size bytes of sensor records into the log, in batches of 500.
 func (b *bench) fill(ctx context.Context, size int64) (float64, error) {
 	st, err := b.store.CreateStream(ctx, storage.StreamConfig{Name: "s", Shards: 1, Retention: 24 * time.Hour})
@@ -236,26 +218,34 @@ func (b *bench) fill(ctx context.Context, size int64) (float64, error) {
 	}
 	start := time.Now()
 	for b.raw < size {
-		txn, err := b.store.Begin(ctx, 500*256)
+		n, err := put(ctx, b.store, st, b.n)
 		if err != nil {
 			return 0, err
 		}
-		for range 500 {
-			data := sensor(b.n)
-			b.n++
-			b.raw += int64(len(data))
-			if err := txn.Append(st, []byte("k"), nil, data); err != nil {
-				txn.Release()
-				return 0, err
-			}
-		}
-		err = txn.Commit(ctx)
-		txn.Release()
-		if err != nil {
+		b.n += batch
+		b.raw += n
+	}
+	return float64(b.raw) / 1e6 / time.Since(start).Seconds(), nil
+}
+
+// batch is how many records are put at a time.
+const batch = 500
+
+// put appends a batch of records, from the i-th on, and returns its bytes.
+func put(ctx context.Context, store *storage.Store, st *storage.Stream, i int) (bytes int64, err error) {
+	txn, err := store.Begin(ctx, batch*256)
+	if err != nil {
+		return 0, err
+	}
+	defer txn.Release()
+	for k := range batch {
+		data := sensor(i + k)
+		bytes += int64(len(data))
+		if err := txn.Append(st, []byte("k"), nil, data); err != nil {
 			return 0, err
 		}
 	}
-	return float64(b.raw) / 1e6 / time.Since(start).Seconds(), nil
+	return bytes, txn.Commit(ctx)
 }
 
 // sensor is a JSON record of about 200 bytes.
