@@ -24,8 +24,8 @@ type collector struct {
 	prefix *prefix.Expression
 	// frozen: a backlog lane, whose set of shards and ends are given.
 	frozen bool
-	// grow multiplies the size hint, for partitioned streams.
-	grow   int64
+	// most is the size at which a batch is due.
+	most   int64
 	shards []*gather
 	oldest time.Time // of what is gathered; zero: nothing is
 	newest time.Time
@@ -112,9 +112,6 @@ func (c *collector) waitsForParent(info storage.ShardInfo) bool {
 	return info.HasParent && waits(info.Parent) || info.HasAdjacentParent && waits(info.AdjacentParent)
 }
 
-// limit is the size at which a batch is due.
-func (c *collector) limit() int64 { return c.config.Buffer.SizeBytes * max(c.grow, 1) }
-
 // scan gathers whole blocks from all shards in the order of their arrival,
 // until each shard stops. That order makes a later batch never older than an
 // earlier one, so that names sort as their records do.
@@ -122,7 +119,7 @@ func (c *collector) scan() error {
 	for _, g := range c.shards {
 		g.tip, g.head = false, time.Time{}
 	}
-	for c.bytes < c.limit() {
+	for c.bytes < c.most {
 		g, bound, err := c.oldestShard()
 		if g == nil || err != nil {
 			return err
@@ -187,7 +184,7 @@ func (c *collector) scanShard(g *gather, bound time.Time) error {
 		any = true
 		g.head = f.Arrival
 		// A block that is refused is read again next time.
-		return !f.Arrival.After(bound) && c.bytes < c.limit() && c.take(g, &f)
+		return !f.Arrival.After(bound) && c.bytes < c.most && c.take(g, &f)
 	})
 	for _, gap := range g.reader.Skipped() {
 		c.lost(gap)
@@ -265,7 +262,7 @@ func (c *collector) isDue() bool {
 	if c.oldest.IsZero() {
 		return false
 	}
-	if c.bytes >= c.limit() || !c.clock.Now().Before(c.due) {
+	if c.bytes >= c.most || !c.clock.Now().Before(c.due) {
 		return true
 	}
 	// Each shard stands either at a block of a later object or at its end.

@@ -506,3 +506,28 @@ func TestCreateRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestPartitionsReadTheLogAFewTimes: what is gathered in one pass is several
+// times the memory it is gathered in.
+func TestPartitionsReadTheLogAFewTimes(t *testing.T) {
+	r := newRig(t)
+	size := fill(t, r.store, r.stream("s", 1), 24<<20)
+	r.create(delivery.Config{
+		Name: "parts", Source: delivery.Source{Stream: "s"}, Buffer: delivery.Buffer{SizeBytes: 64 << 20, Interval: delivery.Every(0)},
+		Compression: delivery.Compression{Format: codec.Zstd}, Prefix: "!{partitionKeyFromQuery:n}/", ErrorPrefix: "failed/",
+		Partition: &delivery.Partition{Query: "{n: (.seq % 100)}"},
+	})
+	r.drained("parts")
+	s, err := r.engine.Stats("parts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Bytes != size || s.Objects < 100 {
+		t.Errorf("%d bytes in %d objects of %d bytes", s.Bytes, s.Objects, size)
+	}
+	if reads := float64(s.ReadBytes) / float64(size); reads > 4.1 {
+		t.Errorf("the log was read %.1f times", reads)
+	} else {
+		t.Logf("the log was read %.1f times", reads)
+	}
+}

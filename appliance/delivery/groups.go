@@ -16,9 +16,14 @@ const (
 	// nor a comparison. Those after it go by their keys in every pass.
 	maxAssigned = 2 << 20
 	assignBytes = 2 * maxAssigned
-	// partitionedBytes bounds the source bytes of a partitioned recipe,
-	// because the log is read about once for each arena full of its output.
+	// partitionedBytes bounds the source bytes of a partitioned recipe.
 	partitionedBytes = 256 << 20
+	// maxReads is how often the log may have to be read for a recipe, once for
+	// each arena full of its output: records that compress badly have smaller
+	// recipes.
+	maxReads = 16
+	// passBytes is how much of the arena a group is expected to fill.
+	passBytes = arenaBytes * 3 / 4
 	// unassigned marks records that failed.
 	unassigned = 0xffff
 	// maxPartitions bounds the objects of one recipe. Above it a partition is
@@ -135,9 +140,12 @@ func (j *job) partitions(ctx context.Context, sink ObjectSink) error {
 			return err
 		}
 		j.plan = p
-		j.engine.observePartitions(j.def.ID, len(p.index))
+		j.stats.partitions.Store(int64(len(p.index)))
 	}
 	ratio := leastRatio
+	if percent := j.stats.ratio.Load(); percent > 0 {
+		ratio = float64(percent) / 100
+	}
 	for i := 0; i < len(j.plan.partitions); {
 		group, needs, next := j.group(i, ratio)
 		if len(group) == 0 {
@@ -163,14 +171,14 @@ func (j *job) partitions(ctx context.Context, sink ObjectSink) error {
 	return nil
 }
 
-// leastRatio is what records are taken to compress to before it is known.
+// leastRatio is how far records are taken to compress before it is known.
 const leastRatio = 3.0
 
 // group chooses partitions to do, from the i-th on, that an arena should hold
 // if they compress as expected, and returns what each needs and where the next
 // group begins.
 func (j *job) group(i int, ratio float64) (group []int, needs []int64, next int) {
-	room, stages := int64(ratio*arenaBytes*3/4), int64(0)
+	room, stages := int64(ratio*passBytes), int64(0)
 	for ; i < len(j.plan.partitions); i++ {
 		p := j.plan.partitions[i]
 		if j.parts[p.part] {
@@ -270,6 +278,7 @@ func (j *job) putGroup(ctx context.Context, sink ObjectSink, group []int, needs 
 	}
 	if a.out > chunkBytes {
 		ratio = min(max(float64(a.in)/float64(a.out), 1), 20)
+		j.stats.ratio.Store(int64(ratio * 100))
 	}
 	kept = a.kept()
 	for k, i := range group[:kept] {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/weirhq/weir/appliance/delivery/codec"
@@ -83,7 +82,7 @@ type job struct {
 	recipe  *Recipe
 	taker   *taker
 	spent   func(ctx context.Context, n int) error
-	read    *atomic.Int64 // bytes read from the log, nil when nobody counts
+	stats   *stats
 	pipe    *pipeline
 	attempt int
 	before  bool // it was sealed by an earlier run, so attempts may have been made
@@ -133,7 +132,7 @@ func (j *job) open() error {
 	if j.pipe != nil {
 		return nil
 	}
-	p := &pipeline{config: &j.bind.config, stream: j.bind.stream, query: j.bind.query, modKeys: j.bind.data.ModuleKeys(), read: j.read}
+	p := &pipeline{config: &j.bind.config, stream: j.bind.stream, query: j.bind.query, modKeys: j.bind.data.ModuleKeys(), read: &j.stats.read}
 	if j.bind.transform != nil {
 		t, err := j.bind.transform(j.recipe.Module)
 		if err != nil {
@@ -172,9 +171,7 @@ func (j *job) whole(ctx context.Context, sink ObjectSink) error {
 		o.cheap = true
 		o.render = func(ctx context.Context, w io.Writer) (counts, error) {
 			n, err := f.render(ctx, w, j.recipe)
-			if j.read != nil {
-				j.read.Add(n.bytes)
-			}
+			j.stats.read.Add(n.bytes)
 			return n, err
 		}
 	default:
@@ -382,7 +379,7 @@ func (j *job) backupObject(ctx context.Context) error {
 	if b == nil {
 		return nil
 	}
-	raw := &pipeline{config: &Config{}, stream: j.bind.stream, read: j.read}
+	raw := &pipeline{config: &Config{}, stream: j.bind.stream, read: &j.stats.read}
 	return j.put(ctx, &objectSpec{
 		part: "backup", sink: j.bind.backup, target: "backup", expression: j.bind.backups,
 		extension: b.Compression.Format.Extension(), contentType: b.Compression.Format.ContentType(),

@@ -130,9 +130,7 @@ func (p *pipeline) readRange(ctx context.Context, g Range, first stage) (read ui
 			pushErr = first.push(&it)
 			return pushErr == nil
 		})
-		if p.read != nil {
-			p.read.Add(size)
-		}
+		p.read.Add(size)
 		switch {
 		case pushErr != nil:
 			return read, pushErr

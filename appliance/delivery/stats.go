@@ -19,6 +19,7 @@ type stats struct {
 	bytes, stored, uplink, duplicates atomic.Int64
 	failedRecords, lost, partitions   atomic.Int64
 	read                              atomic.Int64 // bytes of record data, from the log, for objects
+	ratio                             atomic.Int64 // percent: raw over gathered, of partitions; 0 unknown
 	sending                           atomic.Int64 // nanoseconds in attempts that succeeded
 	mu                                struct {
 		sync.Mutex
@@ -104,15 +105,6 @@ func (s *stats) finish(now time.Time, lag int64) time.Time {
 		return time.Time{}
 	}
 	return now.Add(time.Duration(left * float64(time.Second))).UTC()
-}
-
-// observePartitions notes how many partitions a stream has.
-func (e *Engine) observePartitions(id uint64, n int) {
-	for _, w := range e.all() {
-		if d := w.definition(); d.ID == id {
-			w.stats.partitions.Store(int64(n))
-		}
-	}
 }
 
 // Stats is what a delivery stream has done since the process started, and

@@ -279,7 +279,7 @@ func (w *worker) position(ctx context.Context, d *definition, r *Recipe, objects
 		return nil
 	}
 	defer func() { _ = bind.close() }()
-	j := &job{engine: w.engine, def: d, bind: bind, recipe: r}
+	j := &job{engine: w.engine, def: d, bind: bind, recipe: r, stats: &stats{}}
 	if err := j.open(); err != nil {
 		return nil
 	}

@@ -396,7 +396,7 @@ func (l *lane) job(r *Recipe) *job {
 	if b := l.binds.older[r.Version]; b != nil {
 		bind = b
 	}
-	return &job{engine: l.w.engine, def: l.def, bind: bind, recipe: r, taker: l.taker, spent: l.w.spend, read: &l.w.stats.read, clear: true}
+	return &job{engine: l.w.engine, def: l.def, bind: bind, recipe: r, taker: l.taker, spent: l.w.spend, stats: &l.w.stats, clear: true}
 }
 
 // spend notes bytes that went over the uplink.
@@ -497,7 +497,7 @@ func (l *lane) next(ctx context.Context) (*Recipe, error) {
 	}
 	flushing := false
 	for {
-		c.grow = l.w.growth(&l.def.Config)
+		c.most = l.w.batchBytes(&l.def.Config)
 		c.discover()
 		if err := c.scan(); err != nil {
 			if err = l.pause(ctx, "read the log", err); err != nil {
@@ -591,14 +591,18 @@ func (l *lane) pause(ctx context.Context, doing string, err error) error {
 	}
 }
 
-// growth is by how much a partitioned stream's batch exceeds the size hint,
-// which is meant for each partition.
-func (w *worker) growth(c *Config) int64 {
+// batchBytes is the size at which a batch is due. The size hint is meant for
+// each partition of a partitioned stream, as far as the reads allow.
+func (w *worker) batchBytes(c *Config) int64 {
+	size := c.Buffer.SizeBytes
 	if c.Partition == nil {
-		return 1
+		return size
 	}
-	active := max(w.stats.partitions.Load(), 1)
-	return max(min(active, partitionedBytes/c.Buffer.SizeBytes), 1)
+	most := int64(partitionedBytes)
+	if percent := w.stats.ratio.Load(); percent > 0 {
+		most = min(most, percent*passBytes*maxReads/100)
+	}
+	return min(size*max(w.stats.partitions.Load(), 1), most)
 }
 
 // deliver tries until the recipe is delivered and finished.
