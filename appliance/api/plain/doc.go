@@ -64,6 +64,7 @@
 // # Errors
 //
 // {"error":{"code":"…","message":"…"}} with 400 for what is wrong in the request,
+// an unknown parameter of the query included,
 // 403, 404, 413 for a body or record over its limit, 415 for an unknown
 // Content-Encoding, 422 above, 429 with Retry-After while the box takes nothing
 // (full disk, read-only, too much in flight) and 500.

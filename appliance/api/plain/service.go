@@ -4,8 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/url"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -108,6 +111,36 @@ func (s *Service) Serve(ctx context.Context, req api.Request, res api.Response) 
 	api.WriteError(res, why)
 }
 
+// parameters are what the query of each request may say.
+var parameters = map[string][]string{
+	"records POST": {"key", "key_pointer"},
+	"records GET":  {"after", "from", "limit", "shard"},
+	"tail GET":     {"from", "shard"},
+}
+
+// checkQuery refuses a query that would not be read as its sender means it: a
+// device whose partition keys go to a misspelt parameter would not notice for long.
+func checkQuery(req api.Request, what string) error {
+	known, ok := parameters[what]
+	if !ok || len(req.RawQuery()) == 0 {
+		return nil
+	}
+	values, err := url.ParseQuery(string(req.RawQuery()))
+	if err != nil {
+		return refuse(400, "BadQuery", fmt.Sprintf("query %q: %v", req.RawQuery(), err))
+	}
+	for name, v := range values {
+		switch {
+		case strings.HasPrefix(name, "X-Amz-"): // a signature
+		case !slices.Contains(known, name):
+			return refuse(400, "UnknownParameter", fmt.Sprintf("parameter %q; expecting %s", name, strings.Join(known, ", ")))
+		case len(v) > 1:
+			return refuse(400, "BadQuery", fmt.Sprintf("parameter %q stands %d times; expecting it once", name, len(v)))
+		}
+	}
+	return nil
+}
+
 // route finds the function for a path /v1/streams/{name}/{records|tail}.
 func (s *Service) route(ctx context.Context, req api.Request, res api.Response) error {
 	rest, ok := bytes.CutPrefix(req.Path(), []byte(Prefix+"streams/"))
@@ -116,7 +149,11 @@ func (s *Service) route(ctx context.Context, req api.Request, res api.Response) 
 	if !ok || !found || err != nil || name == "" {
 		return refuse(404, "NotFound", "nothing is served at "+string(req.Path())+"; expecting /v1/streams/{name}/records or /v1/streams/{name}/tail")
 	}
-	switch string(leaf) + " " + req.Method() {
+	what := string(leaf) + " " + req.Method()
+	if err := checkQuery(req, what); err != nil {
+		return err
+	}
+	switch what {
 	case "records POST":
 		return s.put(ctx, req, res, name)
 	case "records GET":
