@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"runtime/debug"
+	"strconv"
 
 	"github.com/weirhq/weir/appliance/api"
 	"golang.org/x/sync/semaphore"
@@ -145,6 +146,14 @@ func (s *Server) refuse(ctx context.Context, x exchange, res api.Response, why *
 		return
 	}
 	api.WriteError(res, why)
+}
+
+// refuseHeaders is for a request whose headers are over the limit.
+func (s *Server) refuseHeaders() *api.Refusal {
+	return &api.Refusal{
+		Status: 431, Code: "RequestHeaderFieldsTooLarge",
+		Message: "Request line and headers are larger than " + strconv.Itoa(s.o.MaxHeaderBytes) + " bytes.",
+	}
 }
 
 // takeBody reads the body under its limits. held is what was taken from the body

@@ -66,7 +66,7 @@ func (s *Server) failHTTP1(ctx *fasthttp.RequestCtx, err error) {
 	var small *fasthttp.ErrSmallBuffer
 	switch {
 	case errors.As(err, &small):
-		why = &api.Refusal{Status: 431, Code: "RequestHeaderFieldsTooLarge", Message: "Request line and headers are larger than " + strconv.Itoa(s.o.MaxHeaderBytes) + " bytes."}
+		why = s.refuseHeaders()
 	case errors.Is(err, errSlow):
 		why = &api.Refusal{Status: 408, Code: "RequestTimeout", Message: "The request came too slowly."}
 	}

@@ -27,11 +27,15 @@ import (
 // connection and per stream.
 const windowBytes = 256 << 10
 
+// readHeaders is how many times the limit of headers x/net reads before it gives up on the
+// connection, with all that is under way on it. What is within that is answered.
+const readHeaders = 4
+
 // newHTTP2 makes the HTTP/2 server and the base it is configured by, whose
 // Shutdown tells clients to open no more streams.
 func (s *Server) newHTTP2() (*http.Server, *h2Server) {
 	base := &http.Server{Handler: http.HandlerFunc(s.exchangeHTTP2), ConnState: noteState,
-		MaxHeaderBytes: s.o.MaxHeaderBytes, ErrorLog: log.New(io.Discard, "", 0)}
+		MaxHeaderBytes: readHeaders * s.o.MaxHeaderBytes, ErrorLog: log.New(io.Discard, "", 0)}
 	h2 := &h2Server{
 		MaxConcurrentStreams:         uint32(s.o.MaxStreamsPerConn),
 		MaxReadFrameSize:             16 << 10, // a connection keeps a buffer of this size
@@ -100,7 +104,11 @@ func (s *Server) exchangeHTTP2(w http.ResponseWriter, r *http.Request) {
 	x := &http2x{w: w, r: r, ctl: http.NewResponseController(w), status: 200}
 	x.c, _ = r.Context().Value(connKey{}).(*conn)
 	x.path, x.query, _ = strings.Cut(r.RequestURI, "?")
-	s.handle(r.Context(), x, (*response2)(x))
+	if headerBytes(r) > s.o.MaxHeaderBytes {
+		s.refuse(r.Context(), x, (*response2)(x), s.refuseHeaders())
+	} else {
+		s.handle(r.Context(), x, (*response2)(x))
+	}
 	if x.stream != nil {
 		s.stream2(x)
 		return
@@ -113,6 +121,17 @@ func (s *Server) exchangeHTTP2(w http.ResponseWriter, r *http.Request) {
 	}
 	x.c.lastOut.Store(int32(min(len(x.out), maxGuess)))
 	putBuffer(x.out)
+}
+
+// headerBytes is how long the request line and the headers would be in HTTP/1.1.
+func headerBytes(r *http.Request) int {
+	n := len(r.Method) + len(r.RequestURI) + len(r.Host)
+	for name, values := range r.Header {
+		for _, v := range values {
+			n += len(name) + len(v) + len(": \r\n")
+		}
+	}
+	return n
 }
 
 // stream2 sends a streamed answer.
