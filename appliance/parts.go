@@ -72,11 +72,11 @@ func DirectoryFault(dir string, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		f.Err, f.Expect, f.Try = nil, "there is no log in it", "weir serve --dir "+dir+", which makes one"
 	case errors.Is(err, syscall.ENOSPC):
-		f.Expect = "the disk is full"
+		f.Expect, f.Try = "the disk is full", "free space on it: df -h "+dir
 	case errors.Is(err, syscall.EROFS):
-		f.Expect = "the disk is read-only"
+		f.Expect, f.Try = "the disk is read-only", "mount it to be written; verify and inspect work on it as it is, the rest on a copy of the directory"
 	case errors.Is(err, fs.ErrPermission):
-		f.Expect = "not allowed for this user"
+		f.Expect, f.Try = "not allowed for this user", "the user that the box runs as, or --dir with another directory: ls -ld "+dir
 	default:
 		f.Expect = "can't be used"
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -116,6 +117,37 @@ func TestNothingIsWrittenAfterTheManifestFailed(t *testing.T) {
 	st, _ = s.Stream("a")
 	if n := count(readAll(t, st)); n != 20 || len(s.Recovery().SetAside) != 0 {
 		t.Fatalf("%d records after the next open, %+v", n, s.Recovery())
+	}
+}
+
+// lockRefused is a file system that makes no lock file.
+type lockRefused struct {
+	vfs.FS
+	why error
+}
+
+func (l lockRefused) Lock(name string) (io.Closer, error) {
+	return nil, &os.PathError{Op: "open", Path: name, Err: l.why}
+}
+
+// TestLockThatCannotBeMadeIsNotAnotherProcess keeps the reasons apart, and looks
+// into a directory on a disk that takes no lock.
+func TestLockThatCannotBeMadeIsNotAnotherProcess(t *testing.T) {
+	mem := vfs.NewMem()
+	s := mustOpen(t, small(mem, nil))
+	put(t, s, mustCreate(t, s, StreamConfig{Name: "a"}), 10, func(i int) (string, string) { return "k", fmt.Sprint(i) })
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, why := range []error{syscall.EROFS, syscall.EACCES} {
+		o := small(lockRefused{mem, why}, nil)
+		if _, err := Open(ctx, "data", o); !errors.Is(err, why) || errors.Is(err, ErrLocked) {
+			t.Errorf("open: %v, want %v", err, why)
+		}
+		r, err := Verify(ctx, "data", o, nil)
+		if why == syscall.EROFS && (err != nil || !r.OK() || r.Records != 10) || why == syscall.EACCES && !errors.Is(err, why) {
+			t.Errorf("verify where a lock meets %v: %+v, %v", why, r, err)
+		}
 	}
 }
 

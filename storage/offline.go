@@ -1,9 +1,14 @@
 package storage
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"os"
+	"syscall"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
 // offline is a stopped data directory, opened to be looked at only.
@@ -19,9 +24,13 @@ func openOffline(dir string, o Options) (*offline, error) {
 	if _, err := o.FS.Stat(o.FS.PathJoin(dir, engineDir)); err != nil {
 		return nil, wrap(err)
 	}
-	lock, err := o.FS.Lock(o.FS.PathJoin(dir, "LOCK"))
+	lock, err := lockDir(o.FS, dir)
+	if errors.Is(err, syscall.EROFS) { // nobody can have a file open there to write to it
+		o.FS = unlocked{o.FS}
+		lock, err = lockDir(o.FS, dir)
+	}
 	if err != nil {
-		return nil, wrap(fmt.Errorf("%w: %w", ErrLocked, err))
+		return nil, wrap(err)
 	}
 	db, err := openReadOnly(o, o.FS.PathJoin(dir, engineDir))
 	if err != nil {
@@ -30,6 +39,22 @@ func openOffline(dir string, o Options) (*offline, error) {
 	}
 	return &offline{db, lock}, nil
 }
+
+// lockDir keeps other processes out of the directory until the lock is closed.
+// ErrLocked means that one is in it; that the file of the lock can't be made is
+// another matter, and comes as it is.
+func lockDir(fs vfs.FS, dir string) (io.Closer, error) {
+	lock, err := fs.Lock(fs.PathJoin(dir, "LOCK"))
+	if file := (*os.PathError)(nil); err != nil && !errors.As(err, &file) {
+		err = fmt.Errorf("%w: %w", ErrLocked, err)
+	}
+	return lock, err
+}
+
+// unlocked is a file system on which locks are given for the asking.
+type unlocked struct{ vfs.FS }
+
+func (unlocked) Lock(string) (io.Closer, error) { return io.NopCloser(nil), nil }
 
 func openReadOnly(o Options, path string) (*pebble.DB, error) {
 	logger := engineLogger{o.Logger, func(err error) { o.Logger.Error("storage engine", "error", err) }}

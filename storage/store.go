@@ -118,9 +118,9 @@ func (s *Store) openDir() error {
 	if err := makeDir(fs, s.dir); err != nil {
 		return err
 	}
-	lock, err := fs.Lock(fs.PathJoin(s.dir, "LOCK"))
+	lock, err := lockDir(fs, s.dir)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrLocked, err)
+		return err
 	}
 	s.lock = lock
 	if err := errors.Join(checkFormat(fs, s.dir), removeLeftOver(fs, s.dir)); err != nil {

@@ -49,8 +49,25 @@ func TestReadOnlyDisk(t *testing.T) {
 	out := onSmallDisk(t, "64m", `export DIR=$DISK/data
 mkdir $DIR && mount -o remount,ro $DISK || exit 97
 $WEIR serve --dir $DIR; echo "exit code $?"
+mount -o remount,rw $DISK
+$WEIR serve --dir $DIR >$DISK.log 2>&1 &
+PID=$!
+`+waitReady+`
+$WEIR --dir $DIR stream create kept >$DISK.out && $WEIR --dir $DIR put kept a b >$DISK.out || exit 96
+kill -9 $PID; wait $PID
+mount -o remount,ro $DISK || exit 97
+rm -f $DIR/endpoint 2>/dev/null; $WEIR serve --dir $DIR; echo "now exit code $?"
+$WEIR verify --dir $DIR; echo "verified $?"
+$WEIR export kept $DISK.export --dir $DIR; echo "exported $?"
+$WEIR repair --dir $DIR; echo "repaired $?"
+mount -o remount,rw $DISK
+$WEIR verify --dir $DIR --json | grep -e '"ok"' -e '"records"'
 `)
-	wants(t, out, "the disk is read-only", "Try: ", "exit code 3")
+	wants(t, out, "data: the disk is read-only: ", "Try: ", "exit code 3", "now exit code 3",
+		"every index is accounted for", "verified 0", "exported 3", "repaired 3", `"ok": true`, `"records": 2`)
+	if strings.Count(out, "the disk is read-only") != 4 || strings.Contains(out, "in use") {
+		t.Errorf("what keeps it from starting and from repair is not said:\n%s", out)
+	}
 }
 
 func TestFullDiskRejectsAndLosesNothing(t *testing.T) {
