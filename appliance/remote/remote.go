@@ -215,6 +215,9 @@ func (b *Box) Explain(err error) error {
 		}
 		if strings.HasPrefix(answer.ErrorCode(), "ResourceNotFound") {
 			f.Try = "weir stream list"
+			if strings.HasPrefix(answer.ErrorMessage(), "Shard ") {
+				f.Try = "weir stream describe STREAM, which shows the shards"
+			}
 		}
 		return f
 	}

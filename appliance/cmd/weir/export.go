@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -38,17 +39,19 @@ func (c *exportCmd) Run(a *app) (err error) {
 			err = e
 		}
 	}()
+	if _, err := store.Stream(c.Stream); err != nil {
+		return &fault.Error{Class: fault.Usage, Subject: "stream", Value: c.Stream, Expect: "there is none of this name in " + a.Dir, Try: "weir verify --dir " + a.Dir + ", which lists the streams"}
+	}
 	out := a.out
 	if c.File != "-" {
 		f, err := os.OpenFile(c.File, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if err != nil {
-			return &fault.Error{Class: fault.Environment, Subject: c.File, Expect: "can't be made", Err: fault.Cause(err)}
+			return &fault.Error{Class: fault.Environment, Subject: c.File, Expect: "can't be made", Err: fault.Cause(err), Try: "another name: a file that is there is not written over"}
 		}
 		defer func() {
-			if e := f.Sync(); err == nil {
-				err = e
+			if err = errors.Join(err, f.Sync(), f.Close()); err != nil { // half an export is none
+				err = errors.Join(err, os.Remove(c.File))
 			}
-			f.Close()
 		}()
 		out = f
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -87,6 +88,33 @@ func TestErrorsInJSON(t *testing.T) {
 		environ := []string{"WEIR_ACCESS_KEY_ID=a", "WEIR_SECRET_ACCESS_KEY=b"}
 		if code, out, errout := runs(t, environ, args...); code == 0 || out != "" || !strings.Contains(errout, want) || strings.Count(errout, "\n") != 1 {
 			t.Errorf("%q: exit code %d, no %s in\n%s%s", args, code, want, out, errout)
+		}
+	}
+}
+
+// TestEveryVerbRefusesWhatItDoesNotKnow tries a flag that no verb has: exit code
+// 2, the help to read, and with --json one object.
+func TestEveryVerbRefusesWhatItDoesNotKnow(t *testing.T) {
+	parser, err := kong.New(&commandLine{}, groups)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tried := parser.Model.Leaves(true)
+	if len(tried) < 40 {
+		t.Fatalf("only %d verbs", len(tried))
+	}
+	for _, verb := range tried {
+		words := strings.Fields(verb.Path())
+		code, out, errout := runs(t, nil, append(words, "--no-such-flag")...)
+		if code != 2 || out != "" || !strings.Contains(errout, "unknown flag --no-such-flag") || !strings.HasSuffix(errout, "\nTry: weir "+strings.Join(words, " ")+" --help\n") {
+			t.Errorf("%v: exit code %d\n%s%s", words, code, out, errout)
+		}
+		code, _, errout = runs(t, nil, append(words, "--no-such-flag", "--json")...)
+		var body struct {
+			ExitCode int `json:"exit_code"`
+		}
+		if err := json.Unmarshal([]byte(errout), &body); err != nil || code != 2 || body.ExitCode != 2 {
+			t.Errorf("%v: exit code %d, %v\n%s", words, code, err, errout)
 		}
 	}
 }
