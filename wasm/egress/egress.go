@@ -57,6 +57,8 @@ type Options struct {
 	Policy  Policy
 	Timeout time.Duration // of one request; zero = 1 s
 	Logger  *slog.Logger  // nil = nothing is logged
+	// Refused is told why a request was denied or not answered. Default: nobody.
+	Refused func(error)
 }
 
 // Stats counts what a client did.
@@ -194,6 +196,9 @@ func (c *Client) Do(ctx context.Context, r *Request, idempotencyKey string) (*Re
 		c.failed.Add(1)
 	}
 	c.o.Logger.Info("module request", "method", r.Method, "target", r.Target(), "status", status, "seconds", time.Since(start).Seconds(), "error", err)
+	if err != nil && c.o.Refused != nil {
+		c.o.Refused(err)
+	}
 	return res, err
 }
 

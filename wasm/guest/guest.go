@@ -216,6 +216,20 @@ func Grant(m *manifest.Manifest) func(importModule string) bool {
 	}
 }
 
+// Ask says what a manifest would have to hold for an import module that it doesn't
+// open, as the end of an error.
+func Ask(importModule string) string {
+	switch importModule {
+	case abi.ModuleState:
+		return "; a consumer's manifest grants it with capabilities: {state: true}"
+	case abi.ModuleEmit:
+		return "; a consumer's manifest grants it with capabilities: {emit: true}"
+	case abi.ModuleHTTP:
+		return `; the manifest grants it with capabilities: {http: {hosts: ["host:port"]}}`
+	}
+	return ""
+}
+
 // Bind takes the instance made with InstanceOptions and hands the module its
 // config. ErrConfigure, ErrTooLarge and the errors of a call mean that the
 // instance is of no use.

@@ -22,6 +22,8 @@ type CompileOptions struct {
 	// Grant says whether the module may import from the import module of this
 	// name. Nil grants the WASI stubs only.
 	Grant func(importModule string) bool
+	// Ask ends the error about an import module that isn't granted: how to have it granted. Nil says nothing.
+	Ask func(importModule string) string
 }
 
 // Module is a compiled module, ready to be instantiated any number of times.
@@ -133,7 +135,11 @@ func (r *Runtime) load(wasm []byte) (wazero.CompiledModule, error) {
 func (r *Runtime) checkImports(imports []meter.Function, o CompileOptions) error {
 	for _, f := range imports {
 		if f.Module != WASIModule && (o.Grant == nil || !o.Grant(f.Module)) {
-			return fmt.Errorf("%w: %s.%s; granted are %s", ErrImport, f.Module, f.Name, r.grantedNames(o))
+			ask := ""
+			if o.Ask != nil {
+				ask = o.Ask(f.Module)
+			}
+			return fmt.Errorf("%w: %s.%s; granted are %s%s", ErrImport, f.Module, f.Name, r.grantedNames(o), ask)
 		}
 		known, offered := r.imports[f.Module]
 		if !offered {

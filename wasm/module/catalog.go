@@ -56,7 +56,8 @@ type Catalog struct {
 		changed chan struct{} // closed and replaced at every change
 		closed  bool
 	}
-	background sync.WaitGroup // rollbacks and shadow runs
+	background sync.WaitGroup // rollbacks, shadow runs, keepRows
+	ending     chan struct{}  // closed by Close
 }
 
 // entry is a module in memory. A change makes a new entry.
@@ -87,7 +88,7 @@ func Open(ctx context.Context, o Options) (*Catalog, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	c := &Catalog{o: o, uploading: map[string]bool{}}
+	c := &Catalog{o: o, uploading: map[string]bool{}, ending: make(chan struct{})}
 	c.watch.changed = make(chan struct{})
 	mods := map[string]*entry{}
 	err := o.Store.Scan(ctx, []byte("m/"), func(key, value []byte) error {
@@ -102,7 +103,13 @@ func Open(ctx context.Context, o Options) (*Catalog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open module catalogue: %w", err)
 	}
+	for _, e := range mods {
+		for _, v := range e.versions {
+			c.recall(ctx, v)
+		}
+	}
 	c.mods.Store(&mods)
+	c.goBackground(c.keepRows)
 	for _, e := range mods {
 		c.connectShadow(e)
 	}
@@ -126,10 +133,13 @@ func (c *Catalog) readEntry(value []byte) (*entry, error) {
 	return e, nil
 }
 
-// Close stops shadow runs and frees all loaded modules. It waits for batches at
-// work.
+// Close stops shadow runs, frees all loaded modules and writes what they counted and
+// logged. It waits for batches at work.
 func (c *Catalog) Close() {
 	c.watch.Lock()
+	if !c.watch.closed {
+		close(c.ending)
+	}
 	c.watch.closed = true
 	c.watch.Unlock()
 	c.write.Lock()
@@ -147,6 +157,9 @@ func (c *Catalog) Close() {
 			v.close()
 		}
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), keepPatience)
+	defer cancel()
+	c.keep(ctx, true)
 }
 
 // Changed returns a channel that is closed at the next upload, activation,
@@ -487,16 +500,16 @@ func (c *Catalog) dropVersion(e *entry, version string) []Change {
 	return changes
 }
 
-// dropBytes deletes a version's bytes unless another version has the same.
+// dropBytes deletes a version's counters, and its bytes unless another version has the same.
 func (c *Catalog) dropBytes(v *versionRow, name string) []Change {
+	changes := []Change{{Key: keepKey(name, v.Version)}}
 	for _, e := range *c.mods.Load() {
 		for _, o := range e.row.Versions {
 			if o.Digest == v.Digest && (e.row.Name != name || o.Version != v.Version) {
-				return nil
+				return changes
 			}
 		}
 	}
-	var changes []Change
 	for n := range chunks(v.Size) {
 		changes = append(changes, Change{Key: chunkKey(mustDigest(v.Digest), n)})
 	}

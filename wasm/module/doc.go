@@ -10,6 +10,7 @@
 // never hands out module bytes whose SHA-256 isn't the row's.
 //
 //	m/NAME              one JSON row a module: versions, active, shadow
+//	s/NAME/VERSION      one JSON row a version: its counters and last log lines
 //	b/DIGEST/CHUNK      256 KiB of a module's bytes (32-byte digest, u32 number)
 package module
 

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weirhq/weir/wasm/abi"
 	"github.com/weirhq/weir/wasm/guest"
 	"github.com/weirhq/weir/wasm/host"
 	"github.com/weirhq/weir/wasm/manifest"
@@ -24,9 +25,10 @@ import (
 
 // memory is a module.Store without a disk. fail makes its next commits fail.
 type memory struct {
-	mu   sync.Mutex
-	rows map[string][]byte
-	fail error
+	mu      sync.Mutex
+	rows    map[string][]byte
+	fail    error
+	commits int
 }
 
 func (m *memory) Get(_ context.Context, key []byte) ([]byte, error) {
@@ -59,6 +61,7 @@ func (m *memory) Commit(_ context.Context, changes []module.Change) error {
 	if m.fail != nil {
 		return m.fail
 	}
+	m.commits++
 	for _, c := range changes {
 		if c.Value == nil {
 			delete(m.rows, string(c.Key))
@@ -430,7 +433,7 @@ func TestLogsAndMetrics(t *testing.T) {
 	c := open(t, &memory{}, nil)
 	text := "name: m\nversion: 1.0.0\nkind: transform\ncapabilities: {http: {hosts: ['a:1']}}\n"
 	// calls imports state and emit too, which a transform can't have.
-	if err := addBytes(c, wasmtest.Module(t, "calls"), []byte(text), nil); !errors.Is(err, host.ErrImport) {
+	if err := addBytes(c, wasmtest.Module(t, "calls"), []byte(text), nil); !errors.Is(err, host.ErrImport) || !strings.Contains(err.Error(), "capabilities: {") {
 		t.Fatalf("err = %v", err)
 	}
 	must(t, add(t, c, "moods", "1.0.0"))
@@ -444,6 +447,24 @@ func TestLogsAndMetrics(t *testing.T) {
 	}
 	if s := v.Stats(); s.Records != 2 || s.Failed != 1 || s.Aborts == 0 || s.Fuel == 0 || s.LastError == "" {
 		t.Fatalf("%+v", s)
+	}
+}
+
+// TestRequestsThatFailAreInTheLog: the module gets a code, its author the reason, once.
+func TestRequestsThatFailAreInTheLog(t *testing.T) {
+	c := open(t, &memory{}, nil)
+	text := "name: m\nversion: 1.0.0\nkind: transform\ncapabilities: {http: {hosts: ['a:1']}}\n"
+	must(t, addBytes(c, wasmtest.Module(t, "pass"), []byte(text), nil))
+	must(t, c.Activate(context.Background(), "m", "1.0.0"))
+	v, err := c.Active("m")
+	must(t, err)
+	for range 3 {
+		if _, code := v.HTTP().Call(context.Background(), []byte("GET http://b:1/\n\n")); code != int32(abi.Denied) {
+			t.Fatalf("code %d", code)
+		}
+	}
+	if lines := v.Logs(); len(lines) != 1 || lines[0].Level != "warn" || !strings.Contains(lines[0].Text, "b:1 is not among the manifest's hosts a:1") {
+		t.Fatalf("logged %v", lines)
 	}
 }
 

@@ -10,8 +10,10 @@ import (
 	"github.com/weirhq/weir/wasm/transform"
 )
 
-// Stats are a version's counters since the process began.
+// Stats are a version's counters. Those up to LastError are since its first batch, restarts of
+// the box included; the others since the process began.
 type Stats struct {
+	Since       time.Time               `json:"since,omitzero"` // when counting began
 	Batches     uint64                  `json:"batches"`
 	Records     uint64                  `json:"records"`
 	Outputs     uint64                  `json:"outputs"`
@@ -34,10 +36,13 @@ type counters struct {
 	s  Stats
 }
 
-func (c *counters) add(r *transform.Report) {
+func (c *counters) add(now time.Time, r *transform.Report) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := &c.s
+	if s.Since.IsZero() {
+		s.Since = now
+	}
 	s.Batches++
 	s.Records += uint64(r.Records)
 	s.Outputs += uint64(r.Outputs)
@@ -62,6 +67,12 @@ func (c *counters) reset() {
 	c.s = Stats{}
 }
 
+func (c *counters) restore(s Stats) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.s = s
+}
+
 func (c *counters) snapshot() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -78,6 +89,8 @@ type Log struct {
 	mu    sync.Mutex
 	lines []LogLine // ring
 	next  int
+	added uint64 // lines so far
+	bad   uint64 // of them, errors
 }
 
 // LogLine is one line of a module's log.
@@ -93,6 +106,10 @@ func (l *Log) add(at time.Time, level host.Level, text []byte) {
 	line := LogLine{Time: at, Level: levels[level], Text: string(text)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.added++
+	if level == host.LevelError {
+		l.bad++
+	}
 	if len(l.lines) < logLines {
 		l.lines = append(l.lines, line)
 		return
@@ -105,6 +122,27 @@ func (l *Log) reset() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.lines, l.next = nil, 0
+}
+
+func (l *Log) restore(lines []LogLine) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lines, l.next = lines[max(0, len(lines)-logLines):], 0
+}
+
+// tail returns the last lines whose texts have at most n bytes, oldest first, and how
+// many lines there have been and how many of them were errors.
+func (l *Log) tail(n int) (lines []LogLine, added, bad uint64) {
+	lines = l.Lines()
+	from := len(lines)
+	const around = 64 // time, level and punctuation in a row
+	for from > 0 && n >= len(lines[from-1].Text)+around {
+		from--
+		n -= len(lines[from].Text) + around
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return lines[from:], l.added, l.bad
 }
 
 // Lines returns a copy of the lines kept, oldest first.

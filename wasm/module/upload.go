@@ -157,7 +157,7 @@ type Addition struct {
 // verifies the signature, compiles the module, instantiates it once, and runs
 // the manifest's test vectors; only then is it stored, inactive. The oldest
 // version that is neither active nor the previous one makes room for it. Adding
-// the same content again changes nothing. Errors: manifest.Problems, ErrUpload,
+// the same content again changes nothing but the signature, for one by a trusted key. Errors: manifest.Problems, ErrUpload,
 // ErrSignature, ErrVectors, ErrExists, ErrFull, and those of compiling.
 func (c *Catalog) Add(ctx context.Context, a Addition) (Info, error) {
 	m, err := manifest.Parse(a.Manifest)
@@ -181,11 +181,12 @@ func (c *Catalog) Add(ctx context.Context, a Addition) (Info, error) {
 	}
 	err = c.change(ctx, m.Name, func(e *entry) ([]Change, error) { return c.insert(e, v, r) })
 	if errors.Is(err, errSame) {
-		v.close()
 		err = nil
 	}
-	if err != nil {
+	if have, _ := c.Version(m.Name, m.Version); have != v {
 		v.close()
+	}
+	if err != nil {
 		return Info{}, err
 	}
 	return c.Describe(m.Name)
@@ -197,7 +198,11 @@ var errSame = errors.New("the same version is there already")
 func (c *Catalog) insert(e *entry, v *Version, r versionRow) ([]Change, error) {
 	if old := e.row.version(r.Version); old != nil {
 		if old.Digest == r.Digest && bytes.Equal(old.Manifest, r.Manifest) {
-			return nil, errSame
+			if r.SignedBy == "" || r.SignedBy == old.SignedBy {
+				return nil, errSame
+			}
+			old.Signature, old.SignedBy, old.Warning = r.Signature, r.SignedBy, ""
+			return nil, nil
 		}
 		return nil, fmt.Errorf("version %s: %w; give it a new version", r.Version, ErrExists)
 	}

@@ -46,13 +46,16 @@ type Version struct {
 	logs      Log
 	counters  counters
 	budget    budgetState
+	kept      keeping // under Catalog.write
 
 	mu struct {
 		sync.Mutex
-		module *host.Module // of consumers
-		users  int
-		closed bool
-		shadow *transform.ShadowReport // of consumers: what a shadow did otherwise; nil = none
+		module    *host.Module // of consumers
+		users     int
+		closed    bool
+		refusal   string // last logged reason of a request that failed
+		refusedAt time.Time
+		shadow    *transform.ShadowReport // of consumers: what a shadow did otherwise; nil = none
 	}
 }
 
@@ -65,7 +68,7 @@ func NewVersion(m *manifest.Manifest, digest string, env Environment, source fun
 	v := &Version{Manifest: m, Digest: digest, Limits: m.Limits.Within(env.Ceiling), env: env, source: source}
 	if c := m.Capabilities; len(c.Hosts) > 0 {
 		v.http = egress.New(egress.Options{
-			Hosts: c.Hosts, Secrets: c.Secrets, Secret: env.Secret, Policy: env.Egress, Timeout: v.Limits.HTTPTimeout, Logger: env.Logger,
+			Hosts: c.Hosts, Secrets: c.Secrets, Secret: env.Secret, Policy: env.Egress, Timeout: v.Limits.HTTPTimeout, Logger: env.Logger, Refused: v.refused,
 		})
 	}
 	if m.Kind == manifest.Transform {
@@ -100,6 +103,7 @@ func (c *Catalog) newVersion(name string, r *versionRow) (*Version, error) {
 	}
 	v = NewVersion(m, r.Digest, env, func(ctx context.Context) ([]byte, error) { return c.bytesOf(ctx, digest, size) })
 	v.budget.start(r.Activated)
+	v.kept.at = c.o.Now()
 	return v, nil
 }
 
@@ -161,7 +165,7 @@ func (v *Version) compile(ctx context.Context) (*host.Module, error) {
 	if err != nil {
 		return nil, err
 	}
-	return v.env.Runtime.Compile(ctx, wasm, host.CompileOptions{Grant: guest.Grant(v.Manifest)})
+	return v.env.Runtime.Compile(ctx, wasm, host.CompileOptions{Grant: guest.Grant(v.Manifest), Ask: guest.Ask})
 }
 
 // engines loads a transform.
@@ -262,9 +266,24 @@ func (v *Version) compare(shadow *Version) {
 	}
 }
 
+// refused logs why a request of the module's wasn't answered: the module is told a
+// code only, and its author reads its log. The same reason once a minute.
+func (v *Version) refused(err error) {
+	now, text := v.env.Now(), "host: request failed: "+err.Error()
+	v.mu.Lock()
+	again := text == v.mu.refusal && now.Sub(v.mu.refusedAt) < time.Minute
+	if !again {
+		v.mu.refusal, v.mu.refusedAt = text, now
+	}
+	v.mu.Unlock()
+	if !again {
+		v.logs.add(now, host.LevelWarn, []byte(text))
+	}
+}
+
 // observe counts a transform's batch.
 func (v *Version) observe(r transform.Report) {
-	v.counters.add(&r)
+	v.counters.add(v.env.Now(), &r)
 	if r.Poison != "" {
 		v.logs.add(v.env.Now(), host.LevelError, []byte("host: record failed: "+r.Poison))
 	} else if r.Err != nil && !errors.Is(r.Err, context.Canceled) {

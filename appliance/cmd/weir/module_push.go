@@ -53,6 +53,8 @@ func (c *modulePushCmd) Run(a *app) error {
 		if info.Active == "" {
 			then = "a shadow, with nothing to compare it with until a version is active"
 		}
+	case info.Active == m.Version:
+		then = "active"
 	}
 	if path != "" {
 		if err := b.Call(a.ctx, "POST", modulePath(m.Name, path), admin.ModuleVersion{Version: m.Version}, &info); err != nil {
@@ -69,7 +71,7 @@ func (c *modulePushCmd) Run(a *app) error {
 		switch {
 		case c.Shadow:
 			fmt.Fprintf(w, "See what it does otherwise: weir module stats %s\n", m.Name)
-		case !c.Activate:
+		case info.Active != m.Version:
 			fmt.Fprintf(w, "Switch over: weir module activate %s %s\n", m.Name, m.Version)
 		}
 	})

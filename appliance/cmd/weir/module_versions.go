@@ -237,7 +237,7 @@ func (c *moduleStatsCmd) Run(a *app) error {
 
 func printVersion(w io.Writer, m *module.Info, v *module.VersionInfo) {
 	s := &v.Stats
-	fmt.Fprintf(w, "%s %s  %s\n", m.Name, v.Version, versionRole(m, v))
+	fmt.Fprintln(w, strings.TrimRight(fmt.Sprintf("%s %s  %s", m.Name, v.Version, versionRole(m, v)), " "))
 	if v.Failure != "" {
 		fmt.Fprintf(w, "  %s\n", v.Failure)
 	}
@@ -245,7 +245,7 @@ func printVersion(w io.Writer, m *module.Info, v *module.VersionInfo) {
 		fmt.Fprintf(w, "  %s\n", v.Warning)
 	}
 	if s.Batches > 0 || s.Errors > 0 {
-		fmt.Fprintf(w, "  since the start of the box: %s records in %s batches, %s out, %s dropped, %s failed\n", count(s.Records), count(s.Batches), count(s.Outputs), count(s.Dropped), count(s.Failed))
+		fmt.Fprintf(w, "  since %s: %s records in %s batches, %s out, %s dropped, %s failed\n", s.Since.Local().Format(time.DateTime), count(s.Records), count(s.Batches), count(s.Outputs), count(s.Dropped), count(s.Failed))
 		if s.Records > 0 {
 			fmt.Fprintf(w, "  %.0f ns and %s fuel a record, largest instance %s, %s lost, %s retries\n", s.WallSeconds*1e9/float64(s.Records), count(s.Fuel/s.Records), size(s.MemoryBytes), plural(int(s.Aborts), "instance"), count(s.Retries))
 		}
@@ -317,10 +317,10 @@ func (c *moduleLogsCmd) Run(a *app) error {
 	out.Lines = out.Lines[max(0, len(out.Lines)-c.Lines):]
 	return a.emit(out, func(w io.Writer) {
 		if len(out.Lines) == 0 {
-			fmt.Fprintln(a.err, "Nothing logged since the start of the box.")
+			fmt.Fprintln(a.err, "Nothing logged.")
 		}
 		for _, l := range out.Lines {
-			fmt.Fprintf(w, "%s %-5s %s\n", l.Time.Local().Format("2006-01-02 15:04:05.000"), l.Level, l.Text)
+			fmt.Fprintf(w, "%s %-5s %s\n", l.Time.Local().Format("2006-01-02 15:04:05.000"), l.Level, strings.ReplaceAll(l.Text, "\n", "\n    "))
 		}
 	})
 }

@@ -46,6 +46,9 @@ func TestModuleFromTrialToRollback(t *testing.T) {
 	must(t, "module", "keygen", key)
 	must(t, "module", "sign", dir, "--key", key)
 	must(t, at("module", "push", dir, "--activate")...)
+	if out := must(t, at("module", "push", dir)...); !strings.Contains(out, "active.") || strings.Contains(out, "Switch over") {
+		t.Fatalf("module push of the active version: %s", out)
+	}
 	must(t, at("put", "in", "x", "x", "--key", "k")...)
 	counted := func(limit, want string) {
 		t.Helper()
@@ -58,6 +61,12 @@ func TestModuleFromTrialToRollback(t *testing.T) {
 	box = serve(t, box.dir)
 	must(t, at("put", "in", "x", "--key", "k")...)
 	counted("3", "k=3")
+
+	box.stop(t)
+	box = serve(t, box.dir)
+	if out := must(t, at("module", "stats", "counter")...); !strings.Contains(out, "since 2") || !strings.Contains(out, "records in") {
+		t.Fatalf("module stats after a restart:\n%s", out)
+	}
 
 	next := project(t, "counter", append([]string{"name: counter", "version: 1.1.0"}, manifest[2:]...)...)
 	must(t, at("module", "push", next)...)
