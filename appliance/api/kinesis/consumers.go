@@ -13,6 +13,7 @@ import (
 
 const (
 	consumerLimit     = 20 // registered consumers of a stream
+	advantageLimit    = 50 // of an on-demand stream while the account has a commitment
 	listPageConsumers = 100
 )
 
@@ -32,8 +33,12 @@ func (s *Service) registerStreamConsumer(ctx context.Context, c *aws.Call, in *r
 	if st.mu.consumers[n.Name] != nil {
 		return nil, aws.ResourceInUse.New("Consumer %s under stream %s already exists for account %s.", n.Name, s.streamARN(st.Name()), s.o.Account)
 	}
-	if len(st.mu.consumers) >= consumerLimit {
-		return nil, aws.LimitExceeded.New("Stream %s under account %s has %d registered consumers, which is the limit.", st.Name(), s.o.Account, consumerLimit)
+	limit := consumerLimit
+	if account := s.account.get(); st.Config().Mode == storage.OnDemand && account.Commitment.Status == commitmentEnabled {
+		limit = advantageLimit
+	}
+	if len(st.mu.consumers) >= limit {
+		return nil, aws.LimitExceeded.New("Stream %s under account %s has %d registered consumers, which is the limit.", st.Name(), s.o.Account, limit)
 	}
 	if err := s.saveConsumer(ctx, st, n); err != nil {
 		return nil, err

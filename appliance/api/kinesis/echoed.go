@@ -70,6 +70,10 @@ func encryptionOf(v *streamSettings) (kind string, key *string) {
 	return "KMS", &v.KeyID
 }
 
+// keyChangesPerDay is how often encryption of a stream is started, and how often it
+// is stopped, within 24 hours (API reference, StartStreamEncryption).
+const keyChangesPerDay = 25
+
 func (s *Service) startStreamEncryption(ctx context.Context, c *aws.Call, in *startStreamEncryptionInput) (*aws.Empty, error) {
 	return s.encrypt(ctx, c, in.StreamName, in.StreamARN, in.EncryptionType, in.KeyId)
 }
@@ -86,7 +90,22 @@ func (s *Service) encrypt(ctx context.Context, c *aws.Call, name, streamARN *str
 	if kind != "KMS" {
 		return nil, aws.InvalidArgument.New("EncryptionType %s is not valid here. The only valid value is KMS.", kind)
 	}
-	err = st.settings.update(ctx, s.store, func(v *streamSettings) error { v.KeyID = key; return nil })
+	err = st.settings.update(ctx, s.store, func(v *streamSettings) error {
+		times, what := &v.KeyStarts, "been given a key"
+		if key == "" {
+			times, what = &v.KeyStops, "been left without a key"
+		}
+		if v.KeyID == key {
+			return nil
+		}
+		recent := within(*times, s.now(), 24*time.Hour)
+		if len(recent) >= keyChangesPerDay {
+			return aws.LimitExceeded.New("Stream %s under account %s has %s %d times in the last 24 hours, which is the limit.",
+				st.Name(), s.o.Account, what, len(recent))
+		}
+		*times, v.KeyID = append(recent, s.now()), key
+		return nil
+	})
 	return nil, s.storeError(err, st.Name())
 }
 

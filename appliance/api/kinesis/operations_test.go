@@ -3,6 +3,7 @@ package kinesis
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -50,6 +51,60 @@ func TestNameAndARNHaveToAgree(t *testing.T) {
 	b.fails("InvalidArgumentException", "DescribeStream", `{}`)
 	b.fails("ResourceNotFoundException", "DescribeStream", `{"StreamARN":"arn:aws:kinesis:eu-west-3:123456789012:stream/s"}`)
 	b.fails("ValidationException", "DescribeStream", `{"StreamARN":"s"}`)
+}
+
+// TestOperationsAreThoseOfTheModel counts on the list of the API reference, not on
+// our own table.
+func TestOperationsAreThoseOfTheModel(t *testing.T) {
+	const model = `AddTagsToStream CreateChannel CreateStream DecreaseStreamRetentionPeriod DeleteChannel DeleteResourcePolicy DeleteStream
+		DeregisterStreamConsumer DescribeAccountSettings DescribeChannel DescribeLimits DescribeStream DescribeStreamConsumer DescribeStreamSummary
+		DisableEnhancedMonitoring EnableEnhancedMonitoring GetRecords GetResourcePolicy GetShardIterator IncreaseStreamRetentionPeriod ListChannels
+		ListShards ListStreamConsumers ListStreams ListTagsForResource ListTagsForStream MergeShards PutRecord PutRecords PutResourcePolicy
+		RegisterStreamConsumer RemoveTagsFromStream SplitShard StartStreamEncryption StopStreamEncryption SubscribeToShard TagResource UntagResource
+		UpdateAccountSettings UpdateChannel UpdateMaxRecordSize UpdateShardCount UpdateStreamMode UpdateStreamRecordDistributionStrategy
+		UpdateStreamWarmThroughput`
+	want := strings.Fields(model)
+	got := newBox(t, Options{}).Operations()
+	slices.Sort(got)
+	if len(want) != 45 || !slices.Equal(got, want) {
+		t.Errorf("%d operations: %s; expecting the 45 of the model", len(got), got)
+	}
+}
+
+func TestKeysAreChangedSoOftenADayOnly(t *testing.T) {
+	b := newBox(t, Options{})
+	b.create("s", 1)
+	const start, stop = `{"StreamName":"s","EncryptionType":"KMS","KeyId":"key-%d"}`, `{"StreamName":"s","EncryptionType":"KMS","KeyId":"k"}`
+	for i := range keyChangesPerDay {
+		b.must("StartStreamEncryption", start, i)
+		b.must("StartStreamEncryption", start, i) // no change
+		b.must("StopStreamEncryption", stop)
+		b.clock.Pass(time.Minute)
+	}
+	b.fails("LimitExceededException", "StartStreamEncryption", start, 0)
+	b.must("StopStreamEncryption", stop)
+	b.clock.Pass(24*time.Hour - keyChangesPerDay*time.Minute) // the first is as old
+	b.must("StartStreamEncryption", start, 0)
+	b.must("StopStreamEncryption", stop)
+	b.fails("LimitExceededException", "StartStreamEncryption", start, 1)
+}
+
+func TestConsumersOfAStreamWithACommitment(t *testing.T) {
+	b := newBox(t, Options{})
+	b.create("provisioned", 1)
+	b.must("CreateStream", `{"StreamName":"s","StreamModeDetails":{"StreamMode":"ON_DEMAND"}}`)
+	const register = `{"StreamARN":%q,"ConsumerName":"c%d"}`
+	fill := func(stream string, from, to int) {
+		t.Helper()
+		for i := from; i < to; i++ {
+			b.must("RegisterStreamConsumer", register, b.streamARN(stream), i)
+		}
+		b.fails("LimitExceededException", "RegisterStreamConsumer", register, b.streamARN(stream), to)
+	}
+	fill("s", 0, 20)
+	b.must("UpdateAccountSettings", `{"MinimumThroughputBillingCommitment":{"Status":"ENABLED"}}`)
+	fill("s", 20, 50)
+	fill("provisioned", 0, 20)
 }
 
 func TestLimitsOfTheAccount(t *testing.T) {

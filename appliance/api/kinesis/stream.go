@@ -23,6 +23,8 @@ type streamSettings struct {
 	Auto         bool              `json:"auto,omitempty"` // RecordDistributionStrategy AUTO
 	WarmMiBps    *int              `json:"warmMiBps,omitempty"`
 	ModeChanges  []time.Time       `json:"modeChanges,omitempty"`  // of the last 24 h
+	KeyStarts    []time.Time       `json:"keyStarts,omitempty"`    // of the last 24 h
+	KeyStops     []time.Time       `json:"keyStops,omitempty"`     // of the last 24 h
 	CountChanges []time.Time       `json:"countChanges,omitempty"` // of the last 24 h
 }
 
