@@ -63,7 +63,7 @@ func (b *box) openServices(ctx context.Context, c *config.Loaded) error {
 	routes := api.Routes{
 		{Target: "Kinesis_20131202", Service: "kinesis", Handler: aws.InjectFaults(faults, streams)},
 		{Target: "Firehose_20150804", Service: "firehose", Handler: aws.InjectFaults(faults, deliveries)},
-		{Query: true, Service: "sts", Handler: sts.New(c.Kinesis.Account)},
+		{Query: true, Handler: sts.New(c.Kinesis.Account)},
 		{Path: "/v1/", Handler: records},
 		{Path: admin.Prefix, Handler: control},
 		{Path: "/metrics", Handler: api.HandlerFunc(b.metrics)},

@@ -165,14 +165,14 @@ func (c *deliveryListCmd) Run(a *app) error {
 			fmt.Fprintln(w, "No delivery streams. Try: weir delivery create NAME --stream STREAM --to file:///FOLDER")
 			return
 		}
-		t := newTable("DELIVERY", "FROM", "TO", "STATE", "LAG ", "OLDEST ", "OBJECTS ", "RECORDS ", "SENT ")
+		t := newTable("DELIVERY", "FROM", "TO", "STATE", "LAG ", "OLDEST ", "OBJECTS ", "RECORDS ", "FAILED ", "SENT ")
 		for i := range out.Deliveries {
 			d := &out.Deliveries[i]
 			from := d.Source.Stream
 			if d.Source.DirectPut {
 				from = "direct put"
 			}
-			t.add(d.Name, from, targetText(&d.Sink), deliveryState(d), count(d.Stats.LagRecords), seconds(d.Stats.OldestAge), count(d.Stats.Objects), count(d.Stats.Records), size(d.Stats.Stored))
+			t.add(d.Name, from, targetText(&d.Sink), deliveryState(d), count(d.Stats.LagRecords), seconds(d.Stats.OldestAge), count(d.Stats.Objects), count(d.Stats.Records), count(d.Stats.Failed), size(d.Stats.Stored))
 		}
 		t.write(w)
 	})
@@ -255,8 +255,8 @@ func describeDelivery(w io.Writer, d *delivery.Info) {
 }
 
 func printDeliveryStats(w io.Writer, s *delivery.Stats) {
-	fmt.Fprintf(w, "  delivered  %s records in %s objects, %s, stored as %s\n", count(s.Records), count(s.Objects), size(s.Bytes), size(s.Stored))
-	lag := fmt.Sprintf("%s records, %s, oldest %s", count(s.LagRecords), size(s.LagBytes), seconds(s.OldestAge))
+	fmt.Fprintf(w, "  delivered  %s in %s, %s, stored as %s\n", plural(s.Records, "record"), plural(s.Objects, "object"), size(s.Bytes), size(s.Stored))
+	lag := fmt.Sprintf("%s, %s, oldest %s", plural(s.LagRecords, "record"), size(s.LagBytes), seconds(s.OldestAge))
 	if !s.Finish.IsZero() && s.LagRecords > 0 {
 		lag += ", done in about " + span(time.Until(s.Finish))
 	}

@@ -50,6 +50,6 @@ func (c *importCmd) Run(a *app) (err error) {
 	}
 	bar.done()
 	return a.emit(r, func(w io.Writer) {
-		fmt.Fprintf(w, "%s records into %s; %s were there already.\n", count(r.Records), r.Stream, count(r.Duplicates))
+		fmt.Fprintf(w, "%s into %s; %s were there already.\n", plural(r.Records, "record"), r.Stream, count(r.Duplicates))
 	})
 }

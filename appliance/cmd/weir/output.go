@@ -114,7 +114,7 @@ func span(d time.Duration) string {
 }
 
 // plural writes a count with its noun: 1 shard, 4 shards.
-func plural(n int, noun string) string {
+func plural[T int | int64 | uint64](n T, noun string) string {
 	if n == 1 {
 		return "1 " + noun
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/weirhq/weir/appliance/cmd/internal/kong"
+
+	"github.com/weirhq/weir/appliance/delivery"
 )
 
 func TestNumbersForPeople(t *testing.T) {
@@ -115,6 +117,16 @@ func TestEveryVerbRefusesWhatItDoesNotKnow(t *testing.T) {
 		}
 		if err := json.Unmarshal([]byte(errout), &body); err != nil || code != 2 || body.ExitCode != 2 {
 			t.Errorf("%v: exit code %d, %v\n%s", words, code, err, errout)
+		}
+	}
+}
+
+func TestDeliveryOfOneRecordReadsWell(t *testing.T) {
+	var b strings.Builder
+	printDeliveryStats(&b, &delivery.Stats{Records: 1, Objects: 1, Bytes: 29, Stored: 38, LagRecords: 1, LagBytes: 5})
+	for _, want := range []string{"delivered  1 record in 1 object, 29 B, stored as 38 B\n", "waiting    1 record, 5 B, "} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("%s\nlacks %q", b.String(), want)
 		}
 	}
 }

@@ -111,7 +111,7 @@ func describeStream(w io.Writer, s *admin.Stream) {
 	fmt.Fprintf(w, "%s: %s, made %s\n", s.Name, s.Mode, s.Created.Local().Format(time.DateTime))
 	fmt.Fprintf(w, "  keeps      %s, %s; when full: %s\n", s.Retention, bound, s.WhenFull)
 	fmt.Fprintf(w, "  blocks     %s; largest record %s\n", s.Codec, s.MaxRecordBytes)
-	fmt.Fprintf(w, "  holds      %s records, %s on disk\n\n", count(s.Records), size(s.StoredBytes))
+	fmt.Fprintf(w, "  holds      %s, %s on disk\n\n", plural(s.Records, "record"), size(s.StoredBytes))
 	t, now := newTable("SHARD", "STATE", "FROM ", "TO ", "STORED ", "LAST RECORD ", "PARENTS"), time.Now()
 	for _, sh := range s.Shards {
 		state, parents := "open", sh.Parent
@@ -145,7 +145,7 @@ func (c *streamDeleteCmd) Run(a *app) error {
 	if err := b.Call(a.ctx, "GET", path, nil, &s); err != nil {
 		return err
 	}
-	if err := a.confirm(c.Yes, fmt.Sprintf("Delete %s with %s records?", s.Name, count(s.Records))); err != nil {
+	if err := a.confirm(c.Yes, fmt.Sprintf("Delete %s with %s?", s.Name, plural(s.Records, "record"))); err != nil {
 		return err
 	}
 	var out struct {

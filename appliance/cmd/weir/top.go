@@ -78,7 +78,7 @@ func printTop(w io.Writer, before, now *admin.Status) {
 		return
 	}
 	fmt.Fprintln(w)
-	t = newTable("DELIVERY", "LAG ", "OLDEST ", "DONE IN ", "OBJECTS ", "RECORDS ", "SENT ", "STATE")
+	t = newTable("DELIVERY", "LAG ", "OLDEST ", "DONE IN ", "OBJECTS ", "RECORDS ", "FAILED ", "SENT ", "STATE")
 	for i := range now.Deliveries {
 		d := &now.Deliveries[i]
 		finish, state := "-", d.Circuit
@@ -91,7 +91,7 @@ func printTop(w io.Writer, before, now *admin.Status) {
 		if d.Waiting != "" {
 			state = d.Waiting
 		}
-		t.add(d.Name, count(d.LagRecords), seconds(d.OldestAge), finish, count(d.Objects), count(d.Records), size(d.Stored), state)
+		t.add(d.Name, count(d.LagRecords), seconds(d.OldestAge), finish, count(d.Objects), count(d.Records), count(d.Failed), size(d.Stored), state)
 	}
 	t.write(w)
 }

@@ -44,7 +44,7 @@ func printVerification(w io.Writer, r *storage.VerifyReport) {
 		t.add(s.Stream, s.Shard.String(), count(s.First), count(s.Last), count(s.Records), count(s.Jumped), count(s.Lost))
 	}
 	t.write(w)
-	fmt.Fprintf(w, "\n%s records in %s blocks, %s of data in %s: every checksum holds", count(r.Records), count(r.Blocks), size(int64(r.BytesData)), size(int64(r.BytesStored)))
+	fmt.Fprintf(w, "\n%s in %s, %s of data in %s: every checksum holds", plural(r.Records, "record"), plural(r.Blocks, "block"), size(int64(r.BytesData)), size(int64(r.BytesStored)))
 	if r.OK() {
 		fmt.Fprintln(w, ", every index is accounted for.")
 		return
