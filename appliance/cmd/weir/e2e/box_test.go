@@ -32,8 +32,8 @@ var (
 	roundsFlag   = flag.Int("weir.rounds", 50, "how often the box is killed")
 )
 
-// binary is the command under test.
-var binary string
+// binary is the command under test; scratch is a directory for what else is built.
+var binary, scratch string
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -46,15 +46,15 @@ func TestMain(m *testing.M) {
 }
 
 func withBinary(m *testing.M) (int, error) {
+	var err error
+	if scratch, err = os.MkdirTemp("", "weir-e2e-"); err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(scratch)
 	if binary = *binaryFlag; binary != "" {
 		return m.Run(), nil
 	}
-	dir, err := os.MkdirTemp("", "weir-e2e-")
-	if err != nil {
-		return 1, err
-	}
-	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "weir")
+	binary = filepath.Join(scratch, "weir")
 	build := exec.Command("go", "build", "-o", binary, "..")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
