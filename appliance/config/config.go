@@ -42,7 +42,7 @@ type Listen struct {
 	MaxHeaderBytes Bytes         `yaml:"max_header_bytes" min:"4KiB" max:"1MiB" doc:"size of a request's line and headers; larger ones are answered with 431"`
 	MaxBodyBytes   Bytes         `yaml:"max_body_bytes" min:"1MiB" max:"256MiB" doc:"size of one request body; a larger one is answered with 413"`
 	BodyMemory     Bytes         `yaml:"body_memory" min:"1MiB" max:"1GiB" doc:"memory of all request bodies in flight; a request waits for its share, and is then answered with 503"`
-	HeaderTimeout  time.Duration `yaml:"header_timeout" min:"1s" max:"10m" doc:"time a client has to send its request line and headers"`
+	HeaderTimeout  time.Duration `yaml:"header_timeout" min:"1s" max:"10m" doc:"time a client has to send its request line and headers, and over HTTP/1.1 a body of up to 8 KiB"`
 	BodyTimeout    time.Duration `yaml:"body_timeout" min:"1s" max:"1h" doc:"time a client has to send its request body"`
 	IdleTimeout    time.Duration `yaml:"idle_timeout" min:"1s" max:"24h" doc:"time a connection may be idle between requests"`
 	MinRate        Bytes         `yaml:"min_rate" min:"1B" max:"1GiB" doc:"bytes per second that a client sends or takes at least; a slower one is cut off"`

@@ -39,7 +39,7 @@ type conn struct {
 
 	phase      atomic.Int32
 	parked     bool // Read has given up waiting, and the connection is open
-	lingers    bool // the client may still be sending a body that was refused
+	lingers    bool // the client may still be sending what was refused
 	isWaiting  atomic.Bool
 	until      time.Time // end of the header or of the whole body
 	bodyFrom   time.Time

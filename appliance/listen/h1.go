@@ -73,6 +73,7 @@ func (s *Server) failHTTP1(ctx *fasthttp.RequestCtx, err error) {
 	x := &http1{ctx: ctx}
 	if c, ok := ctx.Conn().(*conn); ok {
 		x.c = c
+		c.lingers = true
 	} else {
 		x.c = &conn{s: s}
 	}

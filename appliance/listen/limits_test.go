@@ -68,7 +68,9 @@ func TestBodyThatIsTooLargeIsRefusedBeforeItIsSent(t *testing.T) {
 func TestRefusalReachesAClientThatGoesOnSending(t *testing.T) {
 	_, addr := start(t, Options{Handler: echo, MaxBodyBytes: 1000})
 	for _, tls := range []bool{false, true} {
-		for _, head := range []string{"Content-Length: 4000000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n3d0900\r\n"} {
+		for head, want := range map[string]int{
+			"Content-Length: 4000000\r\n\r\n": 413, "Transfer-Encoding: chunked\r\n\r\n3d0900\r\n": 413, "X-Endless: ": 431,
+		} {
 			c := dial(t, addr)
 			if tls {
 				c = dialTLS(t, addr)
@@ -83,12 +85,26 @@ func TestRefusalReachesAClientThatGoesOnSending(t *testing.T) {
 					}
 				}
 			}()
-			if res, _ := c.answer(); res.StatusCode != 413 || !res.Close {
-				t.Errorf("%d, close %v", res.StatusCode, res.Close)
+			if res, _ := c.answer(); res.StatusCode != want || !res.Close {
+				t.Errorf("%q: %d, close %v, expecting %d", head, res.StatusCode, res.Close, want)
 			}
 			<-sent
 			_ = c.Close()
 		}
+	}
+}
+
+// TestRefusalOfHeadersIsNotFollowedByAReset: a reset may overtake the answer.
+func TestRefusalOfHeadersIsNotFollowedByAReset(t *testing.T) {
+	_, addr := start(t, Options{Handler: echo})
+	c := dial(t, addr)
+	defer func() { _ = c.Close() }()
+	c.send("POST / HTTP/1.1\r\nHost: h\r\nX-Large: " + strings.Repeat("x", 30<<10))
+	if res, _ := c.answer(); res.StatusCode != 431 {
+		t.Errorf("%d, expecting 431", res.StatusCode)
+	}
+	if b, err := io.ReadAll(c.in); err != nil || len(b) > 0 {
+		t.Errorf("%q, %v behind the answer, expecting the end", b, err)
 	}
 }
 

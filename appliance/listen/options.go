@@ -52,7 +52,7 @@ type Options struct {
 	// TLS handshake included; 10 s.
 	HandshakeTimeout time.Duration
 	// HeaderTimeout bounds the time from a request's first byte to the end of its
-	// headers; 10 s.
+	// headers, and over HTTP/1.1 of a body of up to 8 KiB, which is read with them; 10 s.
 	HeaderTimeout time.Duration
 	// BodyTimeout bounds the time to read a whole body; 1 min.
 	BodyTimeout time.Duration
