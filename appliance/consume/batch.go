@@ -235,6 +235,9 @@ func (w *worker) fail(i int, code uint32, reason string, attempt int) error {
 	case manifest.Drop:
 		return nil
 	case manifest.Halt:
+		if reason == "" {
+			reason = "the module gave no reason"
+		}
 		return fmt.Errorf("%w: record %d: code %#x: %s", errHalted, r.Index, code, reason)
 	}
 	arrival := time.UnixMilli(r.ArrivalMS)

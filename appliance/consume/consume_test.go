@@ -247,7 +247,13 @@ func TestPoisonRecordsAreDeadLetteredAndTheirEffectsUndone(t *testing.T) {
 	if got := records(t, out); !slices.Equal(got, []string{"a a=1", "a a=2", "a a=3", "a a=4"}) {
 		t.Fatal(got)
 	}
+	if s := b.status(); s.DeadLetters != "c-dead-letters" {
+		t.Errorf("the status names %q as the stream of dead letters", s.DeadLetters)
+	}
 	dead, err := b.store.Stream("c-dead-letters")
+	if err == nil && dead.Config().System {
+		t.Error("dead letters are hidden from whoever could read them")
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -282,6 +288,13 @@ func TestHaltWaitsForSomeoneAndANewVersion(t *testing.T) {
 	eventually(t, "halt", func() bool { return b.status().State == consume.Halted })
 	b.engine.Resume("c")
 	eventually(t, "halt again", func() bool { return b.status().State == consume.Halted })
+	if s := b.status(); s.LagRecords != 2 {
+		t.Fatalf("%d records behind while halted before two", s.LagRecords)
+	}
+	halted, err := b.modules.Active("c")
+	if err != nil {
+		t.Fatal(err)
+	}
 	if n := len(records(t, out)); n != 1 {
 		t.Fatalf("%d records out while halted", n)
 	}
@@ -289,6 +302,14 @@ func TestHaltWaitsForSomeoneAndANewVersion(t *testing.T) {
 	eventually(t, "progress with the new version", func() bool { return len(records(t, out)) == 2 })
 	if got := records(t, out); got[1] != "a a=2" {
 		t.Fatal(got)
+	}
+	next, err := b.modules.Active("c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "records counted", func() bool { return next.Stats().Records > 0 })
+	if was, is := halted.Stats().Records, next.Stats().Records; was != 1 || is != 2 {
+		t.Fatalf("the version that halted counted %d records and the next %d; they committed 1 and 2", was, is)
 	}
 }
 

@@ -263,6 +263,7 @@ type ShardStatus struct {
 	StateBytes   int64         `json:"state_bytes"`
 	StateEntries int64         `json:"state_entries"`
 	Fence        uint64        `json:"fence"`
+	DeadLetters  string        `json:"dead_letters,omitempty"` // stream of the records that failed for good
 }
 
 // Status returns what every worker is doing, by consumer, stream and shard, and

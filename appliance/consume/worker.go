@@ -100,6 +100,7 @@ func (w *worker) run(ctx context.Context) {
 		commits := w.at.Commits
 		err := w.tenure(ctx)
 		w.close()
+		w.report, w.failed = transform.Report{}, w.failed[:0] // of what is not committed and is run again
 		switch {
 		case errors.Is(err, errFinished):
 			return
@@ -229,14 +230,15 @@ func (w *worker) openStreams(ctx context.Context) error {
 	return err
 }
 
-// deadLetters returns a dead-letter stream, making it when it isn't there. It
-// holds a record of any stream in base64, for a week.
+// deadLetters returns a dead-letter stream, making it when it isn't there: a
+// stream as any other, so that whatever reads streams reads it. It holds a record of
+// any stream in base64, for a week.
 func (e *Engine) deadLetters(ctx context.Context, name string) (*storage.Stream, error) {
 	st, err := e.o.Store.Stream(name)
 	if !errors.Is(err, storage.ErrStreamNotFound) {
 		return st, err
 	}
-	st, err = e.o.Store.CreateStream(ctx, storage.StreamConfig{Name: name, Shards: 1, System: true, Retention: 7 * 24 * time.Hour, MaxRecordBytes: 10 << 20})
+	st, err = e.o.Store.CreateStream(ctx, storage.StreamConfig{Name: name, Shards: 1, Retention: 7 * 24 * time.Hour, MaxRecordBytes: 10 << 20})
 	if errors.Is(err, storage.ErrStreamExists) {
 		st, err = e.o.Store.Stream(name)
 	}
@@ -530,6 +532,11 @@ func (w *worker) setStatus(s State, reason string) {
 	}
 	if w.reader != nil {
 		st.LagRecords, st.LagBytes, st.LagAge = w.reader.Lag()
+	} else if i, err := w.stream.Shard(w.k.shard); err == nil && max(w.stored.Next, i.First) <= i.Last {
+		st.LagRecords = i.Last - max(w.stored.Next, i.First) + 1 // between tenures: all that is not committed
+	}
+	if w.version != nil && w.version.Manifest.OnError.Then == manifest.DeadLetter {
+		st.DeadLetters = w.version.Manifest.OnError.DeadLetter
 	}
 }
 

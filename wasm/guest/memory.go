@@ -2,6 +2,7 @@ package guest
 
 import (
 	"bytes"
+	"maps"
 	"sort"
 
 	"github.com/weirhq/weir/wasm/abi"
@@ -33,6 +34,9 @@ func (s *MemoryState) Delete(key []byte) abi.Code {
 	delete(s.m, string(key))
 	return 0
 }
+
+// Clone returns a state of its own with what this one has.
+func (s *MemoryState) Clone() MemoryState { return MemoryState{maps.Clone(s.m)} }
 
 // Keys returns all keys in order.
 func (s *MemoryState) Keys() []string {

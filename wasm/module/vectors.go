@@ -140,6 +140,16 @@ type Trial struct {
 	batch    *guest.Batch
 }
 
+// Mark is what a trial has had of effects so far, for Reset.
+func (t *Trial) Mark() Trial {
+	return Trial{State: t.State.Clone(), Emits: t.Emits, Requests: t.Requests}
+}
+
+// Reset undoes what came after mark.
+func (t *Trial) Reset(mark Trial) {
+	t.State, t.Emits, t.Requests = mark.State, mark.Emits, mark.Requests
+}
+
 // EmitChunk implements guest.Emitter.
 func (t *Trial) EmitChunk(r *abi.Result) abi.Code {
 	for k := range r.Outputs() {

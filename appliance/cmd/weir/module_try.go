@@ -238,52 +238,103 @@ func (t *trialReport) transform(ctx context.Context, v *module.Version, b *wasmg
 }
 
 // consume runs the records through one instance with empty state, in batches
-// of the manifest's size.
+// of the manifest's size. As on the box, a record that breaks the module fails by itself.
 func (t *trialReport) consume(ctx context.Context, v *module.Version, b *wasmguest.Batch) error {
 	t.newRecords(b)
-	trial := &module.Trial{}
-	g, release, err := v.Instantiate(ctx, wasmguest.Services{State: &trial.State, Emit: trial, Outbox: trial})
-	if err != nil {
-		return err
-	}
-	defer release()
+	c := &consumerTrial{report: t, version: v, batch: b}
+	defer c.drop()
 	for lo := 0; lo < len(b.Records); {
 		hi := min(lo+v.Manifest.Batch.Records, len(b.Records))
-		part := *b
-		part.Records = b.Records[lo:hi]
-		emitted := len(trial.Emits)
-		start := time.Now()
-		got, err := trial.Run(ctx, g, &part)
-		t.WallSeconds += time.Since(start).Seconds()
-		fuel, memory := g.Used()
-		t.Fuel += fuel
-		t.MemoryBytes = max(t.MemoryBytes, memory)
-		if err != nil {
-			var call *host.CallError
-			if errors.As(err, &call) && call.Trace != "" {
-				err = fmt.Errorf("%w\n%s", err, call.Trace)
-			}
-			return fmt.Errorf("records %d to %d: %w", lo, hi-1, err)
-		}
-		for i, o := range got {
-			r := &t.Records[lo+i]
-			r.Status, r.Code, r.Reason = o.Status, o.Code, o.Reason
-		}
-		for _, e := range trial.Emits[emitted:] {
-			o := trialOutput{Stream: e.Stream, Key: printable(e.Key), Data: printable(e.Data)}
-			if e.Source >= 0 {
-				r := &t.Records[lo+e.Source]
-				r.Outputs = append(r.Outputs, o)
-			} else {
-				t.Emitted = append(t.Emitted, o)
-			}
+		if err := c.span(ctx, lo, hi); err != nil {
+			return err
 		}
 		lo = hi
 	}
-	t.StateKeys = len(trial.State.Keys())
-	for _, r := range trial.Requests {
+	t.StateKeys = len(c.trial.State.Keys())
+	for _, r := range c.trial.Requests {
 		t.Requests = append(t.Requests, printable(r))
 	}
+	return nil
+}
+
+// consumerTrial is a consumer at work on records that are tried.
+type consumerTrial struct {
+	report  *trialReport
+	version *module.Version
+	batch   *wasmguest.Batch
+	trial   module.Trial
+	guest   *wasmguest.Guest // nil: none, or it broke
+	release func()
+}
+
+func (c *consumerTrial) drop() {
+	if c.guest != nil {
+		c.release()
+		c.guest = nil
+	}
+}
+
+// span runs the records [lo, hi). When the module breaks on them it halves them until
+// those that break it stand alone.
+func (c *consumerTrial) span(ctx context.Context, lo, hi int) error {
+	if c.guest == nil {
+		g, release, err := c.version.Instantiate(ctx, wasmguest.Services{State: &c.trial.State, Emit: &c.trial, Outbox: &c.trial})
+		if err != nil {
+			return err
+		}
+		c.guest, c.release = g, release
+	}
+	t, before := c.report, c.trial.Mark()
+	part := *c.batch
+	part.Records = c.batch.Records[lo:hi]
+	start := time.Now()
+	got, err := c.trial.Run(ctx, c.guest, &part)
+	t.WallSeconds += time.Since(start).Seconds()
+	fuel, memory := c.guest.Used()
+	t.Fuel += fuel
+	t.MemoryBytes = max(t.MemoryBytes, memory)
+	if err != nil {
+		c.trial.Reset(before)
+		return c.broke(ctx, lo, hi, err)
+	}
+	for i, o := range got {
+		r := &t.Records[lo+i]
+		r.Status, r.Code, r.Reason = o.Status, o.Code, o.Reason
+	}
+	for _, e := range c.trial.Emits[len(before.Emits):] {
+		o := trialOutput{Stream: e.Stream, Key: printable(e.Key), Data: printable(e.Data)}
+		if e.Source >= 0 {
+			r := &t.Records[lo+e.Source]
+			r.Outputs = append(r.Outputs, o)
+		} else {
+			t.Emitted = append(t.Emitted, o)
+		}
+	}
+	return nil
+}
+
+// broke goes on after the module broke on the records [lo, hi).
+func (c *consumerTrial) broke(ctx context.Context, lo, hi int, err error) error {
+	code := transform.FailureCode(err)
+	if code == 0 {
+		return fmt.Errorf("records %d to %d: %w", lo, hi-1, err)
+	}
+	if !c.guest.Instance().Healthy() {
+		c.drop()
+	}
+	if hi-lo > 1 {
+		mid := lo + (hi-lo)/2
+		if err := c.span(ctx, lo, mid); err != nil {
+			return err
+		}
+		return c.span(ctx, mid, hi)
+	}
+	var call *host.CallError
+	if errors.As(err, &call) && call.Trace != "" {
+		err = fmt.Errorf("%w\n%s", err, call.Trace)
+	}
+	r := &c.report.Records[lo]
+	r.Status, r.Code, r.Reason = transform.ProcessingFailed.String(), code, err.Error()
 	return nil
 }
 
@@ -350,7 +401,11 @@ func (t *trialReport) print(w io.Writer, quiet bool) {
 func (r *trialRecord) print(w io.Writer) {
 	fmt.Fprintf(w, "#%-4d %s", r.Index, r.Status)
 	if r.Status == "failed" || r.Code != 0 {
-		fmt.Fprintf(w, " code %d %s", r.Code, r.Reason)
+		code := strconv.FormatUint(uint64(r.Code), 10)
+		if r.Code >= transform.CodeTrap { // the host's
+			code = fmt.Sprintf("%#x", r.Code)
+		}
+		fmt.Fprintf(w, " code %s %s", code, strings.ReplaceAll(r.Reason, "\n", "\n      "))
 	}
 	fmt.Fprintln(w)
 	if r.Status == "unchanged" && len(r.Outputs) == 0 {

@@ -293,6 +293,9 @@ func printShards(w io.Writer, shards []consume.ShardStatus) {
 			fmt.Fprintf(w, "%s %s: %s\n", s.Stream, s.Shard, s.Reason)
 		}
 	}
+	if s := shards[0]; s.DeadLetters != "" {
+		fmt.Fprintf(w, "Records that fail for good: weir tail %s --from trim-horizon\n", s.DeadLetters)
+	}
 }
 
 type moduleLogsCmd struct {

@@ -68,6 +68,20 @@ func TestModuleFromTrialToRollback(t *testing.T) {
 		t.Fatalf("module stats after a restart:\n%s", out)
 	}
 
+	must(t, at("put", "in", "f", "T", "--key", "k")...)
+	if out := must(t, at("tail", "counter-dead-letters", "--from", "trim-horizon", "--limit", "2")...); !strings.Contains(out, `"code":42`) || !strings.Contains(out, "unreachable") {
+		t.Fatalf("dead letters:\n%s", out)
+	}
+	if out := must(t, at("module", "stats", "counter")...); !strings.Contains(out, "weir tail counter-dead-letters") {
+		t.Fatalf("module stats doesn't say where dead letters are:\n%s", out)
+	}
+	if err := os.WriteFile(records, []byte("x\nT\nx\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out := must(t, "module", "test", dir, "--records", records); !strings.Contains(out, "#1    failed code 0xffff0001") || !strings.Contains(out, "+ test=2") {
+		t.Fatalf("module test of a consumer that breaks on a record:\n%s", out)
+	}
+
 	next := project(t, "counter", append([]string{"name: counter", "version: 1.1.0"}, manifest[2:]...)...)
 	must(t, at("module", "push", next)...)
 	must(t, at("module", "activate", "counter", "1.1.0")...)
