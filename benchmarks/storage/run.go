@@ -371,26 +371,3 @@ func measureStored(ctx context.Context, o report.Options, r *report.Report, samp
 func storedDir(o report.Options, i int) string {
 	return filepath.Join(o.Dir, fmt.Sprintf("stored-%d", i))
 }
-
-// CPUPerMillion is the store's own CPU seconds for a million records under a
-// closed-loop load through its surface: the median of the rounds, for benchmarks
-// that measure what stands before the store. The load's share of the CPU is in it.
-func CPUPerMillion(ctx context.Context, fs vfs.FS, dir string, producers, records, rounds int, d time.Duration) (float64, error) {
-	w, err := openWeir(fs, dir, storage.StreamConfig{Name: "load", Shards: 4})
-	if err != nil {
-		return 0, err
-	}
-	defer w.close()
-	samples := pool(30_000)
-	var outs []outcome
-	for round := -1; round < rounds; round++ {
-		o, err := drive(ctx, w, samples, group{producers, records}, d)
-		if err != nil {
-			return 0, err
-		}
-		if round >= 0 {
-			outs = append(outs, o)
-		}
-	}
-	return medianOf(outs, outcome.cpuPerM), nil
-}

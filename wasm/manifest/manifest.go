@@ -263,8 +263,5 @@ var (
 	envForm     = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,63}$`)
 )
 
-// ValidName reports whether name can be a module's.
-func ValidName(name string) bool { return nameForm.MatchString(name) }
-
 // errSyntax is the cause of problems that keep a manifest from being read at all.
 var errSyntax = errors.New("syntax")

@@ -149,9 +149,6 @@ func parsePart(body string, place Place) (part, error) {
 	return part{}, fmt.Errorf("expression !{%s}: namespace %q is not one of timestamp, firehose, partitionKeyFromQuery, partitionKeyFromLambda", body, namespace)
 }
 
-// String returns the prefix as it was written.
-func (e *Expression) String() string { return e.source }
-
 // QueryKeys returns the names of the partition keys taken from a query, in
 // order, each once.
 func (e *Expression) QueryKeys() []string { return e.keys(queryKey) }

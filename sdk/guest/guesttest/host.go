@@ -171,9 +171,6 @@ func (h *Host) compile(ctx context.Context, wasm []byte) (wazero.CompiledModule,
 // Close ends the instance.
 func (g *Guest) Close(ctx context.Context) error { return g.mod.Close(ctx) }
 
-// MemorySize returns the guest's linear memory in bytes.
-func (g *Guest) MemorySize() uint32 { return g.mod.Memory().Size() }
-
 func (g *Guest) reserve(ctx context.Context, n int) ([]byte, error) {
 	if uint32(n) > g.capacity {
 		g.stack[0] = uint64(n)
