@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -53,6 +54,9 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	os.Exit(m.Run())
 }
+
+// drainTime is how long the last life may take: never so long, unless it is stuck.
+const drainTime = time.Minute
 
 // child opens the store, delivers, and puts records until it is killed. It
 // writes a line for each commit that was acknowledged: its last record.
@@ -95,13 +99,16 @@ func child(raw string) error {
 	done := make(chan error, 1)
 	go func() { done <- e.Run(running) }()
 	if c.Drain {
-		for {
+		for deadline := time.Now().Add(drainTime); ; {
 			s, err := e.Stats("d")
 			if err != nil {
 				return err
 			}
 			if s.LagRecords == 0 {
 				break
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("%d records are left: %+v", s.LagRecords, s.LastError)
 			}
 			<-time.After(10 * time.Millisecond)
 		}
@@ -194,14 +201,21 @@ func delivered(t *testing.T, dir string) []int {
 // crashRounds kills the child again and again and then has it drain. What was
 // acknowledged is delivered exactly once, per key in order; what was not
 // acknowledged at most once.
-func crashRounds(t *testing.T, c childConfig, objects string, trouble func(round int)) {
+//
+// trouble is called before each round, and with -1 before the last, which
+// drains; what it returns runs beside the round.
+func crashRounds(t *testing.T, c childConfig, objects string, trouble func(round int) (during func())) {
 	next := 0
 	for round := range *rounds {
+		var beside sync.WaitGroup
 		if trouble != nil {
-			trouble(round)
+			if during := trouble(round); during != nil {
+				beside.Go(during)
+			}
 		}
 		c.From = next
 		acked := life(t, c, time.Duration(100+rand.IntN(400))*time.Millisecond)
+		beside.Wait()
 		// The commit after the last acknowledged one may be there, too.
 		next = acked + 20
 		if acked == c.From {
@@ -256,13 +270,17 @@ func TestKilledIntoGateway(t *testing.T) {
 		"endpoint": p.URL, "bucket": "bucket", "access_key_id": g.Access, "secret_access_key": g.Secret, "timeout": "5s",
 	})
 	c := childConfig{Dir: t.TempDir(), Codec: codec.Zstd, Sink: sink.Config{Name: "sink", Kind: "s3", Settings: settings}}
-	crashRounds(t, c, filepath.Join(g.Dir, "bucket"), func(round int) {
+	crashRounds(t, c, filepath.Join(g.Dir, "bucket"), func(round int) func() {
 		switch {
 		case round < 0:
 			p.Every(nil)
-		case round%5 == 4:
-			g.Kill()
-			g.Start()
+		case round%3 == 2 && g.WholeAfterKill: // while objects are on their way
+			p.Every(nil)
+			return func() {
+				<-time.After(time.Duration(rand.IntN(400)) * time.Millisecond)
+				g.Kill()
+				g.Start()
+			}
 		default:
 			p.Every(func(r *http.Request) *sinktest.Fault {
 				if r.Method != http.MethodPut || rand.IntN(3) > 0 {
@@ -271,5 +289,6 @@ func TestKilledIntoGateway(t *testing.T) {
 				return &sinktest.Faults[rand.IntN(len(sinktest.Faults))]
 			})
 		}
+		return nil
 	})
 }
