@@ -61,7 +61,7 @@ func (c *checkCmd) Run(a *app) error {
 		return err
 	}
 	if failed > 0 {
-		return &fault.Error{Class: fault.Environment, Subject: "check", Expect: plural(failed, "failure")}
+		return &fault.Error{Class: fault.Environment, Subject: "check", Expect: plural(failed, "failure"), Try: "weir config explain sinks, weir delivery describe NAME"}
 	}
 	return nil
 }
@@ -97,13 +97,16 @@ func (a *app) trySinks(c *config.Loaded) []checked {
 		return []checked{{What: "sinks", Reason: err.Error()}}
 	}
 	var out []checked
+	bar := a.progress("check")
 	for _, s := range configs {
 		item := checked{What: "sink " + s.Name}
-		if g, err := probe(a.ctx, table, s.Name); err != nil {
-			item.Reason = err.Error()
-		} else {
-			item.OK, item.Found = true, s.Kind+": reached, written and removed; guarantees "+string(g)
-		}
+		bar.during(item.What, func() {
+			if g, err := probe(a.ctx, table, s.Name); err != nil {
+				item.Reason = err.Error()
+			} else {
+				item.OK, item.Found = true, s.Kind+": reached, written and removed; guarantees "+string(g)
+			}
+		})
 		out = append(out, item)
 	}
 	return out
@@ -133,11 +136,14 @@ func (a *app) tryDeliveries() []checked {
 		return []checked{{What: "box", Reason: err.Error()}}
 	}
 	var out []checked
+	bar := a.progress("check")
 	for i := range list.Deliveries {
 		d := &list.Deliveries[i]
 		item := checked{What: "delivery " + d.Name}
 		var probed admin.Probed
-		if err := b.Call(ctx, "POST", deliveryPath(d.Name, "/test"), nil, &probed); err != nil {
+		var err error
+		bar.during(item.What, func() { err = b.Call(ctx, "POST", deliveryPath(d.Name, "/test"), nil, &probed) })
+		if err != nil {
 			item.Reason = err.Error()
 		} else {
 			item.OK, item.Found = true, fmt.Sprintf("%s: reached, written and removed; guarantees %s", targetText(&d.Sink), probed.Guarantees["sink"])

@@ -369,7 +369,8 @@ func (c *deliveryTestCmd) Run(a *app) error {
 		return err
 	}
 	var out admin.Probed
-	if err := b.Call(a.ctx, "POST", deliveryPath(c.Name, "/test"), nil, &out); err != nil {
+	a.progress("test").during(c.Name, func() { err = b.Call(a.ctx, "POST", deliveryPath(c.Name, "/test"), nil, &out) })
+	if err != nil {
 		return err
 	}
 	return a.emit(out, func(w io.Writer) {

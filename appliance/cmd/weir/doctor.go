@@ -118,12 +118,15 @@ func (c *doctorCmd) Run(a *app) error {
 		Warnings int        `json:"warnings"`
 		Errors   int        `json:"errors"`
 	}{Checks: []examined{}}
+	bar := a.progress("doctor")
 	for _, k := range checks {
 		if len(c.Only) > 0 && !contains(c.Only, k.name) {
 			continue
 		}
 		ctx, cancel := context.WithTimeout(a.ctx, 30*time.Second)
-		for _, f := range k.look(ctx, p) {
+		var found []finding
+		bar.during(k.name, func() { found = k.look(ctx, p) })
+		for _, f := range found {
 			report.Checks = append(report.Checks, examined{k.name, f})
 			switch f.Verdict {
 			case warning:

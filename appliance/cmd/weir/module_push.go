@@ -113,5 +113,7 @@ func upload(a *app, b *remote.Box, wasm, text, sig []byte) (module.Info, error) 
 	}
 	var info module.Info
 	in := admin.ModuleAddition{Digest: hex.EncodeToString(digest[:]), Size: int64(len(wasm)), Manifest: string(bytes.Clone(text)), Signature: sig}
-	return info, b.Call(a.ctx, "POST", "modules", in, &info)
+	var err error
+	bar.during("the box compiles and tries it", func() { err = b.Call(a.ctx, "POST", "modules", in, &info) })
+	return info, err
 }

@@ -46,11 +46,47 @@ func (p *progress) step(done, total int64, unit string) {
 	if now.Sub(p.mu.begin) < time.Second || now.Sub(p.mu.last) < every {
 		return
 	}
-	p.mu.last, p.mu.shown = now, true
+	p.mu.last = now
 	text := fmt.Sprintf("%s: %s %s", p.name, count(done), unit)
 	if total > 0 {
 		text = fmt.Sprintf("%s: %d%% of %s %s", p.name, done*100/total, count(total), unit)
 	}
+	p.sayLocked(text)
+}
+
+// during does one piece of the work, of which nothing but its end can be seen:
+// after the first second, how long it has taken is shown from time to time.
+func (p *progress) during(what string, work func()) {
+	begin, over := time.Now(), make(chan struct{})
+	var shows sync.WaitGroup
+	shows.Go(func() {
+		every := 10 * time.Second
+		if p.terminal {
+			every = time.Second
+		}
+		for next := time.After(time.Second); ; next = time.After(every) {
+			select {
+			case <-over:
+				return
+			case <-next:
+				p.say(fmt.Sprintf("%s: %s, %.0f s", p.name, what, time.Since(begin).Seconds()))
+			}
+		}
+	})
+	work()
+	close(over)
+	shows.Wait()
+	p.done()
+}
+
+func (p *progress) say(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.sayLocked(text)
+}
+
+func (p *progress) sayLocked(text string) {
+	p.mu.shown = true
 	if p.terminal {
 		fmt.Fprintf(p.w, "\r\x1b[K%s", text)
 	} else {

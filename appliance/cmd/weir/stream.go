@@ -172,7 +172,10 @@ func (c *streamReshardCmd) Run(a *app) error {
 	}
 	var out admin.Stream
 	in := admin.Reshard{Shards: c.Shards, Split: c.Split, At: c.At, Merge: c.Merge}
-	if err := b.Call(a.ctx, "POST", "streams/"+url.PathEscape(c.Name)+"/reshard", in, &out); err != nil {
+	a.progress("reshard").during(c.Name, func() {
+		err = b.Call(a.ctx, "POST", "streams/"+url.PathEscape(c.Name)+"/reshard", in, &out)
+	})
+	if err != nil {
 		return err
 	}
 	return a.emit(out, func(w io.Writer) { describeStream(w, &out) })
