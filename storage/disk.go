@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -47,6 +48,13 @@ type disk struct {
 		sync.Mutex
 		ballast bool // the file is there
 	}
+	opening struct {
+		sync.Mutex
+		over bool // stock was taken: removals are what they say
+		held []string
+		dir  string   // last listed …
+		list []string // … and what was in it; nil since something changed
+	}
 }
 
 func newDisk(s *Store) *disk {
@@ -65,6 +73,47 @@ func (d *disk) wrap() (vfs.FS, interface{ Close() error }) {
 			d.s.log.Warn("disk is slow", "operation", i.String())
 		}
 	})
+}
+
+// opened says that stock was taken: what Pebble removed meanwhile goes.
+func (d *disk) opened() error {
+	d.opening.Lock()
+	held := d.opening.held
+	d.opening.over, d.opening.held, d.opening.list = true, nil, nil
+	d.opening.Unlock()
+	var err error
+	for _, name := range held {
+		err = errors.Join(err, removeIfThere(d.fs, name))
+	}
+	return err
+}
+
+// reopening says that Pebble is opened, perhaps once more: nothing of what it takes
+// to be obsolete goes before its view of the files is known to be right.
+func (d *disk) reopening() {
+	d.opening.Lock()
+	defer d.opening.Unlock()
+	d.opening.over, d.opening.held, d.opening.list = false, nil, nil
+}
+
+// hold says whether a removal waits for the end of the open.
+func (d *disk) hold(name string) bool {
+	d.opening.Lock()
+	defer d.opening.Unlock()
+	d.opening.list = nil
+	base := d.fs.PathBase(name)
+	if d.opening.over || !strings.HasSuffix(base, ".sst") && !strings.HasSuffix(base, ".log") && !strings.HasPrefix(base, "MANIFEST") {
+		return false
+	}
+	d.opening.held = append(d.opening.held, name)
+	return true
+}
+
+// changed forgets a listing.
+func (d *disk) changed() {
+	d.opening.Lock()
+	d.opening.list = nil
+	d.opening.Unlock()
 }
 
 // onFull is called while a failed write waits to be tried once more: it gives
@@ -105,6 +154,7 @@ func (p *patientFS) Create(name string, category vfs.DiskWriteCategory) (vfs.Fil
 		}
 	}
 	p.d.still()
+	p.d.changed()
 	f, err := p.FS.Create(name, category)
 	return p.wrap(name, f, err)
 }
@@ -112,6 +162,7 @@ func (p *patientFS) Create(name string, category vfs.DiskWriteCategory) (vfs.Fil
 // ReuseForWrite makes a new log of an old one.
 func (p *patientFS) ReuseForWrite(from, to string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	p.d.still()
+	p.d.changed()
 	f, err := p.FS.ReuseForWrite(from, to, category)
 	return p.wrap(to, f, err)
 }
@@ -119,6 +170,7 @@ func (p *patientFS) ReuseForWrite(from, to string, category vfs.DiskWriteCategor
 // OpenReadWrite opens a file to change it.
 func (p *patientFS) OpenReadWrite(name string, category vfs.DiskWriteCategory, o ...vfs.OpenOption) (vfs.File, error) {
 	p.d.still()
+	p.d.changed()
 	f, err := p.FS.OpenReadWrite(name, category, o...)
 	return p.wrap(name, f, err)
 }
@@ -135,18 +187,38 @@ func (p *patientFS) OpenDir(name string) (vfs.File, error) {
 // Link gives a file a second name.
 func (p *patientFS) Link(from, to string) error {
 	p.d.still()
+	p.d.changed()
 	return p.FS.Link(from, to)
 }
 
 // Rename gives a file another name.
 func (p *patientFS) Rename(from, to string) error {
 	p.d.still()
+	p.d.changed()
 	return p.FS.Rename(from, to)
 }
 
-// Remove removes a file.
+// List lists a directory, while the store opens once for several that ask.
+func (p *patientFS) List(dir string) ([]string, error) {
+	o := &p.d.opening
+	o.Lock()
+	defer o.Unlock()
+	if o.list != nil && o.dir == dir {
+		return slices.Clone(o.list), nil
+	}
+	names, err := p.FS.List(dir)
+	if err == nil && !o.over {
+		o.dir, o.list = dir, slices.Clone(names)
+	}
+	return names, err
+}
+
+// Remove removes a file, while the store opens not at once.
 func (p *patientFS) Remove(name string) error {
 	p.d.still()
+	if p.d.hold(name) {
+		return nil
+	}
 	return p.FS.Remove(name)
 }
 

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -20,14 +21,31 @@ const (
 	quarantineDir = "quarantine"
 )
 
-// openEngine opens Pebble. When its files are damaged it saves what can be
-// read of them, first of the log, then of everything.
-func (s *Store) openEngine() error {
+// openEngine opens Pebble and takes stock of it. When its files are damaged it saves
+// what can be read of them, first of the log, then of everything.
+func (s *Store) openEngine(ctx context.Context) error {
 	fs, closer := s.disk.wrap()
 	s.health = closer
 	path := s.o.FS.PathJoin(s.dir, engineDir)
 	open := func() (*pebble.DB, error) {
-		return pebble.Open(path, pebbleOptions(s.o, fs, engineLogger{s.log, s.fail}, s.disk.listener()))
+		s.disk.reopening()
+		if err := checkManifest(fs, path); err != nil {
+			return nil, err
+		}
+		p := pebbleOptions(s.o, fs, engineLogger{s.log, s.fail}, s.disk.listener())
+		p.DisableConsistencyCheck = true // survey does, for less
+		db, err := pebble.Open(path, p)
+		if err != nil {
+			return nil, err
+		}
+		err = s.takeStock(ctx, db)
+		if err == nil {
+			err = s.checkNamed(db)
+		}
+		if err != nil {
+			return nil, errors.Join(err, db.Close())
+		}
+		return db, s.disk.opened()
 	}
 	db, err := open()
 	if err == nil {
@@ -45,18 +63,20 @@ func (s *Store) openEngine() error {
 	if err2 != nil {
 		return err2
 	}
-	if s.db, err = s.rescueLog(logs, open); err == nil {
-		return nil
+	if s.db, err = s.rescueLog(logs, open); err != nil {
+		if s.db, err = s.rescueAll(path, logs, err, open); err != nil {
+			return err
+		}
 	}
-	s.db, err = s.rescueAll(path, logs, err, open)
-	return err
+	return s.takeStock(ctx, s.db)
 }
 
 // isDamage tells what saving may help against from what the operator must
 // mend: rights, a disk without space or out of order, another process.
 func isDamage(err error) bool {
 	return !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EIO) && !errors.Is(err, syscall.EROFS) &&
-		!oserror.IsPermission(err) && !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EMFILE)
+		!oserror.IsPermission(err) && !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EMFILE) &&
+		!errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
 }
 
 // aside returns a new directory in the quarantine.

@@ -29,6 +29,7 @@ func pebbleOptions(o Options, fs vfs.FS, logger pebble.Logger, listener *pebble.
 		BytesPerSync:                512 << 10,
 		Logger:                      logger,
 		EventListener:               listener,
+		DisableTableStats:           true, // at every open they read from every table, and only say where tombstones are dense
 	}
 	for i := range p.TargetFileSizes {
 		p.TargetFileSizes[i] = 2 * o.MemTableBytes // a flush must stay one table

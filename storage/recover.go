@@ -69,23 +69,31 @@ type found struct {
 	jumps    map[uint32][]commit.Jump
 	losses   map[uint32][]shard.Loss
 	sessions []keyspace.SessionRow
-	epochs   map[epoch.Key]keyspace.EpochRow
+	epochs   []listed
 	unlisted []epoch.Key // epochs that have data but no row
+	missing  []listed    // epochs that have a row but no data
 	bad      []string    // rows that could not be read
+}
+
+// listed is an epoch and its directory row; several are in order of the epoch, then the lane.
+type listed struct {
+	epoch.Key
+	keyspace.EpochRow
+}
+
+func compareKeys(a, b epoch.Key) int {
+	return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Lane, b.Lane))
 }
 
 // recoverState rebuilds everything that lives in memory and starts the committer.
 func (s *Store) recoverState(ctx context.Context) error {
 	began := time.Now()
-	f, err := readRows(ctx, s.db)
-	if err != nil {
-		return err
-	}
+	f := s.found
 	if f.hasStore && f.store.Format > keyspace.FormatVersion {
 		return fmt.Errorf("version %d, this program reads up to %d: %w", f.store.Format, keyspace.FormatVersion, ErrNewerFormat)
 	}
-	if err := s.matchTables(ctx, f); err != nil {
-		return err
+	for _, e := range f.missing {
+		s.reportMissing(f, e)
 	}
 	b := s.db.NewBatch()
 	defer b.Close()
@@ -136,7 +144,7 @@ func (s *Store) logRecovery(f *found) {
 func readRows(ctx context.Context, db *pebble.DB) (*found, error) {
 	f := &found{
 		bounds: map[uint32]uint64{}, trims: map[uint32]uint64{}, jumps: map[uint32][]commit.Jump{},
-		losses: map[uint32][]shard.Loss{}, epochs: map[epoch.Key]keyspace.EpochRow{},
+		losses: map[uint32][]shard.Loss{},
 	}
 	it, err := db.NewIterWithContext(ctx, &pebble.IterOptions{
 		LowerBound: []byte{keyspace.MetaSpace}, UpperBound: keyspace.AppendTableKey(nil, 0, nil),
@@ -144,13 +152,21 @@ func readRows(ctx context.Context, db *pebble.DB) (*found, error) {
 	if err != nil {
 		return nil, err
 	}
+	var room []keyspace.EpochRun
 	for ok := it.First(); ok; ok = it.Next() {
 		value, err := it.ValueAndErr()
 		if err != nil {
 			return nil, errors.Join(err, it.Close())
 		}
 		k, err := keyspace.ParseMeta(it.Key())
-		if err == nil {
+		switch {
+		case err != nil:
+		case k.Kind == keyspace.KindEpoch:
+			e := listed{Key: epoch.Key{Lane: k.Lane, Epoch: k.ID}}
+			if e.EpochRow, room, err = keyspace.DecodeEpochTo(value, room); err == nil {
+				f.epochs = append(f.epochs, e) // keys come in this order
+			}
+		default:
 			err = f.add(k, value)
 		}
 		if err != nil {
@@ -184,12 +200,6 @@ func (f *found) add(k keyspace.MetaKey, v []byte) error {
 			return err
 		}
 		f.sessions = append(f.sessions, r)
-	case keyspace.KindEpoch:
-		r, err := keyspace.DecodeEpoch(v)
-		if err != nil {
-			return err
-		}
-		f.epochs[epoch.Key{Lane: k.Lane, Epoch: k.ID}] = r
 	default:
 		return f.addIndex(k, v)
 	}
@@ -227,49 +237,39 @@ func (f *found) addIndex(k keyspace.MetaKey, v []byte) error {
 	return nil
 }
 
-// matchTables compares the directory rows with the tables that are there:
-// data without a row belongs to the epochs that were open when the last
-// process ended.
-func (s *Store) matchTables(ctx context.Context, f *found) error {
-	levels, err := s.db.SSTables()
-	if err != nil {
-		return err
-	}
-	present := map[epoch.Key]bool{}
-	for _, level := range levels {
-		for _, t := range level {
-			from, err1 := keyspace.ParseDataKey(t.Smallest.UserKey)
-			to, err2 := keyspace.ParseDataKey(t.Largest.UserKey)
-			if err1 != nil || err2 != nil {
-				continue // metadata
-			}
-			for e := from.Epoch; e <= to.Epoch && from.Lane == to.Lane; e++ {
-				present[epoch.Key{Lane: from.Lane, Epoch: e}] = true
-			}
+// match compares the directory rows with the tables that are there: data without
+// a row belongs to the epochs that were open when the last process ended.
+func (f *found) match(tables []table) {
+	var present []epoch.Key
+	for i := range tables {
+		t := &tables[i]
+		for e := t.from.Epoch; t.from.Lane == t.to.Lane && e <= t.to.Epoch; e++ {
+			present = append(present, epoch.Key{Lane: t.from.Lane, Epoch: e})
 		}
 	}
-	for k := range present {
-		if _, ok := f.epochs[k]; !ok {
-			f.unlisted = append(f.unlisted, k)
+	slices.SortFunc(present, compareKeys)
+	present = slices.Compact(present)
+	rows := f.epochs
+	for _, k := range present {
+		for len(rows) > 0 && compareKeys(rows[0].Key, k) < 0 {
+			f.missing = append(f.missing, rows[0])
+			rows = rows[1:]
 		}
-	}
-	slices.SortFunc(f.unlisted, func(a, b epoch.Key) int {
-		return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Lane, b.Lane))
-	})
-	for k := range f.epochs {
-		if !present[k] {
-			s.reportMissing(f, k)
+		if len(rows) > 0 && rows[0].Key == k {
+			rows = rows[1:]
+			continue
 		}
+		f.unlisted = append(f.unlisted, k)
 	}
-	return ctx.Err()
+	f.missing = append(f.missing, rows...)
 }
 
 // reportMissing notes that an epoch's table is gone though its row is there.
-func (s *Store) reportMissing(f *found, k epoch.Key) {
+func (s *Store) reportMissing(f *found, e listed) {
 	names := f.shardNames()
-	for _, run := range f.epochs[k].Runs {
+	for _, run := range e.Runs {
 		if n, ok := names[run.Shard]; ok {
-			n.First, n.Last, n.Reason = run.Last-run.Count+1, run.Last, fmt.Sprintf("the table of epoch %d is missing", k.Epoch)
+			n.First, n.Last, n.Reason = run.Last-run.Count+1, run.Last, fmt.Sprintf("the table of epoch %d is missing", e.Epoch)
 			s.recovery.Damaged = append(s.recovery.Damaged, n)
 		}
 	}
@@ -292,9 +292,10 @@ func (f *found) shardNames() map[uint32]ShardRange {
 // returns the first epoch never used and the latest arrival in the store.
 func (s *Store) listUnlisted(ctx context.Context, f *found, b *pebble.Batch) (next uint32, lastMS int64, err error) {
 	top := map[uint32]keyspace.EpochRun{} // newest run of each shard so far
-	for k, row := range f.epochs {
-		next, lastMS = max(next, k.Epoch+1), max(lastMS, row.EndMS)
-		for _, run := range row.Runs {
+	for i := range f.epochs {
+		e := &f.epochs[i]
+		next, lastMS = max(next, e.Epoch+1), max(lastMS, e.EndMS)
+		for _, run := range e.Runs {
 			if run.Last > top[run.Shard].Last {
 				top[run.Shard] = run
 			}
@@ -308,13 +309,20 @@ func (s *Store) listUnlisted(ctx context.Context, f *found, b *pebble.Batch) (ne
 		if err != nil {
 			return 0, 0, err
 		}
+		next = max(next, k.Epoch+1)
+		if len(row.Runs) == 0 {
+			// Without a row nothing takes it away: repair sets it aside first.
+			s.unreadable = append(s.unreadable, k)
+			continue
+		}
 		row.Session, row.EndMS = f.sessionOf(k.Epoch), max(row.EndMS, lastMS)
-		next, lastMS = max(next, k.Epoch+1), max(lastMS, row.EndMS)
-		f.epochs[k] = row
+		lastMS = max(lastMS, row.EndMS)
+		f.epochs = append(f.epochs, listed{k, row})
 		if err := b.Set(keyspace.MetaEpoch(k.Epoch, k.Lane), row.Encode(), nil); err != nil {
 			return 0, 0, err
 		}
 	}
+	slices.SortFunc(f.epochs, func(a, b listed) int { return compareKeys(a.Key, b.Key) })
 	return next, lastMS, nil
 }
 
@@ -327,61 +335,89 @@ func (f *found) sessionOf(e uint32) (session uint32) {
 	return session
 }
 
-// scanEpoch makes the row of an epoch from its blocks.
+// scanEpoch makes the row of an epoch from its blocks, of those that can be read.
 func (s *Store) scanEpoch(ctx context.Context, k epoch.Key, top map[uint32]keyspace.EpochRun) (keyspace.EpochRow, error) {
-	var row keyspace.EpochRow
+	sc := epochScan{s: s, top: top}
 	it, err := s.db.NewIterWithContext(ctx, &pebble.IterOptions{
 		LowerBound: keyspace.EpochStart(k.Lane, k.Epoch), UpperBound: keyspace.AppendPrefixEnd(nil, keyspace.EpochStart(k.Lane, k.Epoch)),
 	})
 	if err != nil {
-		return row, err
+		return sc.row, err
 	}
-	for ok := it.First(); ok; ok = it.Next() {
-		key, err := keyspace.ParseDataKey(it.Key())
-		if err != nil {
-			continue
+	for ok := it.First(); ; {
+		for ; ok; ok = it.Next() {
+			value, err := it.ValueAndErr()
+			if err != nil {
+				break
+			}
+			sc.block(it.Key(), value)
 		}
-		run := top[key.Shard]
-		n := len(row.Runs)
-		if n == 0 || row.Runs[n-1].Shard != key.Shard {
-			row.Runs = append(row.Runs, keyspace.EpochRun{Shard: key.Shard, EndMS: run.EndMS})
-			n++
+		err := it.Error()
+		if err == nil {
+			break
 		}
-		r := &row.Runs[n-1]
-		value, err := it.ValueAndErr()
-		if err != nil {
-			return row, errors.Join(err, it.Close())
+		if !isDamage(err) {
+			return sc.row, errors.Join(err, it.Close())
 		}
-		h, err := block.Check(value)
-		if err != nil {
-			// Its records are in the range, and readers report them: a block in
-			// the middle must not cut off what follows.
-			h = block.Header{Count: int(key.Last - max(r.Last, run.Last))}
-			s.recovery.Damaged = append(s.recovery.Damaged, ShardRange{First: key.Last - uint64(h.Count) + 1, Last: key.Last, Reason: err.Error()})
+		s.log.Error("an epoch can't be read whole", "epoch", k.Epoch, "lane", k.Lane, "cause", firstLine(err.Error()))
+		n := len(sc.row.Runs)
+		if n == 0 {
+			break
 		}
-		if r.Count == 0 {
-			r.Count = uint64(h.Count)
-		} else {
-			r.Count += key.Last - r.Last // what is missing in between is reported by readers
-		}
-		r.Last = key.Last
-		r.Raw += uint64(h.DataRawBytes)
-		r.Stored += uint64(len(value))
-		r.EndMS = max(r.EndMS, h.ArrivalMS)
-		row.EndMS = max(row.EndMS, r.EndMS)
-		if row.StartMS == 0 {
-			row.StartMS = h.ArrivalMS
+		// Behind the shard that it broke in there may be others.
+		ok = it.SeekGE(keyspace.ShardStart(k.Lane, k.Epoch, sc.row.Runs[n-1].Shard+1))
+		if !ok {
+			break
 		}
 	}
-	if err := it.Close(); err != nil {
-		return row, err
-	}
-	for _, r := range row.Runs {
+	_ = it.Close() // its error was reported
+	for _, r := range sc.row.Runs {
 		if r.Last > top[r.Shard].Last {
 			top[r.Shard] = r
 		}
 	}
-	return row, nil
+	return sc.row, ctx.Err()
+}
+
+// epochScan gathers the row of an epoch.
+type epochScan struct {
+	s   *Store
+	top map[uint32]keyspace.EpochRun
+	row keyspace.EpochRow
+}
+
+func (sc *epochScan) block(dataKey, value []byte) {
+	key, err := keyspace.ParseDataKey(dataKey)
+	if err != nil {
+		return
+	}
+	row, run := &sc.row, sc.top[key.Shard]
+	n := len(row.Runs)
+	if n == 0 || row.Runs[n-1].Shard != key.Shard {
+		row.Runs = append(row.Runs, keyspace.EpochRun{Shard: key.Shard, EndMS: run.EndMS})
+		n++
+	}
+	r := &row.Runs[n-1]
+	h, err := block.Check(value)
+	if err != nil {
+		// Its records are in the range, and readers report them: a block in
+		// the middle must not cut off what follows.
+		h = block.Header{Count: int(key.Last - max(r.Last, run.Last))}
+		sc.s.recovery.Damaged = append(sc.s.recovery.Damaged, ShardRange{First: key.Last - uint64(h.Count) + 1, Last: key.Last, Reason: err.Error()})
+	}
+	if r.Count == 0 {
+		r.Count = uint64(h.Count)
+	} else {
+		r.Count += key.Last - r.Last // what is missing in between is reported by readers
+	}
+	r.Last = key.Last
+	r.Raw += uint64(h.DataRawBytes)
+	r.Stored += uint64(len(value))
+	r.EndMS = max(r.EndMS, h.ArrivalMS)
+	row.EndMS = max(row.EndMS, r.EndMS)
+	if row.StartMS == 0 {
+		row.StartMS = h.ArrivalMS
+	}
 }
 
 // beginSession starts the clock and prepares the rows of this open. It returns
@@ -479,22 +515,27 @@ func (s *Store) buildStreams(f *found, b *pebble.Batch) error {
 
 // runs gathers each shard's runs in order, without those that were trimmed.
 func (f *found) runs() map[uint32][]epoch.Run {
-	keys := make([]epoch.Key, 0, len(f.epochs))
-	for k := range f.epochs {
-		keys = append(keys, k)
+	count := map[uint32]int{}
+	for i := range f.epochs {
+		for j := range f.epochs[i].Runs {
+			count[f.epochs[i].Runs[j].Shard]++
+		}
 	}
-	slices.SortFunc(keys, func(a, b epoch.Key) int {
-		return cmp.Or(cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.Lane, b.Lane))
-	})
-	out := map[uint32][]epoch.Run{}
-	for _, k := range keys {
-		for _, r := range f.epochs[k].Runs {
+	out := make(map[uint32][]epoch.Run, len(count))
+	for i := range f.epochs {
+		e := &f.epochs[i]
+		for j := range e.Runs {
+			r := &e.Runs[j]
 			if r.Last < f.trims[r.Shard] {
 				continue
 			}
-			out[r.Shard] = append(out[r.Shard], epoch.Run{
+			runs := out[r.Shard]
+			if runs == nil {
+				runs = make([]epoch.Run, 0, count[r.Shard])
+			}
+			out[r.Shard] = append(runs, epoch.Run{
 				Last: r.Last, EndMS: r.EndMS, Raw: r.Raw, Stored: uint32(r.Stored), Count: uint32(r.Count),
-				Epoch: k.Epoch, Lane: k.Lane, Thin: r.Thin,
+				Epoch: e.Epoch, Lane: e.Lane, Thin: r.Thin,
 			})
 		}
 	}
@@ -609,16 +650,18 @@ func (s *Store) addEntries(f *found) {
 			live[sh.ID] = true
 		}
 	}
-	for k, row := range f.epochs {
-		e := epoch.Entry{Key: k, Session: row.Session, StartMS: row.StartMS, EndMS: row.EndMS, Written: true}
-		for _, r := range row.Runs {
-			if live[r.Shard] && r.Last >= f.trims[r.Shard] {
+	entries := make([]epoch.Entry, len(f.epochs))
+	for i := range f.epochs {
+		row, e := &f.epochs[i], &entries[i]
+		*e = epoch.Entry{Key: row.Key, Session: row.Session, StartMS: row.StartMS, EndMS: row.EndMS, Written: true}
+		for j := range row.Runs {
+			if r := &row.Runs[j]; live[r.Shard] && r.Last >= f.trims[r.Shard] {
 				e.Live++
 				e.Stored += r.Stored
 			}
 		}
-		s.directory.Add(e)
 	}
+	s.directory.Fill(entries)
 	for _, r := range f.sessions {
 		if r.ShiftMS != 0 {
 			s.directory.SetSession(r.FirstEpoch, r.Through, r.ShiftMS)
@@ -653,8 +696,8 @@ func (s *Store) writeSession(f *found, b *pebble.Batch) error {
 		}
 	}
 	oldest := s.mu.session.FirstEpoch
-	for k := range f.epochs {
-		oldest = min(oldest, k.Epoch)
+	if len(f.epochs) > 0 {
+		oldest = min(oldest, f.epochs[0].Epoch)
 	}
 	for i := 0; i+1 < len(f.sessions)-keptSessions && f.sessions[i+1].FirstEpoch <= oldest; i++ {
 		if err := b.Delete(keyspace.Meta(keyspace.KindSession, f.sessions[i].Session), nil); err != nil {

@@ -1,10 +1,12 @@
 package storage
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 
 	"github.com/cockroachdb/pebble/v2/objstorage/objstorageprovider"
@@ -64,9 +66,9 @@ func (p *repairer) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	for k := range damaged {
-		if err := p.rewrite(ctx, k); err != nil {
-			return fmt.Errorf("epoch %d in lane %d: %w", k.Epoch, k.Lane, err)
+	for _, span := range spans(damaged) {
+		if err := p.rewrite(ctx, span); err != nil {
+			return fmt.Errorf("epochs %d to %d in lane %d: %w", span.From, span.To-1, span.Lane, err)
 		}
 	}
 	if err := p.recordMissing(ctx); err != nil {
@@ -80,6 +82,9 @@ func (p *repairer) run(ctx context.Context) (err error) {
 // can't read, and returns the epochs that hold damage.
 func (p *repairer) walk(ctx context.Context) (map[epoch.Key]bool, error) {
 	damaged := map[epoch.Key]bool{}
+	for _, k := range p.s.unreadable {
+		damaged[k] = true
+	}
 	for _, st := range p.s.all() {
 		for _, sh := range st.All() {
 			before := len(sh.Losses())
@@ -115,21 +120,36 @@ func (p *repairer) lost(st *Stream, sh *shard.Shard, l shard.Loss) {
 	p.report.Lost = append(p.report.Lost, ShardRange{st.Name(), sh.Number, l.First, l.Last, l.Reason.String()})
 }
 
-// rewrite replaces an epoch by a table of its readable blocks, after keeping
-// its files aside.
-func (p *repairer) rewrite(ctx context.Context, k epoch.Key) error {
+// spans joins epochs that follow one another in a lane: a table that can't be
+// opened may hold several, and only goes as a whole.
+func spans(damaged map[epoch.Key]bool) (out []epoch.Span) {
+	keys := slices.SortedFunc(maps.Keys(damaged), func(a, b epoch.Key) int {
+		return cmp.Or(cmp.Compare(a.Lane, b.Lane), cmp.Compare(a.Epoch, b.Epoch))
+	})
+	for _, k := range keys {
+		if n := len(out); n > 0 && out[n-1].Lane == k.Lane && out[n-1].To == k.Epoch {
+			out[n-1].To++
+			continue
+		}
+		out = append(out, epoch.Span{Lane: k.Lane, From: k.Epoch, To: k.Epoch + 1})
+	}
+	return out
+}
+
+// rewrite replaces epochs by a table of their readable blocks, after keeping
+// their files aside.
+func (p *repairer) rewrite(ctx context.Context, span epoch.Span) error {
 	s := p.s
-	from := keyspace.EpochStart(k.Lane, k.Epoch)
-	to := keyspace.AppendPrefixEnd(nil, from)
+	from, to := keyspace.EpochStart(span.Lane, span.From), keyspace.EpochStart(span.Lane, span.To)
 	if err := p.keepTables(from, to); err != nil {
 		return err
 	}
-	path := s.o.FS.PathJoin(s.dir, fmt.Sprintf("repair-%d-%d.sst", k.Lane, k.Epoch))
-	n, err := p.writeReadable(path, k)
+	path := s.o.FS.PathJoin(s.dir, fmt.Sprintf("repair-%d-%d.sst", span.Lane, span.From))
+	n, err := p.writeReadable(path, span)
 	if err != nil {
 		return errors.Join(err, removeIfThere(s.o.FS, path))
 	}
-	p.report.Rewritten++
+	p.report.Rewritten += int(span.To - span.From)
 	if n == 0 {
 		return errors.Join(removeIfThere(s.o.FS, path), s.excise(ctx, from, to))
 	}
@@ -152,8 +172,7 @@ func (p *repairer) keepTables(from, to []byte) error {
 			if string(t.Largest.UserKey) < string(from) || string(t.Smallest.UserKey) >= string(to) {
 				continue
 			}
-			name := fmt.Sprintf("%06d.sst", t.BackingSSTNum)
-			if err := s.keepFile(s.o.FS.PathJoin(s.dir, engineDir, name), dir, "holds blocks that can't be read"); err != nil {
+			if err := s.keepFile(s.o.FS.PathJoin(s.dir, engineDir, tableName(uint64(t.BackingSSTNum))), dir, "holds blocks that can't be read"); err != nil {
 				return err
 			}
 		}
@@ -161,8 +180,8 @@ func (p *repairer) keepTables(from, to []byte) error {
 	return syncDir(s.o.FS, dir)
 }
 
-// writeReadable writes the blocks of an epoch that can be read to a table.
-func (p *repairer) writeReadable(path string, k epoch.Key) (blocks int, err error) {
+// writeReadable writes the blocks of epochs that can be read to a table.
+func (p *repairer) writeReadable(path string, span epoch.Span) (blocks int, err error) {
 	s := p.s
 	f, err := s.o.FS.Create(path, vfs.WriteCategoryUnspecified)
 	if err != nil {
@@ -174,15 +193,17 @@ func (p *repairer) writeReadable(path string, k epoch.Key) (blocks int, err erro
 		all = append(all, st.All()...)
 	}
 	slices.SortFunc(all, func(a, b *shard.Shard) int { return int(int64(a.ID) - int64(b.ID)) })
-	for _, sh := range all {
-		for _, run := range sh.Closed() {
-			if run.Lane != k.Lane || run.Epoch != k.Epoch {
-				continue
-			}
-			n, err := copyRun(w, sh, run)
-			blocks += n
-			if err != nil {
-				return blocks, errors.Join(err, w.Close())
+	for e := span.From; e < span.To; e++ {
+		for _, sh := range all {
+			for _, run := range sh.Closed() {
+				if run.Lane != span.Lane || run.Epoch != e {
+					continue
+				}
+				n, err := copyRun(w, sh, run)
+				blocks += n
+				if err != nil {
+					return blocks, errors.Join(err, w.Close())
+				}
 			}
 		}
 	}

@@ -1,8 +1,10 @@
 package storage
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
@@ -135,6 +137,131 @@ func TestOpenNeverFailsForDamage(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestDamagedManifestLosesNothing breaks the manifest in 64 places: Pebble takes what
+// stands before the break for all there is, and later tables for obsolete.
+func TestDamagedManifestLosesNothing(t *testing.T) {
+	fs, n := crashedStore(t)
+	for part := 1; part < 64; part += 2 {
+		broken := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
+		damage(t, broken, func(name string) bool { return strings.HasPrefix(name, "MANIFEST") }, flip(func(n int) int { return n * part / 64 }))
+		s := mustOpen(t, small(broken, nil))
+		st, err := s.Stream("a")
+		if err != nil {
+			t.Fatalf("at %d/64: %v", part, err)
+		}
+		if got := count(readAll(t, st)); got != n {
+			t.Errorf("at %d/64: %d records of %d, recovery %+v", part, got, n, s.Recovery())
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestOpenPassesDamagedTables cuts each table short or breaks its end, in turn: the store opens,
+// takes records, and keeps every byte that it can't use until repair has set it aside.
+func TestOpenPassesDamagedTables(t *testing.T) {
+	fs, n := crashedStore(t)
+	names := liveTables(t, fs)
+	for _, c := range []struct {
+		name   string
+		change func([]byte) []byte
+	}{
+		{"empty", func(b []byte) []byte { return b[:0:0] }},
+		{"cut", func(b []byte) []byte { return b[:len(b)*2/3] }},
+		{"footer", flip(func(n int) int { return n - 40 })},
+	} {
+		for _, name := range names {
+			t.Run(c.name+" "+name, func(t *testing.T) {
+				broken := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
+				t.Parallel()
+				var was []byte
+				damage(t, broken, func(n string) bool { return n == name }, func(b []byte) []byte {
+					b = c.change(b)
+					was = bytes.Clone(b)
+					return b
+				})
+				s := mustOpen(t, small(broken, nil))
+				st, err := s.Stream("a")
+				if err != nil {
+					st = mustCreate(t, s, StreamConfig{Name: "a"}) // its row was in the table
+				}
+				before := count(readAll(t, st))
+				if before > n {
+					t.Fatalf("%d records of %d", before, n)
+				}
+				put(t, s, st, 10, func(i int) (string, string) { return fmt.Sprint(i), "after" })
+				if err := s.Retain(ctx); err != nil {
+					t.Fatal(err)
+				}
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+				r, err := Repair(ctx, "data", small(broken, nil))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if !r.After.OK() {
+					t.Fatalf("after repair: %+v", r.After.Problems)
+				}
+				if !keptSomewhere(t, broken, was) {
+					t.Fatal("the damaged table is nowhere any more")
+				}
+				s = mustOpen(t, small(broken, nil))
+				defer s.Close()
+				if st, err = s.Stream("a"); err != nil {
+					t.Fatal(err)
+				}
+				if got := count(readAll(t, st)); got != before+10 {
+					t.Fatalf("%d records after repair, %d before it and 10 new ones", got, before)
+				}
+			})
+		}
+	}
+}
+
+// liveTables returns the names of the tables that are not merely waiting to be removed.
+func liveTables(t *testing.T, fs *vfs.MemFS) (names []string) {
+	t.Helper()
+	d, err := openOffline("data", small(fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))}), nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	levels, err := d.db.SSTables()
+	if err := errors.Join(err, d.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for _, level := range levels {
+		for _, info := range level {
+			names = append(names, tableName(uint64(info.BackingSSTNum)))
+		}
+	}
+	return names
+}
+
+// keptSomewhere says whether a file with this content is in the data directory.
+func keptSomewhere(t *testing.T, fs vfs.FS, content []byte) bool {
+	t.Helper()
+	var look func(dir string) bool
+	look = func(dir string) bool {
+		names, err := fs.List(dir)
+		if err != nil {
+			return false
+		}
+		for _, name := range names {
+			path := fs.PathJoin(dir, name)
+			if b, err := readFile(fs, path); err == nil && bytes.Equal(b, content) && strings.HasSuffix(name, ".sst") {
+				return true
+			}
+			if info, err := fs.Stat(path); err == nil && info.IsDir() && look(path) {
+				return true
+			}
+		}
+		return false
+	}
+	return look("data")
 }
 
 func TestNewerFormatIsRefused(t *testing.T) {

@@ -214,11 +214,10 @@ func (c *cut) apply(ctx context.Context) error {
 	}
 	for _, span := range dead {
 		s.directory.Remove(span)
-		if err := s.excise(ctx, keyspace.EpochStart(span.Lane, span.From), keyspace.EpochStart(span.Lane, span.To)); err != nil {
-			return err
-		}
+		// One that fails for a damaged table at its edge must not keep the others.
+		err = errors.Join(err, s.excise(ctx, keyspace.EpochStart(span.Lane, span.From), keyspace.EpochStart(span.Lane, span.To)))
 	}
-	return nil
+	return err
 }
 
 func (s *Store) excise(ctx context.Context, from, to []byte) error {

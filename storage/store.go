@@ -24,23 +24,26 @@ import (
 // Store is an open data directory. All methods are safe for use from any
 // goroutine.
 type Store struct {
-	o         Options
-	dir       string
-	log       *slog.Logger
-	lock      interface{ Close() error }
-	health    interface{ Close() error }
-	db        *pebble.DB
-	directory *epoch.Directory
-	clock     *commit.Clock
-	committer *commit.Committer
-	env       *shard.Env
-	streamEnv *stream.Env
-	disk      *disk
-	ledger    *ledger
-	hashes    *hashes
-	recovery  Recovery
-	failure   atomic.Pointer[error] // of the engine, set by Pebble's goroutines
-	failed    chan struct{}         // closed when failure is set
+	o          Options
+	dir        string
+	log        *slog.Logger
+	lock       interface{ Close() error }
+	health     interface{ Close() error }
+	db         *pebble.DB
+	directory  *epoch.Directory
+	clock      *commit.Clock
+	committer  *commit.Committer
+	env        *shard.Env
+	streamEnv  *stream.Env
+	disk       *disk
+	tables     []table // that the open found, and the rows; both only until it is over
+	found      *found
+	unreadable []epoch.Key // epochs that the open could read nothing of, and so have no row
+	ledger     *ledger
+	hashes     *hashes
+	recovery   Recovery
+	failure    atomic.Pointer[error] // of the engine, set by Pebble's goroutines
+	failed     chan struct{}         // closed when failure is set
 
 	mu struct {
 		sync.RWMutex
@@ -84,7 +87,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 		}
 	}()
 	s.disk = newDisk(s)
-	if err := s.openEngine(); err != nil {
+	if err := s.openEngine(ctx); err != nil {
 		return err
 	}
 	if err := s.recoverState(ctx); err != nil {
@@ -92,8 +95,10 @@ func (s *Store) open(ctx context.Context) (err error) {
 	}
 	s.disk.running.Store(true)
 	s.startDisk()
-	s.background.Add(1)
+	s.background.Add(2)
 	go s.maintain()
+	go s.lookAtTables(s.tables)
+	s.tables, s.found = nil, nil
 	return nil
 }
 

@@ -330,8 +330,9 @@ func (v *verifier) nextExplained(id uint32, index, last uint64) uint64 {
 
 // checkEpochs compares the directory rows with what was read.
 func (v *verifier) checkEpochs() {
-	for k, row := range v.f.epochs {
-		for _, want := range row.Runs {
+	for _, e := range v.f.epochs {
+		k := e.Key
+		for _, want := range e.Runs {
 			if _, ok := v.names[want.Shard]; !ok || want.Last < v.f.trims[want.Shard] || want.Thin > 0 {
 				continue
 			}

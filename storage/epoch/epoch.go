@@ -79,11 +79,19 @@ func New() *Directory {
 }
 
 // Add puts a closed epoch in.
-func (d *Directory) Add(e Entry) {
+func (d *Directory) Add(e Entry) { d.Fill([]Entry{e}) }
+
+// Fill puts closed epochs in and keeps the slice.
+func (d *Directory) Fill(entries []Entry) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.mu.entries[e.Key] = &e
-	d.mu.stored += e.Stored
+	if len(d.mu.entries) == 0 {
+		d.mu.entries = make(map[Key]*Entry, len(entries))
+	}
+	for i := range entries {
+		d.mu.entries[entries[i].Key] = &entries[i]
+		d.mu.stored += entries[i].Stored
+	}
 }
 
 // SetWritten notes that the rows of these epochs are on disk.

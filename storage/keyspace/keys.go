@@ -110,26 +110,40 @@ type MetaKey struct {
 	Lane  uint8  // for KindEpoch
 }
 
+func badMeta(b []byte) error { return fmt.Errorf("metadata key %.40x: %w", b, ErrKey) }
+
+// width returns how many bytes follow the kind in a key, of those kinds that are not tables.
+func (k Kind) width() (int, bool) {
+	switch k {
+	case KindStore:
+		return 0, true
+	case KindStream, KindBound, KindSession, KindTrim, KindLedger:
+		return 4, true
+	case KindEpoch:
+		return 5, true
+	case KindShard:
+		return 8, true
+	case KindJump, KindLoss:
+		return 12, true
+	}
+	return 0, false
+}
+
 // ParseMeta reads a metadata key. It returns ErrKey, wrapped, for anything else.
 func ParseMeta(b []byte) (MetaKey, error) {
-	bad := fmt.Errorf("metadata key %.40x: %w", b, ErrKey)
 	if len(b) < 2 || b[0] != MetaSpace {
-		return MetaKey{}, bad
+		return MetaKey{}, badMeta(b)
 	}
 	k, rest := MetaKey{Kind: Kind(b[1])}, b[2:]
 	if k.Kind >= tableBase {
 		k.Table, k.Rest = Table(k.Kind-tableBase), rest
 		if k.Table == 0 {
-			return MetaKey{}, bad
+			return MetaKey{}, badMeta(b)
 		}
 		return k, nil
 	}
-	want := map[Kind]int{
-		KindStore: 0, KindStream: 4, KindShard: 8, KindBound: 4, KindJump: 12, KindEpoch: 5, KindSession: 4,
-		KindLoss: 12, KindTrim: 4, KindLedger: 4,
-	}
-	if n, ok := want[k.Kind]; !ok || len(rest) != n {
-		return MetaKey{}, bad
+	if n, ok := k.Kind.width(); !ok || len(rest) != n {
+		return MetaKey{}, badMeta(b)
 	}
 	if len(rest) >= 4 {
 		k.ID = binary.BigEndian.Uint32(rest)

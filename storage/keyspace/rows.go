@@ -204,36 +204,74 @@ func (r EpochRow) Encode() []byte {
 
 // DecodeEpoch is the inverse of EpochRow.Encode.
 func DecodeEpoch(b []byte) (EpochRow, error) {
-	var r EpochRow
+	r, _, err := DecodeEpochTo(b, nil)
+	return r, err
+}
+
+// epochRunsAtOnce is how many runs DecodeEpochTo makes room for.
+const epochRunsAtOnce = 1024
+
+// DecodeEpochTo is DecodeEpoch for many rows: the runs of several share an
+// array. room is what the call before returned as left, nil at first.
+func DecodeEpochTo(b []byte, room []EpochRun) (r EpochRow, left []EpochRun, err error) {
+	n, runs, err := r.decodeHead(b)
+	if err != nil {
+		return EpochRow{}, room, err
+	}
+	if uint64(len(room)) < n {
+		room = make([]EpochRun, max(n, epochRunsAtOnce))
+	}
+	r.Runs, left = room[:n:n], room[n:]
+	if err := r.decodeRuns(runs); err != nil {
+		return EpochRow{}, left, err
+	}
+	return r, left, nil
+}
+
+// decodeHead reads what stands before the runs, and returns their number and bytes.
+func (r *EpochRow) decodeHead(b []byte) (n uint64, runs []byte, err error) {
 	if len(b) == 0 || b[0] != FormatVersion {
-		return r, fmt.Errorf("%w: epoch row without version %d", ErrRow, FormatVersion)
+		return 0, nil, fmt.Errorf("%w: epoch row without version %d", ErrRow, FormatVersion)
 	}
-	b = b[1:]
-	next := func() (v uint64) {
-		v, n := binary.Uvarint(b)
-		if n <= 0 {
-			b = nil
-			return 0
-		}
-		b = b[n:]
-		return v
+	d := uvarints{b: b[1:]}
+	r.Session, r.StartMS, r.EndMS = uint32(d.next()), int64(d.next()), int64(d.next())
+	n = d.next()
+	if n > uint64(len(d.b))/7 {
+		return 0, nil, fmt.Errorf("%w: %d runs in %d bytes", ErrRow, n, len(d.b))
 	}
-	r.Session, r.StartMS, r.EndMS = uint32(next()), int64(next()), int64(next())
-	n := next()
-	if n > uint64(len(b))/7 {
-		return r, fmt.Errorf("%w: %d runs in %d bytes", ErrRow, n, len(b))
+	if d.bad {
+		return 0, nil, errEpochRow
 	}
-	r.Runs = make([]EpochRun, n)
+	return n, d.b, nil
+}
+
+func (r *EpochRow) decodeRuns(b []byte) error {
+	d := uvarints{b: b}
 	for i := range r.Runs {
-		if b == nil {
-			break
-		}
-		r.Runs[i] = EpochRun{uint32(next()), next(), next(), next(), next(), int64(next()), uint8(next())}
+		r.Runs[i] = EpochRun{uint32(d.next()), d.next(), d.next(), d.next(), d.next(), int64(d.next()), uint8(d.next())}
 	}
-	if b == nil || len(b) != 0 {
-		return r, fmt.Errorf("%w: epoch row ends early or late", ErrRow)
+	if d.bad || len(d.b) != 0 {
+		return errEpochRow
 	}
-	return r, nil
+	return nil
+}
+
+var errEpochRow = fmt.Errorf("%w: epoch row ends early or late", ErrRow)
+
+// uvarints reads numbers one after another; bad is set when one can't be read.
+type uvarints struct {
+	b   []byte
+	bad bool
+}
+
+func (d *uvarints) next() uint64 {
+	v, n := binary.Uvarint(d.b)
+	if n <= 0 {
+		d.bad, d.b = true, nil
+		return 0
+	}
+	d.b = d.b[n:]
+	return v
 }
 
 // LedgerRow counts one day's bytes.
