@@ -484,6 +484,19 @@ func TestOutboxIsSentAfterTheCommit(t *testing.T) {
 		st, err := b.store.Stream("c-dead-letters")
 		return err == nil && len(records(t, st)) == 1
 	})
+	v, err := b.modules.Active("c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var logged []string
+	for _, l := range v.Logs() {
+		logged = append(logged, l.Text)
+	}
+	for _, want := range []string{"was answered with status 503", "was answered with status 400"} {
+		if !strings.Contains(strings.Join(logged, "\n"), want) {
+			t.Errorf("the module's log doesn't say %q: %q", want, logged)
+		}
+	}
 	rows := 0
 	if err := b.store.Scan(storage.TableOutbox, nil, nil, 0, func(_, _ []byte) bool { rows++; return true }); err != nil || rows != 0 {
 		t.Fatalf("%d rows left in the outbox, %v", rows, err)

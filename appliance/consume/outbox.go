@@ -158,7 +158,9 @@ func (s *sender) send(ctx context.Context, q *queued) (again time.Time, err erro
 	if err == nil {
 		var res *egress.Response
 		if res, err = s.version.HTTP().Do(ctx, r, fmt.Sprintf("%x", q.key)); err == nil {
-			status = res.Status
+			if status = res.Status; status >= 300 {
+				s.version.RequestFailed(fmt.Errorf("%s %s was answered with status %d", r.Method, r.Target(), status))
+			}
 		}
 	}
 	if ctx.Err() != nil {

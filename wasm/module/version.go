@@ -68,7 +68,7 @@ func NewVersion(m *manifest.Manifest, digest string, env Environment, source fun
 	v := &Version{Manifest: m, Digest: digest, Limits: m.Limits.Within(env.Ceiling), env: env, source: source}
 	if c := m.Capabilities; len(c.Hosts) > 0 {
 		v.http = egress.New(egress.Options{
-			Hosts: c.Hosts, Secrets: c.Secrets, Secret: env.Secret, Policy: env.Egress, Timeout: v.Limits.HTTPTimeout, Logger: env.Logger, Refused: v.refused,
+			Hosts: c.Hosts, Secrets: c.Secrets, Secret: env.Secret, Policy: env.Egress, Timeout: v.Limits.HTTPTimeout, Logger: env.Logger, Refused: v.RequestFailed,
 		})
 	}
 	if m.Kind == manifest.Transform {
@@ -266,9 +266,9 @@ func (v *Version) compare(shadow *Version) {
 	}
 }
 
-// refused logs why a request of the module's wasn't answered: the module is told a
+// RequestFailed logs why a request of the module's came to nothing: the module is told a
 // code only, and its author reads its log. The same reason once a minute.
-func (v *Version) refused(err error) {
+func (v *Version) RequestFailed(err error) {
 	now, text := v.env.Now(), "host: request failed: "+err.Error()
 	v.mu.Lock()
 	again := text == v.mu.refusal && now.Sub(v.mu.refusedAt) < time.Minute
