@@ -11,7 +11,7 @@ import (
 )
 
 // reload reads the configuration again and applies what can be applied while
-// the box runs: keys, tokens, certificate, log level, and streams that are new.
+// the box runs: keys, tokens, certificate, authorities of clients, log level, and streams that are new.
 // A configuration that is wrong changes nothing.
 func (b *box) reload(ctx context.Context) (*admin.Reloaded, error) {
 	b.mu.Lock()
@@ -23,12 +23,17 @@ func (b *box) reload(ctx context.Context) (*admin.Reloaded, error) {
 			return nil, err
 		}
 	}
+	authorities, err := clientAuthorities(&next.Listen)
+	if err != nil {
+		return nil, err
+	}
 	if err := b.cert.load(&next.Listen, b.trust); err != nil {
 		return nil, err
 	}
 	if err := b.openStreams(ctx, next); err != nil {
 		return nil, err
 	}
+	b.server.SetClientCAs(authorities)
 	b.access.fill(b.trust, &next.Auth)
 	b.level.Set(telemetry.Level(next.Telemetry.LogLevel))
 	waiting := b.begun.NeedRestart(next.Config)

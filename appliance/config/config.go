@@ -34,7 +34,7 @@ type Listen struct {
 	Names          []string      `yaml:"names" doc:"more host names and addresses for the certificate of the first start"`
 	TLSCert        string        `yaml:"tls_cert" live:"true" doc:"PEM file with a certificate chain of your own; empty uses the one made at first start"`
 	TLSKey         string        `yaml:"tls_key" live:"true" doc:"PEM file with the key of tls_cert"`
-	ClientCA       string        `yaml:"client_ca" doc:"PEM file with the authorities whose client certificates are accepted as identities; empty asks for none"`
+	ClientCA       string        `yaml:"client_ca" live:"true" doc:"PEM file with the authorities whose client certificates are accepted as identities; empty asks for none"`
 	Cleartext      string        `yaml:"cleartext" oneof:"loopback,always,never" doc:"who may connect without TLS"`
 	MaxConnections int           `yaml:"max_connections" min:"1" max:"1000000" doc:"open connections; one more is turned away"`
 	PerAddress     int           `yaml:"max_connections_per_address" min:"1" max:"1000000" doc:"open connections of one IPv4 address or IPv6 /64 network; loopback is not bounded by it"`

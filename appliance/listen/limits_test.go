@@ -5,6 +5,7 @@ package listen
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -471,6 +472,40 @@ func TestDrainHasATimeLimit(t *testing.T) {
 	}
 	if got := s.Stats(); got.Conns != 0 {
 		t.Errorf("%+v", got)
+	}
+}
+
+// TestClientAuthoritiesAreReplaced has a client come back over TLS session
+// resumption, too, which must not outlive the authority that let it in.
+func TestClientAuthoritiesAreReplaced(t *testing.T) {
+	s, addr := start(t, Options{Handler: testGate(nil), ClientCAs: testAuthority().pool})
+	conf := clientTLS()
+	conf.Certificates = []tls.Certificate{*testAuthority().issue("device-1")}
+	conf.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+	get := func() string {
+		c := &http.Client{Transport: &http.Transport{TLSClientConfig: conf, DisableKeepAlives: true}}
+		res, err := c.Get("https://" + addr + "/v1/x")
+		if err != nil {
+			return "error"
+		}
+		defer func() { _ = res.Body.Close() }()
+		return fmt.Sprint(res.StatusCode)
+	}
+	for _, step := range []struct {
+		pool *x509.CertPool
+		want string
+	}{
+		{testAuthority().pool, "200"},
+		{newAuthority().pool, "error"}, // a certificate of nobody we know
+		{nil, "401"},                   // not asked for one
+		{testAuthority().pool, "200"},
+	} {
+		s.SetClientCAs(step.pool)
+		for range 2 {
+			if got := get(); got != step.want {
+				t.Errorf("%s, expecting %s", got, step.want)
+			}
+		}
 	}
 }
 

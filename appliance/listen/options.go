@@ -20,7 +20,7 @@ type Options struct {
 	// Certificate returns the server's certificate; it is asked for every handshake,
 	// so a new one is used at once. TLS is refused if it is nil.
 	Certificate func() (*tls.Certificate, error)
-	// ClientCAs verifies client certificates. Clients are asked for one, and need
+	// ClientCAs verifies client certificates; SetClientCAs replaces it. Clients are asked for one, and need
 	// not have one, if it is set.
 	ClientCAs *x509.CertPool
 	// Cleartext says who may speak without TLS; everybody by default.

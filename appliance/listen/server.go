@@ -3,6 +3,7 @@ package listen
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"net"
 	"net/http"
@@ -22,7 +23,7 @@ import (
 // Shutdown.
 type Server struct {
 	o     Options
-	tls   *tls.Config
+	tls   atomic.Pointer[tls.Config] // nil if TLS is refused
 	h1    *fasthttp.Server
 	h2    *h2Server
 	base2 *http.Server
@@ -85,19 +86,28 @@ func New(o Options) *Server {
 	s.h1 = s.newHTTP1()
 	s.base2, s.h2 = s.newHTTP2()
 	if o.Certificate != nil {
-		s.tls = s.tlsConfig()
+		s.tls.Store(s.tlsConfig(o.ClientCAs))
 	}
 	return s
 }
 
-func (s *Server) tlsConfig() *tls.Config {
+// SetClientCAs replaces Options.ClientCAs for the connections that are opened from
+// here on; nil asks clients for no certificate. A connection that is open keeps the
+// certificate it was let in with, and no session is resumed that began before.
+func (s *Server) SetClientCAs(pool *x509.CertPool) {
+	if s.tls.Load() != nil {
+		s.tls.Store(s.tlsConfig(pool))
+	}
+}
+
+func (s *Server) tlsConfig(clientCAs *x509.CertPool) *tls.Config {
 	c := &tls.Config{
 		MinVersion:     tls.VersionTLS12,
 		NextProtos:     []string{"h2", "http/1.1"},
 		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return s.o.Certificate() },
 	}
-	if s.o.ClientCAs != nil {
-		c.ClientCAs, c.ClientAuth = s.o.ClientCAs, tls.VerifyClientCertIfGiven
+	if clientCAs != nil {
+		c.ClientCAs, c.ClientAuth = clientCAs, tls.VerifyClientCertIfGiven
 	}
 	return c
 }
@@ -299,7 +309,7 @@ func (c *conn) begin() step {
 	switch {
 	case err != nil:
 		return nil
-	case first == recordHandshake && s.tls != nil:
+	case first == recordHandshake && s.tls.Load() != nil:
 		if !s.handshake(c) {
 			s.stats.handshakes.Add(1)
 			return nil
@@ -336,7 +346,7 @@ func (s *Server) mayCleartext(a netip.Addr) bool {
 // handshake puts TLS on the connection.
 func (s *Server) handshake(c *conn) bool {
 	under := &sniffed{Conn: c.Conn, ahead: c.ahead, n: c.n}
-	c.tls = tls.Server(under, s.tls)
+	c.tls = tls.Server(under, s.tls.Load())
 	if c.tls.HandshakeContext(s.ctx) != nil {
 		return false
 	}
