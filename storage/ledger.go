@@ -48,13 +48,14 @@ type ledger struct {
 	mu struct {
 		sync.Mutex
 		days map[uint32]keyspace.LedgerRow
+		new  map[uint32]bool    // days whose rows on disk are out of date
 		seen keyspace.LedgerRow // totals since the open, when last counted
 	}
 }
 
 func loadLedger(db *pebble.DB, o Options) (*ledger, error) {
 	l := &ledger{o: o}
-	l.mu.days = map[uint32]keyspace.LedgerRow{}
+	l.mu.days, l.mu.new = map[uint32]keyspace.LedgerRow{}, map[uint32]bool{}
 	prefix := keyspace.Meta(keyspace.KindLedger)
 	it, err := db.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: keyspace.AppendPrefixEnd(nil, prefix)})
 	if err != nil {
@@ -97,10 +98,11 @@ func (l *ledger) count(t keyspace.LedgerRow, now time.Time) {
 	r.Device += t.Device - l.mu.seen.Device
 	r.Compaction += t.Compaction - l.mu.seen.Compaction
 	r.Commits += t.Commits - l.mu.seen.Commits
-	l.mu.days[day], l.mu.seen = r, t
+	l.mu.days[day], l.mu.new[day], l.mu.seen = r, true, t
 }
 
-// stage puts today's row into a batch and drops days no longer kept.
+// stage puts the rows that changed into a batch, yesterday's too when the day has just
+// ended, and drops days no longer kept.
 func (l *ledger) stage(b *pebble.Batch, now time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -108,12 +110,19 @@ func (l *ledger) stage(b *pebble.Batch, now time.Time) error {
 	for d := range l.mu.days {
 		if d+ledgerDays < day {
 			delete(l.mu.days, d)
+			delete(l.mu.new, d)
 			if err := b.Delete(keyspace.Meta(keyspace.KindLedger, d), nil); err != nil {
 				return err
 			}
 		}
 	}
-	return b.Set(keyspace.Meta(keyspace.KindLedger, day), l.mu.days[day].Encode(), nil)
+	for d := range l.mu.new {
+		if err := b.Set(keyspace.Meta(keyspace.KindLedger, d), l.mu.days[d].Encode(), nil); err != nil {
+			return err
+		}
+	}
+	clear(l.mu.new)
+	return nil
 }
 
 func dayOf(t time.Time) uint32 { return uint32(max(t.Unix(), 0) / 86400) }
