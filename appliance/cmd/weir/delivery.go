@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -264,12 +266,17 @@ func printDeliveryStats(w io.Writer, s *delivery.Stats) {
 	if s.Failed+s.Lost+s.Duplicates > 0 {
 		fmt.Fprintf(w, "  besides    %s failed, %s lost to retention, %s objects found to be there already\n", count(s.Failed), count(s.Lost), count(s.Duplicates))
 	}
-	for reason, n := range s.Retries {
-		fmt.Fprintf(w, "  retried    %s times: %s\n", count(n), reason)
+	for _, reason := range slices.Sorted(maps.Keys(s.Retries)) {
+		n := s.Retries[reason]
+		fmt.Fprintf(w, "  retried    %s: %s\n", plural(n, "time"), reason)
 	}
-	if s.LastError != nil {
-		text, _ := json.Marshal(s.LastError) // plain values
-		fmt.Fprintf(w, "  last error %s\n", text)
+	if e := s.LastError; e != nil {
+		fmt.Fprintf(w, "  last error %s: %s\n", e.Code, e.Error)
+		fmt.Fprintf(w, "             %s in a row since %s", plural(int64(e.Failures), "attempt"), e.Since.UTC().Format(time.RFC3339))
+		if !e.Next.IsZero() {
+			fmt.Fprintf(w, ", next at %s", e.Next.UTC().Format(time.RFC3339))
+		}
+		fmt.Fprintln(w)
 	}
 	if s.BudgetLeft != nil {
 		fmt.Fprintf(w, "  this month %s sent, %s left\n", size(s.MonthlyBytes), size(*s.BudgetLeft))

@@ -130,3 +130,23 @@ func TestDeliveryOfOneRecordReadsWell(t *testing.T) {
 		}
 	}
 }
+
+// TestStatsSayWhyNothingArrives in words, the same each time.
+func TestStatsSayWhyNothingArrives(t *testing.T) {
+	var s delivery.Stats
+	err := json.Unmarshal([]byte(`{"retries":{"S3.SlowDown":1200,"S3.AccessDenied":1},"last_error":{
+		"failures":3,"code":"S3.AccessDenied","error":"no (HTTP 403)","since":"2026-11-23T13:43:48Z","next":"2026-11-23T13:43:55Z"}}`), &s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	printDeliveryStats(&b, &s)
+	want := `  retried    1 time: S3.AccessDenied
+  retried    1,200 times: S3.SlowDown
+  last error S3.AccessDenied: no (HTTP 403)
+             3 attempts in a row since 2026-11-23T13:43:48Z, next at 2026-11-23T13:43:55Z
+`
+	if !strings.HasSuffix(b.String(), want) {
+		t.Errorf("\n%swant\n%s", b.String(), want)
+	}
+}

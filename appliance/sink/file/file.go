@@ -5,11 +5,10 @@
 // under its name whole and synced, or not at all. It never changes or removes
 // a file that it did not make in the same call.
 //
-//	deliveries:
-//	  sinks:
-//	    - name: usb
-//	      kind: file
-//	      settings: {dir: /mnt/usb/weir}
+//	sinks:
+//	  - name: usb
+//	    kind: file
+//	    settings: {dir: /mnt/usb/weir}
 package file
 
 import (

@@ -2,6 +2,7 @@ package s3_test
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -80,6 +81,23 @@ func TestErrorsHaveCodes(t *testing.T) {
 		e, ok := err.(*delivery.SinkError)
 		if !ok || e.Code != c.code || !e.Refused {
 			t.Errorf("want %s refused, got %v", c.code, err)
+		}
+	}
+}
+
+// TestBucketNamesNoStoreTakesAreRefused when the delivery stream is made, not
+// when the first object is.
+func TestBucketNamesNoStoreTakesAreRefused(t *testing.T) {
+	for _, name := range []string{"b", "a/b", "..", "bücket", strings.Repeat("b", 64)} {
+		s := s3.Settings{Bucket: name}
+		if err := s.Validate(); err == nil || !strings.Contains(err.Error(), "bucket: ") {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+	for _, name := range []string{"bkt", "my.bucket-1", "Old_Style"} {
+		s := s3.Settings{Bucket: name}
+		if err := s.Validate(); err != nil {
+			t.Errorf("%q: %v", name, err)
 		}
 	}
 }

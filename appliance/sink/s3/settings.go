@@ -14,6 +14,8 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/minio/minio-go/v7/pkg/s3utils"
+
 	"github.com/weirhq/weir/appliance/delivery"
 )
 
@@ -96,6 +98,8 @@ func (s *Settings) Validate() error {
 	}
 	if s.Bucket == "" {
 		bad("bucket: must be given, here or by the delivery stream")
+	} else if err := s3utils.CheckValidBucketName(s.Bucket); err != nil {
+		bad("bucket: %q: %w; expecting 3 to 63 letters, digits, '-', '.', '_' or ':'", s.Bucket, err)
 	}
 	if (s.AccessKeyID == "") != (s.SecretAccessKey == "") {
 		bad("access_key_id and secret_access_key belong together")
