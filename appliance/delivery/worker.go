@@ -28,6 +28,7 @@ type worker struct {
 	retry   chan struct{} // ends the pause after trouble
 	stopped chan struct{} // closed when supervise has ended; set by start
 	stats   stats
+	waits   waits
 
 	flushLive chan struct{} // and the live lane
 
@@ -574,6 +575,27 @@ func (c *collector) waitFlush(ctx context.Context, flush <-chan struct{}, poke c
 	return err
 }
 
+// waits remembers when each kind of trouble was logged, so that one which lasts, such as
+// a disk that takes no writes, is not a line a second on a disk that wears.
+type waits struct {
+	mu   sync.Mutex
+	told map[string]time.Time // by what was being done: a handful
+}
+
+// tell says whether the trouble is to be logged now: the first time, and again every minute.
+func (x *waits) tell(doing string, now time.Time) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if last, ok := x.told[doing]; ok && now.Sub(last) < time.Minute {
+		return false
+	}
+	if x.told == nil {
+		x.told = map[string]time.Time{}
+	}
+	x.told[doing] = now
+	return true
+}
+
 // pause waits after trouble that has nothing to do with a sink.
 func (l *lane) pause(ctx context.Context, doing string, err error) error {
 	if ctx.Err() != nil {
@@ -582,7 +604,9 @@ func (l *lane) pause(ctx context.Context, doing string, err error) error {
 	if errors.Is(err, storage.ErrConflict) || errors.Is(err, storage.ErrClosed) || errors.Is(err, storage.ErrOutcomeUnknown) {
 		return err
 	}
-	l.w.log.Warn("delivery waits", "doing", doing, "error", err)
+	if l.w.waits.tell(doing, l.w.engine.clock.Now()) {
+		l.w.log.Warn("delivery waits", "doing", doing, "error", err)
+	}
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
