@@ -14,7 +14,8 @@ const drainLook = 10 * time.Millisecond
 // everything that had been put when it was called is delivered. It is called
 // before the context of Run ends, when nothing more is put. It waits for no
 // delivery stream that can't send now: one that is paused, outside of its
-// windows, over its budget, or whose sink fails. When ctx ends it returns at
+// windows, over its budget, or whose sink fails; and for none while the store takes
+// no writes, since nothing can be sealed then. When ctx ends it returns at
 // once. It returns the names of the delivery streams that have something left,
 // all of which goes on with the next Run.
 func (e *Engine) Drain(ctx context.Context) (left []string) {
@@ -97,5 +98,5 @@ func (w *worker) behind(ends map[record.ShardNumber]uint64) bool {
 func (w *worker) stuck() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.mu.waiting != "" || w.mu.circuit.Failures > 0 || w.mu.stream == nil
+	return w.mu.waiting != "" || w.mu.circuit.Failures > 0 || w.mu.stream == nil || w.engine.store.State().ReadOnly
 }
