@@ -26,6 +26,7 @@ type summary struct {
 	FlashBytesPerByte  float64 `json:"flash_bytes_per_byte"`
 	Seconds            float64 `json:"seconds"`
 	FirstObject        float64 `json:"first_object_seconds"`
+	ResidentMiB        float64 `json:"resident_mib"`
 	Verified           bool    `json:"verified"`
 }
 
@@ -40,11 +41,14 @@ func TestDemoDeliversEveryRecordOfThisMachine(t *testing.T) {
 	for _, args := range [][]string{
 		{"demo", "--duration", "6s", "--json"},
 		{"demo", "--duration", "1s", "--json"}, // over before the first object is
-		{"demo", "--duration", "6s", "--json", "--rate", "5000", "--sensors", "200", "--dir", filepath.Join(t.TempDir(), "kept")},
+		{"demo", "--duration", "6s", "--json", "--rate", "20000", "--sensors", "200", "--dir", filepath.Join(t.TempDir(), "kept")},
 	} {
 		s := parse[summary](t, must(t, args...))
 		if !s.whole() {
 			t.Errorf("weir %v: %+v", args, s)
+		}
+		if s.ResidentMiB <= 0 || s.ResidentMiB > 128 {
+			t.Errorf("weir %v: %.0f MiB resident; expecting 128 at most", args, s.ResidentMiB)
 		}
 		t.Logf("%+v", s)
 	}

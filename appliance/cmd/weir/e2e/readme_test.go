@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"bytes"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,26 +17,33 @@ var elsewhere = map[string]string{
 	"go build -o weir":                 "TestMain",
 }
 
-// commands returns the lines of the README's shell blocks.
-func commands(t *testing.T) []string {
+// blocks returns the lines of the README's blocks of a language, empty ones left out.
+func blocks(t *testing.T, language string) []string {
 	t.Helper()
 	data, err := os.ReadFile("../../../../README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	var lines []string
-	shell := false
+	inside := false
 	for line := range strings.Lines(string(data)) {
-		line = strings.TrimSpace(line)
+		line = strings.TrimRight(line, " \n")
 		switch {
-		case line == "```sh":
-			shell = true
+		case line == "```"+language:
+			inside = true
 		case strings.HasPrefix(line, "```"):
-			shell = false
-		case shell && line != "":
+			inside = false
+		case inside && line != "":
 			lines = append(lines, line)
 		}
 	}
+	return lines
+}
+
+// commands returns the lines of the README's shell blocks.
+func commands(t *testing.T) []string {
+	t.Helper()
+	lines := blocks(t, "sh")
 	if len(lines) < 20 {
 		t.Fatalf("only %d commands in the README", len(lines))
 	}
@@ -61,9 +67,12 @@ func TestEveryCommandOfTheReadmeWorks(t *testing.T) {
 		}
 	}
 	t.Cleanup(stop)
-	// The settings for the AWS CLI are for the lines after them.
-	env := append(os.Environ(), "WEIR_LISTEN_ADDRESS=127.0.0.1:4567")
+	// The settings for the AWS CLI are for the lines after them. The box is on a free
+	// port, as the README's may be taken here.
+	env := append(os.Environ(), "WEIR_LISTEN_ADDRESS=127.0.0.1:0")
+	at := "localhost:4567"
 	for _, line := range commands(t) {
+		line = strings.ReplaceAll(line, "localhost:4567", at)
 		if belongsElsewhere(line) {
 			continue
 		}
@@ -73,7 +82,9 @@ func TestEveryCommandOfTheReadmeWorks(t *testing.T) {
 			}
 		}
 		if background, ok := strings.CutSuffix(line, " &"); ok {
-			serving = start(t, dir, env, background)
+			var endpoint string
+			serving, endpoint = start(t, dir, env, background)
+			at = strings.Replace(strings.TrimPrefix(endpoint, "https://"), "127.0.0.1", "localhost", 1)
 			continue
 		}
 		if rest, ok := strings.CutPrefix(line, "export "); ok {
@@ -92,6 +103,13 @@ func TestEveryCommandOfTheReadmeWorks(t *testing.T) {
 	}
 }
 
+func TestConfigurationOfTheReadmeIsValid(t *testing.T) {
+	path := configured(t, strings.Join(blocks(t, "yaml"), "\n"))
+	if out := must(t, "config", "explain", "--config", path, "sinks"); strings.Count(out, ".settings: ") < 2 {
+		t.Errorf("the sinks of the README are not in\n%s", out)
+	}
+}
+
 func belongsElsewhere(line string) bool {
 	for prefix := range elsewhere {
 		if strings.HasPrefix(line, prefix) {
@@ -101,21 +119,26 @@ func belongsElsewhere(line string) bool {
 	return false
 }
 
-// start runs a command of the README in the background until the box is ready.
-func start(t *testing.T, dir string, env []string, line string) *exec.Cmd {
+// start runs a command of the README in the background until the box is ready,
+// and returns where it answers.
+func start(t *testing.T, dir string, env []string, line string) (cmd *exec.Cmd, endpoint string) {
 	t.Helper()
 	args := strings.Fields(line)
-	cmd := exec.Command(filepath.Join(dir, args[0]), args[1:]...)
-	var log bytes.Buffer
-	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, env, &log, &log
+	cmd = exec.Command(filepath.Join(dir, args[0]), args[1:]...)
+	log := &lockedBuffer{}
+	cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = dir, env, log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, line, func() bool {
 		data, err := os.ReadFile(filepath.Join(dir, "data", "endpoint"))
-		return err == nil && len(data) > 0
+		endpoint = strings.TrimSpace(string(data))
+		if strings.Contains(log.String(), "weir: ") {
+			t.Fatalf("%s:\n%s", line, log)
+		}
+		return err == nil && endpoint != ""
 	})
-	return cmd
+	return cmd, endpoint
 }
 
 func TestReleaseBuildIsSmall(t *testing.T) {
