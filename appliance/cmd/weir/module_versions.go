@@ -127,7 +127,12 @@ func (c *moduleRmCmd) Run(a *app) error {
 	}
 	var info module.Info
 	if err := b.Call(a.ctx, "POST", modulePath(c.Name, "/remove"), admin.ModuleVersion{Version: c.Version}, &info); err != nil {
-		return err
+		var f *fault.Error
+		if errors.As(err, &f) && strings.Contains(err.Error(), module.ErrActive.Error()) {
+			f.Try = fmt.Sprintf("weir module rollback %s, or weir module deactivate %s", c.Name, c.Name)
+			return err
+		}
+		return tryList(err)
 	}
 	if c.State {
 		if err := forget(a, b, c.Name); err != nil {

@@ -92,6 +92,7 @@ func TestModuleFromTrialToRollback(t *testing.T) {
 		t.Fatalf("module rollback: %s", out)
 	}
 	fails(t, 2, nil, at("module", "activate", "counter", "9.9.9"), "9.9.9", "version not found", "Try: weir module list")
+	fails(t, 2, nil, at("module", "rm", "counter", "1.0.0", "--yes"), "version is active", "Try: weir module rollback counter, or weir module deactivate counter")
 	must(t, at("module", "rm", "counter", "--state", "--yes")...)
 	if out := must(t, at("module", "list")...); !strings.Contains(out, "No modules") {
 		t.Fatalf("module list:\n%s", out)
