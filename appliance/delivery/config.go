@@ -249,7 +249,7 @@ func (c *Config) validateSource(bad complain) {
 	}
 	c.Sink.validate("sink", bad)
 	if n := c.Buffer.SizeBytes; n < 1 || n > MaxBufferBytes {
-		bad("buffer.size_bytes", "%d is not between 1 and %d", n, int64(MaxBufferBytes))
+		bad("buffer.size_bytes", "%d is not between 1 and %d, which is %d MiB", n, int64(MaxBufferBytes), MaxBufferBytes>>20)
 	}
 	if d := c.interval(); d < 0 || d > MaxBufferInterval {
 		bad("buffer.interval", "%v is not between 0s and %v", d, MaxBufferInterval)

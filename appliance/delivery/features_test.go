@@ -486,7 +486,7 @@ func TestCreateRefuses(t *testing.T) {
 		"give either a stream to read": {Name: "d"},
 		"stream not found":             {Name: "d", Source: delivery.Source{Stream: "nope"}},
 		`there is no sink "nope"`:      {Name: "d", Source: delivery.Source{Stream: "s"}, Sink: delivery.Target{Name: "nope"}},
-		"is not between 1 and":         {Name: "d", Source: delivery.Source{Stream: "s"}, Buffer: delivery.Buffer{SizeBytes: 1 << 30}},
+		"134217728, which is 128 MiB":  {Name: "d", Source: delivery.Source{Stream: "s"}, Buffer: delivery.Buffer{SizeBytes: 1 << 30}},
 		"not an IANA time zone":        {Name: "d", Source: delivery.Source{Stream: "s"}, TimeZone: "Mars/Base"},
 		"must be given when prefix":    {Name: "d", Source: delivery.Source{Stream: "s"}, Prefix: "!{timestamp:yyyy}/"},
 		"partition is not configured":  {Name: "d", Source: delivery.Source{Stream: "s"}, Prefix: "!{partitionKeyFromQuery:a}/", ErrorPrefix: "e/"},
