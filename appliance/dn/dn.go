@@ -6,14 +6,13 @@
 package dn
 
 import (
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"encoding/hex"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
-
-	"crypto/x509/pkix"
 )
 
 // Name is a distinguished name in a form of its own: two names are the same if

@@ -34,8 +34,10 @@ const readHeaders = 4
 // newHTTP2 makes the HTTP/2 server and the base it is configured by, whose
 // Shutdown tells clients to open no more streams.
 func (s *Server) newHTTP2() (*http.Server, *h2Server) {
-	base := &http.Server{Handler: http.HandlerFunc(s.exchangeHTTP2), ConnState: noteState,
-		MaxHeaderBytes: readHeaders * s.o.MaxHeaderBytes, ErrorLog: log.New(io.Discard, "", 0)}
+	base := &http.Server{
+		Handler: http.HandlerFunc(s.exchangeHTTP2), ConnState: noteState,
+		MaxHeaderBytes: readHeaders * s.o.MaxHeaderBytes, ErrorLog: log.New(io.Discard, "", 0),
+	}
 	h2 := &h2Server{
 		MaxConcurrentStreams:         uint32(s.o.MaxStreamsPerConn),
 		MaxReadFrameSize:             16 << 10, // a connection keeps a buffer of this size
