@@ -49,7 +49,6 @@ func firstStart(w io.Writer, dir, endpoint string, t *trust.Trust) {
 	if !t.Unshown {
 		return
 	}
-	defer t.Shown() // that it fails is seen: they are shown again
 	fmt.Fprintf(w, `First start of this box. These are shown once; they are kept in %s, mode 0600.
 
   Endpoint            %s
@@ -60,4 +59,5 @@ func firstStart(w io.Writer, dir, endpoint string, t *trust.Trust) {
 Settings for AWS CLI, boto3, Java, Node and Go: weir trust --dir %s
 
 `, filepath.Join(absolute(dir), appliance.TrustDir), endpoint, t.AccessKeyID, t.SecretAccessKey, t.AdminPassword, dir)
+	_ = t.Shown() // that it fails is seen: they are shown again
 }
