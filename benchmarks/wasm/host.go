@@ -251,7 +251,19 @@ func (b *run) load(ctx context.Context, g *guest, n int) (used, rested float64, 
 		}
 	}
 	modules, instances = nil, nil
-	return used, resident() - before, linear, nil
+	return used, settled() - before, linear, nil
+}
+
+// settled is resident once that falls no more: wazero gives code back in finalizers,
+// which run beside whoever asked for the collection.
+func settled() float64 {
+	for last := resident(); ; {
+		now := resident()
+		if last-now < 1 {
+			return now
+		}
+		last = now
+	}
 }
 
 // resident is the process's resident memory once garbage is returned, MiB.
