@@ -107,8 +107,25 @@ func (s *Store) noteAside(path, reason string) {
 	a := SetAside{Path: path, Reason: reason}
 	if info, err := s.o.FS.Stat(path); err == nil {
 		a.Bytes = info.Size()
+		if info.IsDir() {
+			a.Bytes = s.bytesIn(path)
+		}
 	}
 	s.recovery.SetAside = append(s.recovery.SetAside, a)
+}
+
+// bytesIn is how long the files in a directory are together.
+func (s *Store) bytesIn(dir string) (n int64) {
+	names, err := s.o.FS.List(dir)
+	if err != nil {
+		return 0
+	}
+	for _, name := range names {
+		if info, err := s.o.FS.Stat(s.o.FS.PathJoin(dir, name)); err == nil && !info.IsDir() {
+			n += info.Size()
+		}
+	}
+	return n
 }
 
 // readWhole reads a file or says what is wrong with it.

@@ -34,6 +34,9 @@ func openOffline(dir string, o Options) (*offline, error) {
 	}
 	db, err := openReadOnly(o, o.FS.PathJoin(dir, engineDir))
 	if err != nil {
+		if vfsNotExist(err) {
+			err = fmt.Errorf("a file is missing: %v", err) // and not the directory, as the error would say
+		}
 		_ = lock.Close()
 		return nil, wrap(err)
 	}

@@ -160,6 +160,28 @@ func TestDamagedManifestLosesNothing(t *testing.T) {
 	}
 }
 
+// TestMissingManifestIsDamageToWhoLooksOnly: an error of a missing file would mean that
+// there is no store, and the advice would be to make one.
+func TestMissingManifestIsDamageToWhoLooksOnly(t *testing.T) {
+	fs, _ := crashedStore(t)
+	damage(t, fs, func(name string) bool { return strings.HasPrefix(name, "MANIFEST") }, func([]byte) []byte { return nil })
+	if _, err := Verify(ctx, "data", small(fs, nil), nil); err == nil || vfsNotExist(err) || !strings.Contains(err.Error(), "MANIFEST") {
+		t.Fatalf("verify: %v", err)
+	}
+	r, err := Repair(ctx, "data", small(fs, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range r.SetAside {
+		if strings.Contains(a.Path, "db-1") && a.Bytes < 1<<20 {
+			t.Fatalf("%s is said to have %d bytes", a.Path, a.Bytes)
+		}
+	}
+	if _, err := Verify(ctx, "elsewhere", small(fs, nil), nil); !vfsNotExist(err) {
+		t.Fatalf("verify of nothing: %v", err)
+	}
+}
+
 // TestOpenPassesDamagedTables cuts each table short or breaks its end, in turn: the store opens,
 // takes records, and keeps every byte that it can't use until repair has set it aside.
 func TestOpenPassesDamagedTables(t *testing.T) {
