@@ -23,7 +23,7 @@ const queryTime = time.Second
 type query struct {
 	code  *gojq.Code
 	names []string
-	plain *paths // nil when some value is more than a path
+	plain *paths // nil when some value does not begin with a path
 }
 
 // compileQuery reads a MetadataExtractionQuery. The names are those of the
@@ -119,6 +119,7 @@ type queryStage struct {
 	next   stage
 	values []string
 	plain  [][]byte
+	places []pathText
 	seen   map[string]string // values by their bytes, so that each is made once
 }
 
@@ -129,9 +130,9 @@ const maxSeen = 4096
 func (s *queryStage) read(data []byte) ([]string, error) {
 	if p := s.query.plain; p != nil {
 		if s.plain == nil {
-			s.plain, s.seen = make([][]byte, p.n), map[string]string{}
+			s.plain, s.places, s.seen = make([][]byte, p.n), make([]pathText, p.places), map[string]string{}
 		}
-		if p.read(s.plain, data) {
+		if p.read(s.plain, s.places, data) {
 			for _, v := range s.plain {
 				s.values = append(s.values, s.known(v))
 			}

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"context"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -9,19 +10,28 @@ import (
 )
 
 // paths is a query whose values are plain paths, {site: .site, id: .device.id},
-// as most are. Those are read by looking at the record's bytes once, without
-// making a document of it. Whatever is not plain about a record is left to
-// gojq, so that both ways have the same outcome.
+// as most are, or begin with one, {day: (.ts | strftime("%d"))}. Those are read by
+// looking at the record's bytes once, without making a document of it; what comes
+// after a path is run by gojq on that value alone. Whatever is not plain about a
+// record is left to gojq whole, so that both ways have the same outcome.
 type paths struct {
-	root *pathNode
-	n    int // values
+	root   *pathNode
+	places int // where values are read
+	n      int // values
+	values []pathValue
+}
+
+// pathValue is one value of the query.
+type pathValue struct {
+	place int
+	then  *gojq.Code // what is made of it; nil: nothing
 }
 
 // pathNode is a place in documents that values are read from, or below.
 type pathNode struct {
 	names []string
 	nodes []*pathNode
-	value int  // index of the value that is read here; -1: none
+	value int  // number of the place that is read here; -1: none
 	mark  uint // its bit in pathScan.met
 }
 
@@ -33,7 +43,7 @@ const maxPathNodes = 64
 const maxPathDepth = 64
 
 // plainPaths returns the paths of an object construction; nil when some value
-// is more than a path.
+// does not begin with one.
 func plainPaths(q *gojq.Query, names []string) *paths {
 	if q.Meta != nil || len(q.Imports) > 0 || len(q.FuncDefs) > 0 || len(q.Term.SuffixList) > 0 {
 		return nil
@@ -44,9 +54,9 @@ func plainPaths(q *gojq.Query, names []string) *paths {
 		if strings.HasPrefix(kv.Key, "$") || kv.KeyString != nil && kv.KeyString.Queries != nil {
 			return nil
 		}
-		steps := []string{names[i]}
+		steps, then := []string{names[i]}, (*gojq.Code)(nil)
 		if kv.Val != nil {
-			if steps = pathSteps(kv.Val); steps == nil {
+			if steps, then = pathAndThen(kv.Val); steps == nil {
 				return nil
 			}
 		}
@@ -67,13 +77,46 @@ func plainPaths(q *gojq.Query, names []string) *paths {
 				return nil
 			}
 		}
-		if at.value >= 0 || len(at.names) > 0 {
-			return nil // two values share a place
+		if len(at.names) > 0 {
+			return nil // another value is read below
 		}
-		at.value = p.n
+		if at.value < 0 {
+			at.value = p.places
+			p.places++
+		}
+		p.values = append(p.values, pathValue{at.value, then})
 		p.n++
 	}
 	return p
+}
+
+// pathAndThen takes .a.b | f apart: the names of the path, nil when there is none
+// at the beginning, and what comes after it.
+func pathAndThen(q *gojq.Query) (steps []string, then *gojq.Code) {
+	steps, rest := splitPipe(q)
+	if steps == nil || rest == nil {
+		return steps, nil
+	}
+	then, err := gojq.Compile(rest)
+	if err != nil {
+		return nil, nil
+	}
+	return steps, then
+}
+
+func splitPipe(q *gojq.Query) (steps []string, rest *gojq.Query) {
+	for q.Meta == nil && len(q.Imports) == 0 && len(q.FuncDefs) == 0 && q.Left == nil && q.Right == nil &&
+		q.Term != nil && q.Term.Type == gojq.TermTypeQuery && len(q.Term.SuffixList) == 0 {
+		q = q.Term.Query // parentheses
+	}
+	if q.Op != gojq.OpPipe || q.Left == nil || q.Right == nil || len(q.Patterns) > 0 || q.Meta != nil || len(q.Imports) > 0 || len(q.FuncDefs) > 0 {
+		return pathSteps(q), nil
+	}
+	steps, rest = splitPipe(q.Left)
+	if rest == nil {
+		return steps, q.Right
+	}
+	return steps, &gojq.Query{Left: rest, Op: gojq.OpPipe, Right: q.Right}
 }
 
 // pathSteps are the names of .a.b, or nil.
@@ -128,13 +171,11 @@ func (n *pathNode) child(name string, marks *uint) *pathNode {
 }
 
 // read fills values with the texts of the paths' values and says whether it
-// could: false means that gojq has to look at the record. Values that are
-// texts are slices of data.
-func (p *paths) read(values [][]byte, data []byte) bool {
-	for i := range values {
-		values[i] = nil
-	}
-	s := pathScan{data: data, values: values}
+// could: false means that gojq has to look at the record. places is memory for
+// p.places of them. Values that are texts are slices of data.
+func (p *paths) read(values [][]byte, places []pathText, data []byte) bool {
+	clear(places)
+	s := pathScan{data: data, values: places}
 	s.space()
 	if !s.object(p.root, 0) {
 		return false
@@ -143,12 +184,59 @@ func (p *paths) read(values [][]byte, data []byte) bool {
 	if s.at != len(data) {
 		return false
 	}
-	for _, v := range values {
-		if len(v) == 0 {
+	for i, v := range p.values {
+		from := &places[v.place]
+		if len(from.text) == 0 {
 			return false
 		}
+		if values[i] = from.text; v.then == nil {
+			continue
+		}
+		text, ok := from.apply(v.then)
+		if !ok {
+			return false
+		}
+		values[i] = text
 	}
 	return true
+}
+
+// pathText is a value that was read: its text, and whether that is a string's.
+type pathText struct {
+	text   []byte
+	quoted bool
+}
+
+// apply has gojq make a key of the value; false when that fails, or makes several.
+func (p *pathText) apply(then *gojq.Code) ([]byte, bool) {
+	var in any = string(p.text)
+	if !p.quoted {
+		switch p.text[0] {
+		case 't', 'f':
+			in = p.text[0] == 't'
+		default:
+			f, err := strconv.ParseFloat(string(p.text), 64)
+			if err != nil {
+				return nil, false
+			}
+			in = f
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), queryTime)
+	defer cancel()
+	results := then.RunWithContext(ctx, in)
+	out, ok := results.Next()
+	if !ok {
+		return nil, false
+	}
+	text, err := keyText(out)
+	if err != nil {
+		return nil, false
+	}
+	if _, more := results.Next(); more {
+		return nil, false
+	}
+	return []byte(text), true
 }
 
 // pathScan is a pass over a document. Its methods return false at anything
@@ -156,7 +244,7 @@ func (p *paths) read(values [][]byte, data []byte) bool {
 type pathScan struct {
 	data   []byte
 	at     int
-	values [][]byte
+	values []pathText
 	met    uint64 // places met so far: gojq decides about one that is met twice
 }
 
@@ -231,7 +319,7 @@ func (s *pathScan) value(node *pathNode, depth int) bool {
 	if s.at >= len(s.data) {
 		return false
 	}
-	begin, end := s.at, 0
+	begin := s.at
 	switch c := s.data[s.at]; {
 	case c == '{':
 		if node != nil && node.value >= 0 {
@@ -247,7 +335,10 @@ func (s *pathScan) value(node *pathNode, depth int) bool {
 		if !ok || node != nil && !utf8.Valid(text) {
 			return false
 		}
-		begin, end = begin+1, s.at-1
+		if node != nil {
+			s.values[node.value] = pathText{text, true}
+		}
+		return true
 	case c == 't':
 		return s.literal("true") && s.found(node, s.data[begin:s.at])
 	case c == 'f':
@@ -258,17 +349,17 @@ func (s *pathScan) value(node *pathNode, depth int) bool {
 		if !s.number() {
 			return false
 		}
-		if end = s.at; node != nil {
-			return s.found(node, canonical(s.data[begin:end]))
+		if node != nil {
+			return s.found(node, canonical(s.data[begin:s.at]))
 		}
+		return true
 	}
-	return s.found(node, s.data[begin:end])
 }
 
-// found notes a value.
+// found notes a value that is no string.
 func (s *pathScan) found(node *pathNode, text []byte) bool {
 	if node != nil {
-		s.values[node.value] = text
+		s.values[node.value] = pathText{text: text}
 	}
 	return true
 }

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 )
 
@@ -13,7 +14,7 @@ func both(t *testing.T, q *query, data []byte) (short bool) {
 		t.Fatalf("the paths %q are not seen as plain", q.names)
 	}
 	values := make([][]byte, q.plain.n)
-	if !q.plain.read(values, data) {
+	if !q.plain.read(values, make([]pathText, q.plain.places), data) {
 		return false
 	}
 	want, err := q.run(nil, data)
@@ -67,11 +68,32 @@ func TestPlainPathsAgreeWithGojq(t *testing.T) {
 func TestPlainPathsAreFound(t *testing.T) {
 	for source, plain := range map[string]bool{
 		`{a: .a}`: true, `{a}`: true, `{"a b"}`: true, `{a: .b.c.d, b: .b.e}`: true, `{a: .["x"]}`: true,
-		`{a: .a, b: .a}`: false, `{a: .a, a: .b}`: false, `{a: .a, b: .a.b}`: false, `{a: .a[0]}`: false, `{a: .a?}`: false,
-		`{a: (.a)}`: false, `{a: (.a|tostring)}`: false, `{a: .a[]}`: false, `{a: "x"}`: false, `{a: .}`: false, `{a: .a}.a`: false,
+		`{a: .a, b: .a}`: true, `{a: .ts|todate}`: true, `{y: (.ts|floor|strftime("%Y")), m: (.ts|strftime("%m"))}`: true,
+		`{a: ((.a|tostring)|length)}`: true, `{a: (.a as $x|$x)}`: false, `{a: (1|.a)}`: false,
+		`{a: .a, a: .b}`: false, `{a: .a, b: .a.b}`: false, `{a: .a[0]}`: false, `{a: .a?}`: false,
+		`{a: (.a)}`: true, `{a: (.a|tostring)}`: true, `{a: .a[]}`: false, `{a: "x"}`: false, `{a: .}`: false, `{a: .a}.a`: false,
 	} {
 		if q := mustCompile(t, source); (q.plain != nil) != plain {
 			t.Errorf("%s: plain %t, want %t", source, q.plain != nil, plain)
+		}
+	}
+}
+
+// TestWhatComesAfterAPathAgreesWithGojq, also where it fails or makes several values.
+func TestWhatComesAfterAPathAgreesWithGojq(t *testing.T) {
+	for _, then := range []string{
+		"tostring", "floor", "todate", `strftime("%Y-%m-%d")`, `floor|strftime("%Y")`, "ascii_downcase", ". / 3", ". + 1 | tostring", "length",
+		"not", "empty", "., .", "error", "type", `split("-")[0]`, ".x", ". % 7", `sub("a";"b")`, "-.", "tojson", `if . == "A" then "yes" else null end`, "ltrimstr(\"p\")",
+	} {
+		q := mustCompile(t, `{k: (.a | `+then+`), l: .b.c, m: .a}`)
+		decided := 0
+		for _, a := range []string{`"Pump-7"`, `"A"`, `1763900000`, `1763900000.25`, `-3`, `0.1`, `12345678901234567890`, `true`, `false`, `"1e3"`, `null`, `[1]`} {
+			if both(t, q, []byte(`{"a":`+a+`,"b":{"c":1}}`)) {
+				decided++
+			}
+		}
+		if decided == 0 && !slices.Contains([]string{"empty", "., .", "error", ".x"}, then) {
+			t.Errorf("%s: nothing was decided the short way", then)
 		}
 	}
 }
@@ -83,13 +105,17 @@ func FuzzPlainPaths(f *testing.F) {
 	f.Add([]byte(`{"a":-0,"b":{"c":0.10}}`))
 	f.Add([]byte("{\"a\":\"\xc3\x28\",\"b\":{\"c\":false}}"))
 	q := mustCompile(f, `{a: .a, c: .b.c}`)
-	f.Fuzz(func(t *testing.T, data []byte) { both(t, q, data) })
+	then := mustCompile(f, `{a: (.a|tostring), t: (.a|todate), c: (.b.c|ascii_downcase)}`)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		both(t, q, data)
+		both(t, then, data)
+	})
 }
 
 // go test -run - -bench Query -benchtime 2s ./appliance/delivery
 func BenchmarkQuery(b *testing.B) {
 	data := fmt.Appendf(nil, `{"device":"pump-%02d","site":"north-%d","seq":%d,"ts":"2026-11-23T10:00:00.000Z","temperature":21.53,"pressure":3.212,"vibration":[12,21,40],"status":"ok","firmware":"2.1.1"}`+"\n", 7, 3, 123456)
-	for name, source := range map[string]string{"plain": `{d: .device, s: .site}`, "gojq": `{d: (.device|tostring), s: .site}`} {
+	for name, source := range map[string]string{"plain": `{d: .device, s: .site}`, "then": `{d: (.device|tostring), s: .site}`, "gojq": `{d: (.device,.x|tostring), s: .site}`} {
 		b.Run(name, func(b *testing.B) {
 			s := &queryStage{query: mustCompile(b, source)}
 			b.SetBytes(int64(len(data)))
