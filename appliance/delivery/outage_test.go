@@ -345,7 +345,7 @@ func TestDrain(t *testing.T) {
 	r.create(delivery.Config{Name: "paused", Source: delivery.Source{Stream: "s"}, Buffer: long, Paused: true, Prefix: "paused/"})
 	r.create(delivery.Config{
 		Name: "dead", Source: delivery.Source{Stream: "s"}, Buffer: long,
-		Sink: delivery.Target{Kind: "s3", Settings: []byte(`{"endpoint":"http://127.0.0.1:1","bucket":"b"}`)},
+		Sink: delivery.Target{Kind: "s3", Settings: []byte(`{"endpoint":"http://127.0.0.1:1","bucket":"bucket"}`)},
 	})
 	r.put(st, 0, 1000)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
@@ -380,7 +380,7 @@ func TestDeadSinkStallsNobody(t *testing.T) {
 	for i := range 8 {
 		r.create(delivery.Config{
 			Name: fmt.Sprintf("dead%d", i), Source: delivery.Source{Stream: "s"}, Buffer: soon(),
-			Sink: delivery.Target{Kind: "s3", Settings: []byte(`{"endpoint":"http://127.0.0.1:1","bucket":"b"}`)},
+			Sink: delivery.Target{Kind: "s3", Settings: []byte(`{"endpoint":"http://127.0.0.1:1","bucket":"bucket"}`)},
 		})
 	}
 	r.create(delivery.Config{Name: "well", Source: delivery.Source{Stream: "s"}, Buffer: soon()})
