@@ -225,37 +225,30 @@ func TestServiceManagerIsToldOfReadinessAndHealth(t *testing.T) {
 	told("STOPPING=1")
 }
 
-// TestReadySoonAndSmallOnAnExistingDirectory takes a box that was killed by its
-// word of how long its start took. A machine that is busy with other tests adds
-// to it, so one of five starts has to be within half a second.
+// TestReadySoonAndSmallOnAnExistingDirectory starts a box that was killed. What its
+// start may take, half a second, is held against its processor time: how long that
+// is by the clock depends on what else the machine does.
 func TestReadySoonAndSmallOnAnExistingDirectory(t *testing.T) {
 	dir := t.TempDir()
 	b := serve(t, dir)
 	must(t, "--dir", dir, "stream", "create", "s", "--shards", "4")
 	must(t, "--dir", dir, "put", "s", "a", "b")
-	var took []float64
-	for len(took) < 5 && (len(took) == 0 || took[len(took)-1] > 0.5) {
-		b.kill(t)
-		b = serve(t, dir)
-		var seconds float64
-		eventually(t, "the box says that it serves", func() bool { // the endpoint is there a moment before
-			_, after, _ := strings.Cut(b.log.String(), "msg=serving ")
-			_, after, _ = strings.Cut(after, " seconds=")
-			_, err := fmt.Sscanf(after, "%f\n", &seconds)
-			return err == nil
-		})
-		took = append(took, seconds)
+	b.kill(t)
+	b = serve(t, dir)
+	_, metrics := b.get(t, "/metrics", false)
+	value := func(name string) (v float64) {
+		_, after, _ := strings.Cut(metrics, "\n"+name+" ")
+		if _, err := fmt.Sscanf(after, "%f\n", &v); err != nil {
+			t.Fatalf("%s: %v, in\n%s", name, err, metrics)
+		}
+		return v
 	}
-	if took[len(took)-1] > 0.5 {
-		t.Errorf("starts took %v s; expecting 0.5 at most", took)
+	if seconds := value("process_cpu_seconds_total"); seconds > 0.5 {
+		t.Errorf("the start took %v s of processor time; expecting 0.5 at most", seconds)
 	}
-	_, body := b.get(t, "/metrics", false)
-	_, after, _ := strings.Cut(body, "\nprocess_resident_memory_bytes ")
-	var resident int64
-	if _, err := fmt.Sscanf(after, "%d\n", &resident); err != nil || resident > 64<<20 {
-		t.Errorf("%d bytes resident at rest, %v; expecting 64 MiB at most", resident, err)
+	if resident := value("process_resident_memory_bytes"); resident > 64<<20 {
+		t.Errorf("%.0f bytes resident at rest; expecting 64 MiB at most", resident)
 	}
-	t.Logf("ready after %v s, %.0f MiB at rest", took, float64(resident)/(1<<20))
 	b.stop(t)
 }
 
