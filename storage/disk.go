@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -301,7 +302,10 @@ func (d *disk) park(operation, name string, err error) error {
 	if err == nil || !d.running.Load() {
 		return err
 	}
-	d.s.fail(fmt.Errorf("%s %s: %w", operation, name, err))
+	if file := (*os.PathError)(nil); !errors.As(err, &file) || file.Path != name { // else it says so itself
+		err = fmt.Errorf("%s %s: %w", operation, name, err)
+	}
+	d.s.fail(err)
 	select {}
 }
 

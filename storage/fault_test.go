@@ -66,6 +66,35 @@ func TestFailedSyncMakesTheStoreReadOnly(t *testing.T) {
 	put(t, s, st, 1, func(int) (string, string) { return "k", "after" })
 }
 
+// TestReadOnlyReasonNamesTheFileOnce fails a sync as a file system does that has turned
+// read-only: with the operation and the file in the error already.
+func TestReadOnlyReasonNamesTheFileOnce(t *testing.T) {
+	var broken atomic.Bool
+	fs := errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if broken.Load() && op.Kind == errorfs.OpFileWrite && strings.HasSuffix(op.Path, ".log") {
+			return fmt.Errorf("engine: %w", &os.PathError{Op: "write", Path: op.Path, Err: syscall.EROFS})
+		}
+		return nil
+	}))
+	s := mustOpen(t, small(fs, nil))
+	st := mustCreate(t, s, StreamConfig{Name: "a"})
+	broken.Store(true)
+	tx, err := s.Begin(ctx, 10)
+	if err == nil {
+		err = errors.Join(tx.Append(st, []byte("k"), nil, []byte("x")), tx.Commit(ctx))
+	}
+	if err == nil {
+		t.Fatal("a commit to a read-only file system succeeded")
+	}
+	waitFor(t, func() bool { return s.Failed() != nil })
+	if reason := s.State().Reason; strings.Count(reason, ".log") != 1 || !strings.Contains(reason, "read-only file system") {
+		t.Errorf("reason: %s", reason)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestNothingIsWrittenAfterTheManifestFailed lets the manifest's sync fail under a
 // flush: what Pebble has in memory and what is in the manifest are no longer the
 // same, so none of its goroutines may write on. Records stay readable, and the
