@@ -42,7 +42,8 @@ type VerifierOptions struct {
 	// Regions are the regions that may stand in a credential scope; any if empty.
 	Regions []string
 	// ClockTolerance is how far a request's time may be from ours; 15 minutes if
-	// zero, without bound if negative.
+	// zero, without bound if negative. A request with X-Amz-Expires may be as far
+	// ahead of our time, but ends when it says.
 	ClockTolerance time.Duration
 	// AllowUnsignedPayload accepts UNSIGNED-PAYLOAD in cleartext, too. Over TLS it
 	// always is.
@@ -352,8 +353,8 @@ func (st *sigState) fromQuery(query []byte) *Error {
 	}
 	if expires != "" {
 		seconds, err := strconv.ParseUint(expires, 10, 32)
-		if err != nil || time.Duration(seconds)*time.Second > maxPresigned {
-			return IncompleteSignature.New("X-Amz-Expires must be a number of seconds up to %d. Got '%s'", int(maxPresigned.Seconds()), expires)
+		if err != nil || seconds == 0 || time.Duration(seconds)*time.Second > maxPresigned {
+			return IncompleteSignature.New("X-Amz-Expires must be a number of seconds from 1 to %d. Got '%s'", int(maxPresigned.Seconds()), expires)
 		}
 		st.expires = time.Duration(seconds) * time.Second
 	}
@@ -407,7 +408,9 @@ func (v *Verifier) checkTime(st *sigState) *Error {
 	now := v.o.Clock().UTC()
 	earliest, latest := now.Add(-v.o.ClockTolerance), now.Add(v.o.ClockTolerance)
 	switch expiry := st.when.Add(st.expires); {
-	case expiry.Before(earliest):
+	case st.expires > 0 && expiry.Before(now):
+		return InvalidSignature.New("Signature expired: %s is now earlier than %s", expiry.Format(isoBasic), now.Format(isoBasic))
+	case st.expires == 0 && expiry.Before(earliest):
 		return InvalidSignature.New("Signature expired: %s is now earlier than %s (%s - %s)",
 			expiry.Format(isoBasic), earliest.Format(isoBasic), now.Format(isoBasic), minutes(v.o.ClockTolerance))
 	case st.when.After(latest):

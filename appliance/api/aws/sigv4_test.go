@@ -115,7 +115,7 @@ func TestPresignedQueryIsAccepted(t *testing.T) {
 	cred := awssdk.Credentials{AccessKeyID: "ASIASESSION", SecretAccessKey: "other", SessionToken: "the-token"}
 	r := newSigRequest("")
 	r.URL.RawQuery = "X-Amz-Expires=600"
-	uri, headers, err := v4.NewSigner().PresignHTTP(context.Background(), cred, r, hashOf(""), "kinesis", "eu-west-1", sigNow.Add(-20*time.Minute))
+	uri, headers, err := v4.NewSigner().PresignHTTP(context.Background(), cred, r, hashOf(""), "kinesis", "eu-west-1", sigNow.Add(-9*time.Minute))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,9 +130,39 @@ func TestPresignedQueryIsAccepted(t *testing.T) {
 		t.Errorf("changed life: %v", err)
 	}
 	x.Target = strings.Replace(x.Target, "X-Amz-Expires=601", "X-Amz-Expires=60", 1)
-	if _, err := verify(t, sigVerifier(), x, "kinesis"); err == nil || !strings.HasPrefix(err.Message, "Signature expired: 20261123T041100Z is now earlier than 20261123T041500Z (20261123T043000Z - 15 min.)") {
+	if _, err := verify(t, sigVerifier(), x, "kinesis"); err == nil || !strings.HasPrefix(err.Message, "Signature expired: 20261123T042200Z is now earlier than 20261123T043000Z") {
 		t.Errorf("expired: %v", err)
 	}
+	x.Target = strings.Replace(x.Target, "X-Amz-Expires=60", "X-Amz-Expires=0", 1)
+	if _, err := verify(t, sigVerifier(), x, "kinesis"); err == nil || err.Kind != IncompleteSignature {
+		t.Errorf("no life: %v", err)
+	}
+}
+
+// TestPresignedQueryEndsWhenItSays has a signature of 60 seconds, seen from moments
+// around its life: the tolerance is for a clock that is ahead of ours only.
+func TestPresignedQueryEndsWhenItSays(t *testing.T) {
+	cred := awssdk.Credentials{AccessKeyID: "AKIDEXAMPLE", SecretAccessKey: sigKeys["AKIDEXAMPLE"].SecretAccessKey}
+	f := func(age time.Duration, ok bool) {
+		t.Helper()
+		r := newSigRequest("")
+		r.URL.RawQuery = "X-Amz-Expires=60"
+		uri, headers, err := v4.NewSigner().PresignHTTP(context.Background(), cred, r, hashOf(""), "kinesis", "eu-west-1", sigNow.Add(-age))
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := asExchange(r, "")
+		x.Headers, x.Target = headers, uri[strings.Index(uri, "/?"):]
+		if _, err := verify(t, sigVerifier(), x, "kinesis"); (err == nil) != ok {
+			t.Errorf("%s after it was signed: %v", age, err)
+		}
+	}
+	f(0, true)
+	f(60*time.Second, true)
+	f(61*time.Second, false)
+	f(15*time.Minute, false)
+	f(-15*time.Minute, true)
+	f(-16*time.Minute, false)
 }
 
 func TestBadSignatures(t *testing.T) {
