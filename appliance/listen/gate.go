@@ -37,8 +37,8 @@ type GateOptions struct {
 	Anonymous *api.Identity
 	// AnonymousPeers says from where Anonymous is let in; nobody if Anonymous is nil.
 	AnonymousPeers Peers
-	// FailureBurst is how many failed attempts an address has at once; 20. One more
-	// comes back every FailureRefill; 1 s.
+	// FailureBurst is how many failed attempts an address, and each access key at it,
+	// has at once; 20. One more comes back every FailureRefill; 1 s.
 	FailureBurst  int
 	FailureRefill time.Duration
 }
@@ -170,16 +170,19 @@ func (g *Gate) authenticate(req api.Request, route *api.Route, whole bool) (*api
 		}
 		return nil, refusal(aws.MissingAuthenticationToken.Default())
 	}
-	addr := req.RemoteAddr().Addr()
-	if !g.attempts.may(addr, p.name) {
+	addr, key := req.RemoteAddr().Addr(), ""
+	if p.means == api.MeansSigV4 && g.o.Verifier.Knows(p.name) {
+		key = p.name
+	}
+	if !g.attempts.may(addr, key, p.name) {
 		return nil, refuseAttempts
 	}
 	id, why := g.check(req, p, route, whole)
 	switch {
 	case why != nil && whole || why != nil && p.means != api.MeansSigV4:
-		g.attempts.failed(addr)
+		g.attempts.failed(addr, key)
 	case why == nil && whole:
-		g.attempts.succeeded(addr, p.name)
+		g.attempts.succeeded(addr, key, p.name)
 	}
 	return id, why
 }

@@ -377,12 +377,44 @@ func TestFailedAttemptsAreLimitedPerAddress(t *testing.T) {
 		}
 		f(a, "Bearer bad", 429)
 		for i := range maxAddresses + 10 {
-			g.attempts.failed(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}))
+			g.attempts.failed(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), "")
 		}
 		if n := len(g.attempts.byAddr); n > maxAddresses {
 			t.Errorf("%d addresses are remembered", n)
 		}
 	})
+}
+
+// TestOneBrokenDeviceDoesNotShutOutTheOthers has all of them behind one address, as NAT
+// shows them.
+func TestOneBrokenDeviceDoesNotShutOutTheOthers(t *testing.T) {
+	gate := testGate(func(o *GateOptions) { o.FailureBurst, o.FailureRefill = 3, time.Hour })
+	_, addr := start(t, Options{Handler: gate})
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
+	f := func(key, secret, want string) {
+		t.Helper()
+		_, err := sdk(&http.Client{Transport: transport}, "http://"+addr, key, secret).PutRecords(t.Context(), &kinesis.PutRecordsInput{
+			StreamName: awssdk.String("s"), Records: []types.PutRecordsRequestEntry{{Data: []byte("x"), PartitionKey: awssdk.String("k")}},
+		})
+		if got := fmt.Sprint(err); !strings.Contains(got, want) {
+			t.Errorf("%s with %s: %s, want %s", key, secret, got, want)
+		}
+	}
+	for range 3 {
+		f("AKIDNOBODY", "secret", "UnrecognizedClientException")
+	}
+	f("AKIDNOBODY", "secret", "ThrottlingException")
+	for range 3 {
+		f("AKIDREAD", "wrong", "InvalidSignatureException")
+	}
+	f("AKIDREAD", "wrong", "ThrottlingException")
+	f("AKIDREAD", "secret", "ThrottlingException") // a guess might be right
+	f("AKIDTEST", "secret", "<nil>")
+	for range 3 {
+		f("AKIDTEST", "wrong", "InvalidSignatureException")
+	}
+	f("AKIDOTHER", "secret", "ThrottlingException")
 }
 
 func TestLargeBodyOfAStrangerIsNotRead(t *testing.T) {
