@@ -82,8 +82,11 @@ func (c *moduleBuildCmd) Run(a *app) error {
 		}
 		cmd := exec.CommandContext(a.ctx, s.Args[0], s.Args[1:]...)
 		cmd.Dir, cmd.Env = p.dir, append(os.Environ(), s.Env...)
-		cmd.Stdout, cmd.Stderr = a.err, a.err
-		if err := cmd.Run(); err != nil {
+		bar := a.progress("build")
+		said := bar.beside(a.err)
+		cmd.Stdout, cmd.Stderr = said, said
+		bar.during(strings.Join(s.Args, " "), func() { err = cmd.Run() })
+		if err != nil {
 			return &fault.Error{Class: fault.Runtime, Subject: strings.Join(s.Args, " "), Expect: "failed", Err: err}
 		}
 	}

@@ -94,13 +94,35 @@ func (p *progress) sayLocked(text string) {
 	}
 }
 
+// beside returns a writer to w for what another program says meanwhile: it begins
+// on a line of its own.
+func (p *progress) beside(w io.Writer) io.Writer { return &besides{p, w} }
+
+type besides struct {
+	p *progress
+	w io.Writer
+}
+
+// Write takes the line away before p is written.
+func (b *besides) Write(p []byte) (int, error) {
+	b.p.mu.Lock()
+	defer b.p.mu.Unlock()
+	b.p.clearLocked()
+	return b.w.Write(p)
+}
+
 // done clears the line.
 func (p *progress) done() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.clearLocked()
+}
+
+func (p *progress) clearLocked() {
 	if p.mu.shown && p.terminal {
 		fmt.Fprint(p.w, "\r\x1b[K")
 	}
+	p.mu.shown = false
 }
 
 func isTerminal(w any) bool {

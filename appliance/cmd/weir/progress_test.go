@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -17,6 +18,22 @@ func (w *firstWrite) Write(p []byte) (int, error) {
 		defer close(w.wrote)
 	}
 	return w.Buffer.Write(p)
+}
+
+// TestCompilerIsShownWhileItIsSilent builds with a compiler that says nothing until
+// something of ours is shown.
+func TestCompilerIsShownWhileItIsSilent(t *testing.T) {
+	w := &firstWrite{wrote: make(chan struct{})}
+	a := &app{streams: streams{err: w}}
+	bar := a.progress("build")
+	said := bar.beside(w)
+	bar.during("cargo build", func() {
+		<-w.wrote
+		fmt.Fprintln(said, "warning: unused")
+	})
+	if got := w.String(); !strings.HasPrefix(got, "build: cargo build, ") || !strings.HasSuffix(got, " s\nwarning: unused\n") {
+		t.Errorf("%q", got)
+	}
 }
 
 func TestWorkThatOnlyEndsIsShownWhileItLasts(t *testing.T) {
