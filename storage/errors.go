@@ -33,6 +33,9 @@ var (
 	ErrStreamNotFound = stream.ErrNotFound
 	// ErrStreamExists means that the name is taken.
 	ErrStreamExists = errors.New("stream exists")
+	// ErrSameStream means that an export would be imported into the stream it
+	// was made from, which has its records already.
+	ErrSameStream = errors.New("the file was exported from this stream")
 	// ErrShardNotFound means that the stream has no such shard, or no longer.
 	ErrShardNotFound = stream.ErrShardNotFound
 	// ErrShardClosed means that the shard was split or merged before.

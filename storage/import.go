@@ -45,7 +45,8 @@ const maxArrivalMS = 253_402_300_799_999
 // a position AtTime takes what claims to have arrived later for a record of the
 // import's time. How far each source shard was imported is written with the
 // records, so that doing it again, after an interruption or with an overlapping
-// file, brings no record twice. ErrExport: the file was cut or changed; what
+// file, brings no record twice. ErrSameStream: it is the stream that the file was
+// exported from; nothing is imported. ErrExport: the file was cut or changed; what
 // comes before that is imported.
 func (s *Store) Import(ctx context.Context, r io.Reader, o ImportOptions) (ImportReport, error) {
 	m := &importer{s: s, o: o}
@@ -116,6 +117,9 @@ func (m *importer) begin(ctx context.Context, content []byte) error {
 		c := m.header.Config
 		c.Name = m.report.Stream
 		m.st, err = m.s.CreateStream(ctx, c)
+	}
+	if err == nil && m.header.Store == m.s.ID() && m.header.StreamID == m.st.ID() {
+		err = fmt.Errorf("%w: every record of it would be there twice", ErrSameStream)
 	}
 	return err
 }

@@ -153,6 +153,33 @@ func TestImportBringsEveryRecordOnce(t *testing.T) {
 	}
 }
 
+// TestImportIntoTheSourceIsRefused takes the records neither twice nor, when the
+// stream was deleted and made again, not at all.
+func TestImportIntoTheSourceIsRefused(t *testing.T) {
+	s := mustOpen(t, small(vfs.NewMem(), nil))
+	defer s.Close()
+	st := mustCreate(t, s, StreamConfig{Name: "a"})
+	put(t, s, st, 100, func(i int) (string, string) { return "k", fmt.Sprint(i) })
+	file := exported(t, s, ExportOptions{Stream: "a"})
+	before := readAll(t, st)
+	if r, err := s.Import(ctx, bytes.NewReader(file), ImportOptions{Create: true}); !errors.Is(err, ErrSameStream) || r.Records > 0 || r.Stream != "a" {
+		t.Fatalf("%+v %v", r, err)
+	}
+	if fmt.Sprint(readAll(t, st)) != fmt.Sprint(before) {
+		t.Fatal("the stream differs")
+	}
+	if err := s.DeleteStream(ctx, "a"); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := s.Import(ctx, bytes.NewReader(file), ImportOptions{Create: true}); err != nil || r.Records != 100 {
+		t.Fatalf("made again: %+v %v", r, err)
+	}
+	again, _ := s.Stream("a")
+	if fmt.Sprint(readAll(t, again)) != fmt.Sprint(before) {
+		t.Fatal("the stream made again differs")
+	}
+}
+
 func TestExportOfARange(t *testing.T) {
 	s := mustOpen(t, small(vfs.NewMem(), nil))
 	defer s.Close()
@@ -247,19 +274,25 @@ func FuzzImport(f *testing.F) {
 		}
 		f.Add(b.Bytes())
 	}
+	to, err := Open(ctx, "elsewhere", small(vfs.NewMem(), nil))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() { _ = to.Close() })
+	mustCreate(f, to, StreamConfig{Name: "a", Shards: 2})
 	gap := (&sectionWriter{}).add(sectionGap, `{"shard":"shardId-000000000000","first":1,"last":2,"records":2,"reason":"damage"}`)
 	f.Add(append([]byte(exportMagic), gap.b...))
 	f.Add([]byte(exportMagic))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		file := sealed(in)
-		r, err := s.Import(ctx, bytes.NewReader(file), ImportOptions{Stream: "a"})
+		r, err := to.Import(ctx, bytes.NewReader(file), ImportOptions{Stream: "a"})
 		if err != nil {
 			if !errors.Is(err, ErrExport) && !errors.Is(err, ErrNewerFormat) && !errors.Is(err, ErrTooLarge) {
 				t.Fatalf("an error of a kind that Import does not name: %v", err)
 			}
 			return
 		}
-		again, err := s.Import(ctx, bytes.NewReader(file), ImportOptions{Stream: "a"})
+		again, err := to.Import(ctx, bytes.NewReader(file), ImportOptions{Stream: "a"})
 		if err != nil || again.Records != 0 || again.Duplicates != r.Records+r.Duplicates {
 			t.Fatalf("first %+v, then %+v, %v", r, again, err)
 		}

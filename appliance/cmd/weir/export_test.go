@@ -37,6 +37,9 @@ func TestExportWritesOverNothingAndLeavesNoHalfFile(t *testing.T) {
 			t.Errorf("export %s: exit code %d, want %d\n%s", c.stream, code, c.code, errout)
 		}
 	}
+	if code, _, errout := runs(t, nil, "import", file, "--dir", dir); code != 2 || !strings.HasPrefix(errout, "weir: stream: there: "+file+" was exported from it: its records are there already\nTry: weir import "+file+" --stream NAME") {
+		t.Errorf("import into the source: exit code %d\n%s", code, errout)
+	}
 	if code, _, errout := runs(t, nil, "import", file, "--dir", t.TempDir()); code != 0 {
 		t.Errorf("import: %s", errout)
 	}

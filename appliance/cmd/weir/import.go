@@ -45,6 +45,9 @@ func (c *importCmd) Run(a *app) (err error) {
 	if errors.Is(err, storage.ErrExport) {
 		return &fault.Error{Class: fault.Usage, Subject: c.File, Value: plural(int(r.Records), "record") + " imported", Expect: "the file was cut or changed", Err: err}
 	}
+	if errors.Is(err, storage.ErrSameStream) {
+		return &fault.Error{Class: fault.Usage, Subject: "stream", Value: r.Stream, Expect: c.File + " was exported from it: its records are there already", Try: "weir import " + c.File + " --stream NAME, for a second copy under another name"}
+	}
 	if err != nil {
 		return fmt.Errorf("import %s: %w", c.File, err)
 	}
