@@ -214,6 +214,15 @@ func (p *patientFS) List(dir string) ([]string, error) {
 	return names, err
 }
 
+// Open opens a file to read it.
+func (p *patientFS) Open(name string, o ...vfs.OpenOption) (vfs.File, error) {
+	f, err := p.FS.Open(name, o...)
+	if strings.HasSuffix(name, ".sst") {
+		return openTable(f, err)
+	}
+	return f, err
+}
+
 // Remove removes a file, while the store opens not at once.
 func (p *patientFS) Remove(name string) error {
 	p.d.still()

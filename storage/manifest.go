@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 
 	"github.com/cockroachdb/pebble/v2/record"
@@ -63,8 +62,7 @@ func wholeChunk(b []byte, from int64) (at int64, ok bool) {
 		if kind < 1 || kind > 4 || length == 0 || end > int64(len(b)) || end > (i/block+1)*block {
 			continue
 		}
-		sum := crc32.Checksum(b[i+6:end], castagnoli)
-		if binary.LittleEndian.Uint32(b[i:]) == (sum>>15|sum<<17)+0xa282ead8 {
+		if binary.LittleEndian.Uint32(b[i:]) == maskedChecksum(b[i+6:end]) {
 			return i, true
 		}
 	}

@@ -216,6 +216,9 @@ func (r *rescuer) run() error {
 func (r *rescuer) table(name string, data bool) error {
 	fs := r.s.o.FS
 	f, _, err := readWhole(fs, fs.PathJoin(r.dir, name))
+	if err == nil {
+		f, err = openTable(f, nil)
+	}
 	if err != nil {
 		return err
 	}
