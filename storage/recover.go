@@ -751,13 +751,17 @@ func (s *Store) learnt(through uint32, shiftMS int64) {
 // damaged enters a range that a reader could not read, once.
 func (s *Store) damaged(sh *shard.Shard, first, last uint64, cause error) {
 	row := sh.Row()
-	loss := shard.Loss{First: first, Last: last, Records: last - first + 1 - sh.Jumped(first, last), Time: s.now(), Reason: keyspace.LossDamage}
-	sh.AddLoss(loss)
+	known := min(last-first+1, sh.Jumped(first, last)+sh.Lost(first, last))
+	loss := shard.Loss{First: first, Last: last, Records: last - first + 1 - known, Time: s.now(), Reason: keyspace.LossDamage}
+	loss, ok := sh.AddLoss(loss)
+	if !ok {
+		return
+	}
 	s.log.Warn("records can't be read", "stream_id", row.Stream, "shard", row.Number.String(), "first", first, "last", last, "cause", firstLine(cause.Error()))
 	if s.Failed() != nil {
 		return
 	}
-	key := keyspace.MetaIndex(keyspace.KindLoss, sh.ID, first)
+	key := keyspace.MetaIndex(keyspace.KindLoss, sh.ID, loss.First)
 	if err := s.guard(func() error { return s.db.Set(key, lossRow(loss).Encode(), pebble.NoSync) }); err != nil {
 		s.log.Warn("damage could not be noted", "cause", err)
 	}

@@ -87,7 +87,7 @@ func (p *repairer) walk(ctx context.Context) (map[epoch.Key]bool, error) {
 	}
 	for _, st := range p.s.all() {
 		for _, sh := range st.All() {
-			before := len(sh.Losses())
+			before := sh.Losses()
 			r, err := sh.NewReader(shard.Position{})
 			if err != nil {
 				return nil, err
@@ -101,10 +101,10 @@ func (p *repairer) walk(ctx context.Context) (map[epoch.Key]bool, error) {
 			}
 			r.Close()
 			losses := sh.Losses()
-			for _, l := range losses[min(before, len(losses)):] {
-				p.lost(st, sh, l)
-			}
 			for _, l := range losses {
+				if !slices.Contains(before, l) {
+					p.lost(st, sh, l)
+				}
 				for _, run := range sh.Closed() {
 					if l.Reason == keyspace.LossDamage && l.First <= run.Last && l.Last >= run.First() {
 						damaged[epoch.Key{Lane: run.Lane, Epoch: run.Epoch}] = true

@@ -141,7 +141,7 @@ func (c *cut) dropEpoch(st *Stream, reason keyspace.LossReason) (freed uint64) {
 			freed += uint64(r.Stored)
 			if reason != 0 {
 				first := r.First()
-				left := uint64(r.Count) - min(uint64(r.Count), sh.Lost(first, r.Last)) // of those not thinned out before
+				left := uint64(r.Count) - min(uint64(r.Count), sh.Lost(first, r.Last)) // of those not lost before
 				c.losses = append(c.losses, lossOf{st.Name(), sh, shard.Loss{
 					First: first, Last: r.Last, Records: left, Bytes: r.Raw, Time: c.s.now(), Reason: reason,
 				}})
@@ -193,8 +193,9 @@ func (c *cut) apply(ctx context.Context) error {
 		}
 	}
 	for _, l := range c.losses {
-		merged := l.sh.AddLoss(l.loss)
-		set(keyspace.MetaIndex(keyspace.KindLoss, l.sh.ID, merged.First), lossRow(merged).Encode())
+		if merged, ok := l.sh.AddLoss(l.loss); ok {
+			set(keyspace.MetaIndex(keyspace.KindLoss, l.sh.ID, merged.First), lossRow(merged).Encode())
+		}
 	}
 	for _, span := range dead {
 		for e := span.From; e < span.To; e++ {

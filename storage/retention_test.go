@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/weirhq/weir/storage/keyspace"
 	"github.com/weirhq/weir/storage/record"
 )
 
@@ -336,4 +338,99 @@ func TestReadFromTime(t *testing.T) {
 		t.Fatalf("%v %d", err, r.Position())
 	}
 	r.Close()
+}
+
+// TestDamageIsStillCountedWhenItsEpochWasDropped has both reasons reported for their
+// own records, and by the next open too.
+func TestDamageIsStillCountedWhenItsEpochWasDropped(t *testing.T) {
+	fs := vfs.NewMem()
+	o := small(fs, nil)
+	s := mustOpen(t, o)
+	st := mustCreate(t, s, StreamConfig{Name: "a", WhenFull: DropOldest})
+	fill(t, s, st, 4)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	oldest := oldestTable(t, fs)
+	damage(t, fs, func(name string) bool { return name == oldest }, flip(func(int) int { return 100 }))
+	s = mustOpen(t, o)
+	st, _ = s.Stream("a")
+	readAll(t, st)
+	damaged := losses(t, st)
+	if len(damaged) != 1 || damaged[0].First != 1 || damaged[0].Reason != keyspace.LossDamage {
+		t.Fatalf("after reading: %+v", damaged)
+	}
+	o.TotalBytes = 2 << 20
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = mustOpen(t, o)
+	st, _ = s.Stream("a")
+	if err := s.Retain(ctx); err != nil {
+		t.Fatal(err)
+	}
+	first := st.Shards()[0].First
+	want := []Loss{{First: 1, Last: damaged[0].Last, Records: damaged[0].Last}, {First: damaged[0].Last + 1, Last: first - 1, Records: first - 1 - damaged[0].Last}}
+	for range 2 {
+		got := losses(t, st)
+		if len(got) != 2 || got[0].Reason != keyspace.LossDamage || got[1].Reason != keyspace.LossDropped {
+			t.Fatalf("%+v", got)
+		}
+		for i, w := range want {
+			if g := got[i]; g.First != w.First || g.Last != w.Last || g.Records != w.Records {
+				t.Fatalf("got %+v, want %+v", g, w)
+			}
+		}
+		r, err := st.NewReader(0, Position{Kind: AtIndex, Index: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.Read(1, 1, func(*record.Record) bool { return true }); err != nil {
+			t.Fatal(err)
+		}
+		gaps := fmt.Sprint(r.Skipped())
+		if w := fmt.Sprintf("[{1 %d %[1]d damage} {%d %d %d dropped}]", want[0].Last, want[1].First, want[1].Last, want[1].Records); gaps != w {
+			t.Fatalf("a reader is told of %s, want %s", gaps, w)
+		}
+		r.Close()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s = mustOpen(t, o)
+		st, _ = s.Stream("a")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func losses(t *testing.T, st *Stream) []Loss {
+	t.Helper()
+	all, err := st.Losses(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// oldestTable returns the name of the table with the first records.
+func oldestTable(t *testing.T, fs *vfs.MemFS) (name string) {
+	t.Helper()
+	d, err := openOffline("data", small(fs, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	levels, err := d.db.SSTables()
+	if err := errors.Join(err, d.Close()); err != nil {
+		t.Fatal(err)
+	}
+	var first []byte
+	for _, level := range levels {
+		for _, info := range level {
+			if key := info.Smallest.UserKey; key[0] >= keyspace.LaneSpace && (first == nil || bytes.Compare(key, first) < 0) {
+				name, first = tableName(uint64(info.BackingSSTNum)), key
+			}
+		}
+	}
+	return name
 }

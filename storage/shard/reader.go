@@ -298,24 +298,26 @@ func (r *Reader) place(d *block.Decoded, last uint64, run epoch.Run) {
 	}
 }
 
-// skip moves the position past last and remembers the gap, if records were in it.
+// skip moves the position past last and remembers the gaps, where records were in them.
 func (r *Reader) skip(last uint64) {
-	pos := r.pos.Load()
-	if g := r.s.gap(pos, last, r.s.First()); g.Records > 0 {
-		if n := len(r.skipped); n > 0 && (r.skipped[n-1].Reason == g.Reason && r.skipped[n-1].Last+1 == g.First || n >= maxSkipped) {
+	r.s.gaps(r.pos.Load(), last, r.s.First(), func(g Gap) {
+		n := len(r.skipped)
+		switch {
+		case g.Records == 0:
+		case n > 0 && (r.skipped[n-1].Reason == g.Reason && r.skipped[n-1].Last+1 == g.First || n >= maxSkipped):
 			r.skipped[n-1].Last = g.Last
 			r.skipped[n-1].Records += g.Records
-		} else {
+		default:
 			r.skipped = append(r.skipped, g)
 		}
-	}
+	})
 	r.pos.Store(last + 1)
 }
 
 // damaged passes over records that can't be read and says so.
 func (r *Reader) damaged(last uint64, cause error) {
 	pos := r.pos.Load()
-	if r.s.lossAt(pos) == 0 && r.s.First() <= pos {
+	if r.s.First() <= pos && r.s.Lost(pos, last)+r.s.Jumped(pos, last) < last-pos+1 {
 		r.s.env.Damaged(r.s, pos, last, cause)
 	}
 	r.skip(last)
@@ -485,9 +487,9 @@ func (sc *scan) current() ([]byte, uint64, error) {
 }
 
 // pastDamage returns the last index of the records from pos on that can't be
-// reached because of damage below. Pebble takes a second over every block
-// whose checksum is wrong, so the search begins a table's block further on,
-// where it will likely succeed, and closes in on the damage from behind.
+// reached because of damage below. Each try is a read of the table, so the search
+// begins a table's block further on, where it will likely succeed, and closes in on
+// the damage from behind.
 func (sc *scan) pastDamage(s *Shard, run epoch.Run, pos uint64) uint64 {
 	// first returns the index of the first record of the block found at i.
 	first := func(i uint64) (uint64, bool) {

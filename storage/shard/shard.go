@@ -156,10 +156,21 @@ func (s *Shard) Delete() {
 }
 
 // AddLoss enters a loss, keeping them in order, and returns what is to be
-// kept of it: one that follows another of the same reason is joined to it.
-func (s *Shard) AddLoss(l Loss) Loss {
+// kept of it: it begins behind what was lost before for another reason, so that
+// no two begin alike, and one that follows another of the same reason is joined
+// to it. ok is false when all of it was lost before. l.Records must leave out
+// what is in other losses.
+func (s *Shard) AddLoss(l Loss) (kept Loss, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	for i := range s.mu.losses {
+		if o := &s.mu.losses[i]; o.First <= l.First && l.First <= o.Last {
+			l.First = o.Last + 1
+		}
+	}
+	if l.First > l.Last {
+		return l, false
+	}
 	i := len(s.mu.losses)
 	for i > 0 && s.mu.losses[i-1].First > l.First {
 		i--
@@ -169,13 +180,13 @@ func (s *Shard) AddLoss(l Loss) Loss {
 			o.Records += l.Records
 			o.Bytes += l.Bytes
 			o.Last, o.Time = l.Last, l.Time
-			return *o
+			return *o, true
 		}
 	}
 	s.mu.losses = append(s.mu.losses, Loss{})
 	copy(s.mu.losses[i+1:], s.mu.losses[i:])
 	s.mu.losses[i] = l
-	return l
+	return l, true
 }
 
 // maxLosses bounds the losses kept of a shard.
@@ -213,16 +224,22 @@ func (s *Shard) Lost(first, last uint64) (n uint64) {
 	return n
 }
 
-// lossAt returns the reason of the loss that holds index, 0 when none does.
-func (s *Shard) lossAt(index uint64) keyspace.LossReason {
+// lossAt returns why the record of an index was lost, 0 when it is in no loss,
+// and up to where, at most last, that is so. Of several reasons it is the first: a
+// loss inside of another was there before it.
+func (s *Shard) lossAt(index, last uint64) (reason keyspace.LossReason, end uint64) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
+	end = last
 	for i := len(s.mu.losses) - 1; i >= 0; i-- {
-		if l := &s.mu.losses[i]; l.First <= index && index <= l.Last {
-			return l.Reason
+		switch l := &s.mu.losses[i]; {
+		case l.First > index:
+			end = min(end, l.First-1)
+		case index <= l.Last:
+			return l.Reason, min(end, l.Last)
 		}
 	}
-	return 0
+	return 0, end
 }
 
 // Arrival returns the arrival of the newest record, corrected by what was
@@ -284,22 +301,27 @@ type Gap struct {
 	Reason      GapReason
 }
 
-// gap describes the indexes first … last that a reader passes over; Records
-// is 0 when no record ever had one of them.
-func (s *Shard) gap(first, last, kept uint64) Gap {
-	g := Gap{First: first, Last: last, Records: last - first + 1 - s.Jumped(first, last)}
-	switch s.lossAt(first) {
-	case keyspace.LossDropped:
-		g.Reason = GapDropped
-	case keyspace.LossThinned:
-		g.Reason = GapThinned
-	case keyspace.LossDamage:
-		g.Reason = GapDamage
-	default:
-		g.Reason = GapDamage
-		if last < kept {
-			g.Reason = GapRetention
+// gaps describes the indexes first … last that a reader passes over, kept being
+// the first that the shard keeps: a gap for each reason they were lost for. Records
+// is 0 where no record ever had one of the indexes.
+func (s *Shard) gaps(first, last, kept uint64, fn func(Gap)) {
+	for first <= last {
+		reason, end := s.lossAt(first, last)
+		g := Gap{First: first, Last: end, Records: end - first + 1 - s.Jumped(first, end)}
+		switch reason {
+		case keyspace.LossDropped:
+			g.Reason = GapDropped
+		case keyspace.LossThinned:
+			g.Reason = GapThinned
+		case keyspace.LossDamage:
+			g.Reason = GapDamage
+		default:
+			g.Reason = GapDamage
+			if end < kept {
+				g.Reason = GapRetention
+			}
 		}
+		fn(g)
+		first = end + 1
 	}
-	return g
 }

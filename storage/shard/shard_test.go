@@ -357,10 +357,24 @@ func TestLossesAreKeptInOrderJoinedAndBounded(t *testing.T) {
 	if want := "1-5 5 thinned, 11-30 20 dropped, 31-40 10 damage"; strings.Join(got, ", ") != want {
 		t.Fatalf("got %s, want %s", strings.Join(got, ", "), want)
 	}
+	// What is lost once more is of the reason that came first, in rows that begin apart.
+	l := loss(31, 50, keyspace.LossDropped)
+	l.Records -= s.Lost(31, 50)
+	if kept, ok := s.AddLoss(l); !ok || kept.First != 41 || kept.Last != 50 || kept.Records != 10 {
+		t.Fatalf("behind damage: %+v %v", kept, ok)
+	}
+	if kept, ok := s.AddLoss(loss(35, 45, keyspace.LossDamage)); ok {
+		t.Fatalf("lost already: %+v", kept)
+	}
+	got = nil
+	s.gaps(25, 55, 52, func(g Gap) { got = append(got, fmt.Sprint(g)) })
+	if want := "{25 30 6 dropped} {31 40 10 damage} {41 50 10 dropped} {51 55 5 damage}"; strings.Join(got, " ") != want {
+		t.Fatalf("got %s, want %s", strings.Join(got, " "), want)
+	}
 	for i := range uint64(maxLosses) {
 		s.AddLoss(loss(100+2*i, 100+2*i, keyspace.LossThinned))
 	}
-	if gone := s.ForgetLosses(); len(gone) != 3 || gone[0].First != 1 || len(s.Losses()) != maxLosses {
+	if gone := s.ForgetLosses(); len(gone) != 4 || gone[0].First != 1 || len(s.Losses()) != maxLosses {
 		t.Fatalf("forgot %+v, kept %d", gone, len(s.Losses()))
 	}
 }
