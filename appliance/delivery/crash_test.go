@@ -274,7 +274,7 @@ func TestKilledIntoGateway(t *testing.T) {
 		switch {
 		case round < 0:
 			p.Every(nil)
-		case round%3 == 2 && g.WholeAfterKill: // while objects are on their way
+		case round%3 == 2: // while objects are on their way
 			p.Every(nil)
 			return func() {
 				<-time.After(time.Duration(rand.IntN(400)) * time.Millisecond)

@@ -756,7 +756,7 @@ func (e *Engine) Flush(name string) error {
 		return err
 	}
 	w.mu.Lock()
-	w.mu.circuit.Next = time.Time{}
+	w.healLocked()
 	w.mu.Unlock()
 	w.poke()
 	return nil

@@ -89,6 +89,7 @@ type job struct {
 	clear   bool // no attempt can have stored anything
 
 	parts   map[string]bool // parts that are acknowledged or empty
+	torn    map[string]int  // torn answers in a row, by part
 	rows    []Manifest      // of the acknowledged ones
 	kinds   map[string]bool // failures met
 	plan    *plan           // partitions, once counted
@@ -141,7 +142,7 @@ func (j *job) open() error {
 		p.transform = t
 	}
 	j.pipe = p
-	j.parts, j.kinds, j.schemas = map[string]bool{}, map[string]bool{}, map[string]*converter{}
+	j.parts, j.kinds, j.schemas, j.torn = map[string]bool{}, map[string]bool{}, map[string]*converter{}, map[string]int{}
 	return nil
 }
 
@@ -266,7 +267,7 @@ func (j *job) put(ctx context.Context, o *objectSpec) error {
 	stored, err := o.sink.PutObject(ctx, &Object{
 		Key: key, ContentType: o.contentType, Cheap: o.cheap, Buffer: (*buffer)[:0],
 		Metadata: map[string]string{RecipeKey: j.def.identity(j.recipe, o.part), RangesKey: j.recipe.shortRanges()},
-		MayExist: j.before || j.attempt > 0,
+		MayExist: j.before || j.attempt > 0, Replace: j.torn[o.part] >= TornAfter,
 		Render: func(w io.Writer) (err error) {
 			n, err = o.render(ctx, w)
 			return err
@@ -283,8 +284,14 @@ func (j *job) put(ctx context.Context, o *objectSpec) error {
 		return nil
 	}
 	if err != nil {
-		if s := sinkError(err); !s.Refused {
+		s := sinkError(err)
+		if !s.Refused {
 			j.clear = false
+		}
+		if s.Torn {
+			j.torn[o.part]++
+		} else if j.torn[o.part] < TornAfter {
+			delete(j.torn, o.part)
 		}
 		return err
 	}

@@ -96,6 +96,9 @@ type Object struct {
 	// MayExist means that an earlier attempt may have stored the object, so
 	// that asking first is cheaper than sending again.
 	MayExist bool
+	// Replace means that attempt after attempt ended with a torn SinkError, so
+	// that the object is to be stored over whatever has its name.
+	Replace bool
 	// Throttle wraps what is sent over the uplink. Never nil.
 	Throttle func(io.Reader) io.Reader
 }
@@ -140,10 +143,18 @@ type SinkError struct {
 	// Permanent means that the same records will never be taken (HTTP 413).
 	// They go to the failure target when there is one.
 	Permanent bool
+	// Torn means that the sink refuses the name as taken and, asked for what
+	// has it, says that nothing has. After TornAfter such answers in a row
+	// the object is stored over it.
+	Torn bool
 	// RetryAfter is how long the sink asked to be left alone, or 0.
 	RetryAfter time.Duration
 	Err        error
 }
+
+// TornAfter is how many torn answers in a row it takes to store an object over
+// what has its name. Once can be a race in the sink.
+const TornAfter = 6
 
 // Error has the code before the cause.
 func (e *SinkError) Error() string { return fmt.Sprintf("%s: %v", e.Code, e.Err) }

@@ -191,7 +191,8 @@ func (w *worker) snapshot() Stats {
 // lag adds up what is sealed and what is not.
 func (w *worker) lag(out *Stats, now time.Time) {
 	oldest := time.Time{}
-	for _, r := range w.pendingRecipes() {
+	pending, cur := w.standing()
+	for _, r := range pending {
 		out.Pending++
 		out.LagRecords += r.Records()
 		out.LagBytes += r.Bytes()
@@ -202,7 +203,6 @@ func (w *worker) lag(out *Stats, now time.Time) {
 	if !oldest.IsZero() {
 		out.OldestAge = max(now.Sub(oldest).Seconds(), 0)
 	}
-	cur := w.copyCursor()
 	w.mu.Lock()
 	stream := w.mu.stream
 	w.mu.Unlock()

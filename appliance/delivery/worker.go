@@ -42,7 +42,8 @@ type worker struct {
 		cancel    context.CancelFunc // ends the worker
 		interrupt context.CancelFunc // ends the current run
 		circuit   circuit
-		waiting   string // why nothing is sent, for people
+		waiting   string        // why nothing is sent, for people
+		healed    chan struct{} // closed when the sink may be tried again before its time
 	}
 	commit sync.Mutex // one cursor change at a time
 }
@@ -697,12 +698,13 @@ func (l *lane) gate(ctx context.Context, j *job) (leave func(), err error) {
 		b := <-w.budget
 		w.budget <- b
 		pause, why := time.Duration(0), ""
+		var healed <-chan struct{}
 		if d := untilOpen(windows, local); d > 0 {
 			pause, why = d, "outside of its upload windows"
 		} else if d := b.untilBudget(local, l.def.Config.Uplink.MonthlyBytes); d > 0 {
 			pause, why = d, "the monthly byte budget is spent"
-		} else if next := w.nextAttempt(); next.After(now) {
-			pause, why = next.Sub(now), "the sink failed"
+		} else {
+			pause, healed = w.sinkPause(now)
 		}
 		if pause == 0 {
 			if w.failing() && !held {
@@ -717,11 +719,14 @@ func (l *lane) gate(ctx context.Context, j *job) (leave func(), err error) {
 			w.setWaiting("")
 			return leave, nil
 		}
-		w.setWaiting(why)
+		if why != "" {
+			w.setWaiting(why)
+		}
 		select {
 		case <-ctx.Done():
 			leave()
 			return nil, ctx.Err()
+		case <-healed:
 		case <-w.engine.clock.After(min(pause, time.Minute)):
 		}
 	}
@@ -733,16 +738,43 @@ func (w *worker) failing() bool {
 	return w.mu.circuit.open()
 }
 
-func (w *worker) nextAttempt() time.Time {
+// sinkFailed is what a delivery stream waits for between attempts.
+const sinkFailed = "the sink failed"
+
+// sinkPause is how long the sink is still to be left alone, 0 if it is not, and
+// what ends that early. Whoever waits says so under the same lock under which
+// a success takes it back.
+func (w *worker) sinkPause(now time.Time) (time.Duration, <-chan struct{}) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.mu.circuit.Next
+	pause := w.mu.circuit.Next.Sub(now)
+	if pause <= 0 {
+		return 0, nil
+	}
+	w.mu.waiting = sinkFailed
+	if w.mu.healed == nil {
+		w.mu.healed = make(chan struct{})
+	}
+	return pause, w.mu.healed
+}
+
+// healLocked lets whoever waits for the sink go on.
+func (w *worker) healLocked() {
+	w.mu.circuit.Next = time.Time{}
+	if w.mu.waiting == sinkFailed {
+		w.mu.waiting = ""
+	}
+	if w.mu.healed != nil {
+		close(w.mu.healed)
+		w.mu.healed = nil
+	}
 }
 
 func (w *worker) succeeded(start time.Time) {
 	w.mu.Lock()
 	was := w.mu.circuit
 	w.mu.circuit = circuit{}
+	w.healLocked()
 	w.mu.Unlock()
 	if was.open() {
 		w.log.Info("the sink is back", "after", w.engine.clock.Now().Sub(was.Since).Round(time.Second), "failures", was.Failures)
@@ -786,6 +818,10 @@ func (w *worker) failed(j *job, cause error) {
 func (w *worker) pendingRecipes() []*Recipe {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return w.recipesLocked()
+}
+
+func (w *worker) recipesLocked() []*Recipe {
 	out := make([]*Recipe, 0, len(w.mu.pending))
 	for _, r := range w.mu.pending {
 		out = append(out, r)
@@ -793,10 +829,22 @@ func (w *worker) pendingRecipes() []*Recipe {
 	return out
 }
 
+// standing is what is sealed and where the rest begins, as they were together: a
+// seal moves records from one to the other.
+func (w *worker) standing() ([]*Recipe, cursor) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.recipesLocked(), w.cursorLocked()
+}
+
 // copyCursor is a deep copy of the cursor.
 func (w *worker) copyCursor() cursor {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return w.cursorLocked()
+}
+
+func (w *worker) cursorLocked() cursor {
 	c := w.mu.cursor
 	c.Shards = maps.Clone(c.Shards)
 	c.Live = maps.Clone(c.Live)

@@ -161,7 +161,7 @@ func (s *Sink) settle(ctx context.Context, o *delivery.Object, err error) (deliv
 		case there:
 			return stored, nil
 		}
-		return delivery.Stored{}, s.sinkError(err) // gone meanwhile: try again
+		return delivery.Stored{}, s.torn(o)
 	}
 	if e.StatusCode == 0 && ctx.Err() == nil && !isDial(err) {
 		// The answer is lost: the object may be there.
@@ -173,6 +173,19 @@ func (s *Sink) settle(ctx context.Context, o *delivery.Object, err error) (deliv
 		s.unconditional.Store(true)
 	}
 	return delivery.Stored{}, s.sinkError(err)
+}
+
+// torn is the answer of a store that contradicts itself: one that has lost an
+// object's data and kept its metadata, or the other way round.
+func (s *Sink) torn(o *delivery.Object) error {
+	what := fmt.Sprintf("in %d such answers in a row it is stored over it, with the same name and the same records", delivery.TornAfter)
+	if o.Replace {
+		what = "and will not have it replaced. Remove it in the store, or repair the store"
+	}
+	return &delivery.SinkError{
+		Code: "S3.ObjectTorn", Torn: true,
+		Err: fmt.Errorf("the store says that %s/%s is there when it is to be created (HTTP 412), and that it is not when it is asked for (HTTP 404); %s", s.settings.Bucket, o.Key, what),
+	}
 }
 
 // stat asks whether the object is there by an earlier attempt.
@@ -201,7 +214,7 @@ func (s *Sink) options(o *delivery.Object, create bool) minio.PutObjectOptions {
 		UserMetadata: o.Metadata, ContentType: o.ContentType, StorageClass: s.settings.StorageClass, UserTags: s.settings.Tags,
 		ServerSideEncryption: s.sse, DisableContentSha256: true, SendContentMd5: false,
 	}
-	if create && !s.unconditional.Load() {
+	if create && !s.unconditional.Load() && !o.Replace {
 		opts.SetMatchETagExcept("*")
 	}
 	return opts
@@ -315,7 +328,7 @@ func (u *upload) finish() error {
 		}
 	}
 	opts := minio.PutObjectOptions{}
-	if !u.sink.unconditional.Load() {
+	if !u.sink.unconditional.Load() && !u.object.Replace {
 		opts.SetMatchETagExcept("*")
 	}
 	_, err := u.sink.core.CompleteMultipartUpload(u.ctx, u.sink.settings.Bucket, u.object.Key, u.id, u.parts, opts)

@@ -1,6 +1,8 @@
 package s3_test
 
 import (
+	"bytes"
+	"errors"
 	"net/http"
 	"strings"
 	"testing"
@@ -98,6 +100,42 @@ func TestBucketNamesNoStoreTakesAreRefused(t *testing.T) {
 		s := s3.Settings{Bucket: name}
 		if err := s.Validate(); err != nil {
 			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+// TestStoreThatContradictsItself has a store that refuses a name as taken and
+// has nothing under it, as versitygw does when a kill left metadata only.
+func TestStoreThatContradictsItself(t *testing.T) {
+	g := sinktest.NewGateway(t, "bucket")
+	p := sinktest.NewProxy(t, g.URL)
+	p.Every(func(r *http.Request) *sinktest.Fault {
+		if r.Header.Get("If-None-Match") == "" {
+			return nil
+		}
+		return &sinktest.Fault{Status: http.StatusPreconditionFailed, Code: "PreconditionFailed"}
+	})
+	sink, err := s3.Open(settings(g, p.URL), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, size := range map[string]int{"one": 10, "parts": 6 << 20} {
+		o := sinktest.Object(key, "r", bytes.Repeat([]byte("x"), size))
+		o.Buffer = make([]byte, 0, 5<<20)
+		_, err = sink.PutObject(t.Context(), o)
+		var s *delivery.SinkError
+		if !errors.As(err, &s) || !s.Torn || s.Refused || s.Code != "S3.ObjectTorn" || !strings.Contains(err.Error(), "bucket/"+key+" is there") {
+			t.Fatalf("%s: %v", key, err)
+		}
+		o.MayExist, o.Replace = true, true
+		if stored, err := sink.PutObject(t.Context(), o); err != nil || stored.Duplicate {
+			t.Fatalf("%s: %+v %v", key, stored, err)
+		}
+		if got, _ := g.Read("bucket", key); len(got) != size {
+			t.Errorf("%s: %d bytes of %d were stored", key, len(got), size)
+		}
+		if stored, err := sink.PutObject(t.Context(), o); err != nil || !stored.Duplicate {
+			t.Errorf("%s again: %+v %v", key, stored, err)
 		}
 	}
 }

@@ -20,16 +20,15 @@ type Gateway struct {
 	Secret string
 	Dir    string // buckets are folders in it
 	CA     string // file of its certificate; "" without TLS
-	// WholeAfterKill says that an object's metadata is in its own file, so
-	// that a kill leaves both or none. Where the file system has no extended
-	// attributes it may leave metadata that claims an object that isn't there.
-	WholeAfterKill bool
 
 	key  string
 	t    testing.TB
 	cmd  *exec.Cmd
 	addr string
-	meta string // metadata of objects
+	meta string // metadata of objects, where the file system has no extended attributes
+	// sidecar says that metadata is kept there. A kill may then leave metadata
+	// that claims an object that isn't there.
+	sidecar bool
 }
 
 var gatewayBinary = sync.OnceValues(func() (string, error) {
@@ -79,7 +78,7 @@ func newGateway(t testing.TB, g *Gateway, buckets []string) *Gateway {
 			t.Fatal(err)
 		}
 	}
-	g.WholeAfterKill = syscall.Setxattr(g.Dir, "user.weirtest", []byte("x"), 0) == nil
+	g.sidecar = syscall.Setxattr(g.Dir, "user.weirtest", []byte("x"), 0) != nil
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +106,7 @@ func (g *Gateway) Start() {
 		args = append(args, "--cert", g.CA, "--key", g.key)
 	}
 	args = append(args, "posix")
-	if !g.WholeAfterKill {
+	if g.sidecar {
 		args = append(args, "--sidecar", g.meta)
 	}
 	g.cmd = exec.Command(binary, append(args, g.Dir)...)
