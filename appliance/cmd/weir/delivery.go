@@ -346,7 +346,13 @@ func (c *deliveryFlushCmd) Run(a *app) error {
 	defer bar.done()
 	var out delivery.Info
 	for deadline := time.Now().Add(c.Wait); ; {
-		if err := b.Call(a.ctx, "POST", deliveryPath(c.Name, "/flush"), nil, &out); err != nil {
+		// Only what is not sealed needs to be asked for again; a sink that fails
+		// is tried at once by the first flush, and then when its time comes.
+		method, path := "POST", deliveryPath(c.Name, "/flush")
+		if out.Stats.LastError != nil {
+			method, path = "GET", deliveryPath(c.Name)
+		}
+		if err := b.Call(a.ctx, method, path, nil, &out); err != nil {
 			return err
 		}
 		if c.Wait == 0 || (out.Stats.LagRecords == 0 && out.Stats.Pending == 0) {
