@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 
 	"github.com/weirhq/weir/storage/record"
@@ -76,6 +77,28 @@ func TestDecodeReturnsWhatWasEncoded(t *testing.T) {
 				t.Fatalf("round %d record %d: got %+v, want %+v", round, i, got, want)
 			}
 		}
+	}
+}
+
+// TestLargeRecordLeavesLittleGarbage has a record that compression does not shrink.
+func TestLargeRecordLeavesLittleGarbage(t *testing.T) {
+	data := make([]byte, 4<<20)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for i := range data {
+		data[i] = byte(rng.Uint32())
+	}
+	b := NewBuilder()
+	b.Add([]byte("k"), nil, data, 0)
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	encoded := b.Encode(Zstd, Stamp{})
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > 2*uint64(len(data)) {
+		t.Errorf("%d bytes allocated to encode %d", got, len(data))
+	}
+	var d Decoded
+	if err := d.Decode(encoded); err != nil || d.Count != 1 {
+		t.Errorf("%v, %d records", err, d.Count)
 	}
 }
 

@@ -216,6 +216,11 @@ func (b *Builder) appendFrame(out []byte, codec Codec, src []byte) ([]byte, Code
 	at := len(out)
 	switch codec {
 	case Zstd:
+		if len(src) > MaxRawBytes {
+			// One record. The encoder would grow its output step by step, and leave five
+			// times the record behind as garbage.
+			out = slices.Grow(out, len(src)+len(src)/1024+64)
+		}
 		out = b.zstd.EncodeAll(src, out)
 	case S2:
 		need := s2.MaxEncodedLen(len(src))
