@@ -71,7 +71,7 @@ func (s *Server) handle(ctx context.Context, x exchange, res api.Response) rest 
 	defer func() {
 		x.setBody(nil)
 		if body != nil {
-			putBuffer(body)
+			s.putBuffer(body)
 		}
 		if held > 0 {
 			s.bodies.Release(int64(held))
@@ -197,7 +197,7 @@ func (s *Server) takeBody(ctx context.Context, x exchange) (body []byte, held in
 		}
 		if held > cap(body) {
 			grown := append(getBuffer(held), body...)
-			putBuffer(body)
+			s.putBuffer(body)
 			body = grown
 		}
 		n, err := x.readBody(body[len(body):held])

@@ -54,7 +54,7 @@ func (s *Server) stateHTTP1(nc net.Conn, state fasthttp.ConnState) {
 func (c *conn) releaseOut() {
 	if c.out != nil {
 		c.lastOut.Store(int32(min(len(c.out), maxGuess)))
-		putBuffer(c.out)
+		c.s.putBuffer(c.out)
 		c.out = nil
 	}
 }

@@ -122,7 +122,7 @@ func (s *Server) exchangeHTTP2(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write(x.out)
 	}
 	x.c.lastOut.Store(int32(min(len(x.out), maxGuess)))
-	putBuffer(x.out)
+	s.putBuffer(x.out)
 }
 
 // headerBytes is how long the request line and the headers would be in HTTP/1.1.
@@ -143,7 +143,7 @@ func (s *Server) stream2(x *http2x) {
 	if len(x.out) > 0 {
 		_, _ = w.Write(x.out)
 	}
-	putBuffer(x.out)
+	s.putBuffer(x.out)
 	x.out = nil
 	_ = w.Flush()
 	if err := s.runStream(x.r.Context(), x.stream, w); err != nil {

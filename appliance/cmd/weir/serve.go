@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"syscall"
 
 	"github.com/weirhq/weir/appliance"
@@ -34,14 +33,6 @@ func (c *serveCmd) Run(a *app) error {
 		Version: buildInfo().Version,
 		Ready:   func(endpoint string, t *trust.Trust) { firstStart(a.out, a.Dir, endpoint, t) },
 	})
-}
-
-// keepSmall has garbage collected when it is half of what lives, not as much
-// again: boxes have little memory. GOGC in the environment wins.
-func keepSmall(a *app) {
-	if a.env("GOGC") == "" {
-		debug.SetGCPercent(50)
-	}
 }
 
 // firstStart shows the secrets, once: when a box is ready for the first time.
