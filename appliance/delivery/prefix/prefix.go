@@ -110,7 +110,21 @@ func Parse(source string, place Place) (*Expression, error) {
 	if place == Error && e.hasExpressions() && !e.has(errorOutputType) {
 		return nil, fmt.Errorf("%s %q has expressions, so it must also have !{firehose:error-output-type}", place, source)
 	}
+	if n := e.fixed(); n > MaxEvaluated {
+		return nil, fmt.Errorf("%s has %d characters beside its expressions; the limit is %d after evaluation", place, n, MaxEvaluated)
+	}
 	return e, nil
+}
+
+// fixed is how long a prefix is whatever its expressions evaluate to.
+func (e *Expression) fixed() int {
+	n := 0
+	for _, p := range e.parts {
+		if p.kind == literal {
+			n += len(p.text)
+		}
+	}
+	return n
 }
 
 func parsePart(body string, place Place) (part, error) {

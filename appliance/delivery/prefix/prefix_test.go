@@ -98,6 +98,7 @@ func TestParseRefuses(t *testing.T) {
 		{Error, "x/!{timestamp:yyyy}/", "must also have !{firehose:error-output-type}"},
 		{Error, "!{partitionKeyFromQuery:a}!{firehose:error-output-type}", "only stand in Prefix"},
 		{Data, strings.Repeat("a", 1025), "limit is 1024"},
+		{Data, strings.Repeat("a", 500) + "!{timestamp:yyyy}" + strings.Repeat("b", 13), "has 513 characters beside its expressions; the limit is 512"},
 	} {
 		_, err := Parse(c.in, c.place)
 		if err == nil || !strings.Contains(err.Error(), c.cause) {
