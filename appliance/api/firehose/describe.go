@@ -43,7 +43,12 @@ func (s *Service) describe(_ context.Context, c *aws.Call, in *describeDeliveryS
 
 func (s *Service) describeSource(out *deliveryStreamDescription, info *delivery.Info) error {
 	if info.Source.DirectPut {
-		return nil
+		raw, ok := info.Annotations["source"]
+		if !ok {
+			return nil
+		}
+		out.Source = &sourceDescription{DirectPutSourceDescription: &directPutSourceDescription{}}
+		return json.Unmarshal(raw, out.Source.DirectPutSourceDescription)
 	}
 	source := &kinesisStreamSourceDescription{
 		KinesisStreamARN: text("arn:aws:kinesis:" + s.o.Region + ":" + s.o.Account + ":stream/" + info.Source.Stream),
@@ -82,6 +87,10 @@ func (d *destination) describe() destinationDescription {
 	x.ProcessingConfiguration = processing(x.ProcessingConfiguration)
 	if x.S3BackupMode == nil {
 		x.S3BackupMode = text("Disabled")
+	}
+	if p := x.DynamicPartitioningConfiguration; d.partitioned() && p.RetryOptions == nil {
+		seconds := 300
+		x.DynamicPartitioningConfiguration = &dynamicPartitioningConfiguration{Enabled: p.Enabled, RetryOptions: &retryOptions{DurationInSeconds: &seconds}}
 	}
 	if d.ExtendedS3.S3BackupConfiguration != nil {
 		x.S3BackupDescription = d.ExtendedS3.S3BackupConfiguration.describe()
@@ -157,7 +166,10 @@ func processing(p *processingConfiguration) *processingConfiguration {
 	if p == nil {
 		return &processingConfiguration{Enabled: &off, Processors: []processor{}}
 	}
-	out := &processingConfiguration{Enabled: p.Enabled, Processors: []processor{}}
+	out := &processingConfiguration{Enabled: &off, Processors: []processor{}}
+	if p.Enabled != nil {
+		out.Enabled = p.Enabled
+	}
 	for _, q := range p.Processors {
 		if *q.Type == "Lambda" {
 			for _, d := range []struct{ name, value string }{

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -148,7 +149,10 @@ func (d *destination) merge(in *updateDestinationInput) error {
 	if value(d.ExtendedS3.S3BackupMode, "Disabled") == "Enabled" && value(u.S3BackupMode, "Enabled") == "Disabled" {
 		return aws.InvalidArgument.New("S3 backup cannot be disabled once it is enabled")
 	}
-	if p := u.DynamicPartitioningConfiguration; p != nil && value(p.Enabled, false) != d.partitioned() {
+	if p := u.DynamicPartitioningConfiguration; p != nil && p.Enabled == nil {
+		enabled := d.partitioned()
+		p.Enabled = &enabled
+	} else if p != nil && *p.Enabled != d.partitioned() {
 		return aws.InvalidArgument.New("Dynamic partitioning can only be enabled when a delivery stream is created, and cannot be disabled")
 	}
 	overlay(d.ExtendedS3, u)
@@ -349,6 +353,16 @@ func (s *Service) applyHTTP(c *delivery.Config, d *httpEndpointDestinationConfig
 	return s.applyProcessors(c, d.ProcessingConfiguration)
 }
 
+// processorParameters are the parameters that each type of processor has.
+var processorParameters = map[string][]string{
+	"RecordDeAggregation":     {"SubRecordType", "Delimiter"},
+	"Decompression":           {"CompressionFormat"},
+	"CloudWatchLogProcessing": {"DataMessageExtraction"},
+	"Lambda":                  {"LambdaArn", "NumberOfRetries", "RoleArn", "BufferSizeInMBs", "BufferIntervalInSeconds"},
+	"MetadataExtraction":      {"MetadataExtractionQuery", "JsonParsingEngine"},
+	"AppendDelimiterToRecord": {"Delimiter"},
+}
+
 // applyProcessors turns the processors into stages.
 func (s *Service) applyProcessors(c *delivery.Config, p *processingConfiguration) error {
 	if p == nil || !value(p.Enabled, false) {
@@ -357,6 +371,9 @@ func (s *Service) applyProcessors(c *delivery.Config, p *processingConfiguration
 	for _, processor := range p.Processors {
 		parameters := map[string]string{}
 		for _, q := range processor.Parameters {
+			if !slices.Contains(processorParameters[*processor.Type], *q.ParameterName) {
+				return aws.InvalidArgument.New("%s processor: it has no parameter %s; its parameters are %s", *processor.Type, *q.ParameterName, strings.Join(processorParameters[*processor.Type], ", "))
+			}
 			parameters[*q.ParameterName] = *q.ParameterValue
 		}
 		if err := s.applyProcessor(c, *processor.Type, parameters); err != nil {
@@ -417,7 +434,7 @@ func (s *Service) applyLambda(c *delivery.Config, p map[string]string, bad func(
 	}
 	name, _, _ = strings.Cut(name, ":")
 	if !s.o.Module(name) {
-		return bad("there is no module %q for LambdaArn %s; add it with weir module add", name, p["LambdaArn"])
+		return bad("there is no module %q for LambdaArn %s; add it with weir module push", name, p["LambdaArn"])
 	}
 	c.Transform = &delivery.Transform{Module: name}
 	if n := p["NumberOfRetries"]; n != "" {

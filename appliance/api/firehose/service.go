@@ -92,11 +92,35 @@ func (s *Service) engineError(err error, name string) error {
 	case errors.Is(err, delivery.ErrVersion):
 		return aws.ConcurrentModification.New("Cannot update firehose: %s since the current version id does not match.", name)
 	case errors.Is(err, delivery.ErrInvalid):
-		return aws.InvalidArgument.New("%s", strings.TrimPrefix(err.Error(), delivery.ErrInvalid.Error()+": "))
+		return aws.InvalidArgument.New("%s", inTheirWords(name, strings.TrimPrefix(err.Error(), delivery.ErrInvalid.Error()+": ")))
 	case errors.Is(err, storage.ErrStreamNotFound):
 		return aws.ResourceNotFound.New("The source stream of %s does not exist: %v", name, err)
 	}
 	return err
+}
+
+// members are the API's names of what a configuration calls otherwise.
+var members = strings.NewReplacer(
+	"on_failure.error_prefix", "ErrorOutputPrefix", "backup.prefix", "S3BackupConfiguration.Prefix", "backup.compression", "S3BackupConfiguration.CompressionFormat",
+	"error_prefix", "ErrorOutputPrefix", "partition.query", "MetadataExtractionQuery", "sub_records.type", "SubRecordType", "sub_records.delimiter", "Delimiter",
+	"time_zone", "CustomTimeZone", "file_extension", "FileExtension", "on_failure", "S3Configuration", "parquet", "ParquetSerDe", "transform", "Lambda",
+	"partition", "DynamicPartitioningConfiguration", "compression", "CompressionFormat", "prefix", "Prefix", "delimiter", "AppendDelimiterToRecord",
+)
+
+// inTheirWords says what is wrong with a configuration by the names that the caller
+// gave: each line is "delivery NAME: MEMBER: what", and only the member is ours.
+func inTheirWords(name, text string) string {
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		line, ours := strings.CutPrefix(line, "delivery "+name+": ")
+		member, what, found := strings.Cut(line, ": ")
+		if !ours || !found {
+			continue
+		}
+		what = strings.NewReplacer("partition.query", "MetadataExtractionQuery", "when prefix has", "when Prefix has", " of prefix", " of Prefix", "dynamic partitioning", "DynamicPartitioningConfiguration").Replace(what)
+		lines[i] = members.Replace(member) + ": " + what
+	}
+	return strings.Join(lines, "; ")
 }
 
 const destinationID = "destinationId-000000000001"
@@ -127,7 +151,10 @@ func (s *Service) create(ctx context.Context, c *aws.Call, in *createDeliveryStr
 	if err != nil {
 		return nil, err
 	}
-	if err := s.engine.Create(ctx, config); err != nil {
+	if err := s.engine.Create(ctx, config); errors.Is(err, storage.ErrStreamNotFound) {
+		// The API has no ResourceNotFoundException here: the name is an argument.
+		return nil, aws.InvalidArgument.New("KinesisStreamARN %s: there is no stream %s", *in.KinesisStreamSourceConfiguration.KinesisStreamARN, config.Source.Stream)
+	} else if err != nil {
 		return nil, s.engineError(err, name)
 	}
 	if err := s.saveTags(ctx, name, tags); err != nil {
@@ -152,6 +179,9 @@ func (s *Service) source(config *delivery.Config, in *createDeliveryStreamInput)
 		return aws.InvalidArgument.New("KinesisStreamSourceConfig is only applicable for KinesisStreamAsSource stream type.")
 	case kind == "DirectPut":
 		config.Source.DirectPut = true
+		if d := in.DirectPutSourceConfiguration; d != nil {
+			config.Annotations = delivery.Annotations{"source": asJSON(d)}
+		}
 		return nil
 	case in.KinesisStreamSourceConfiguration == nil:
 		return aws.InvalidArgument.New("KinesisStreamSourceConfig must be specified for KinesisStreamAsSource stream type.")

@@ -122,6 +122,30 @@ func TestDescribeEchoesDefaults(t *testing.T) {
 	}
 }
 
+// TestDescribeEchoesWhatWasGiven: a throughput hint, and what dynamic partitioning has by
+// default and keeps through an update of its retries.
+func TestDescribeEchoesWhatWasGiven(t *testing.T) {
+	b := newBox(t)
+	b.must("CreateDeliveryStream", `{"DeliveryStreamName":"d","DirectPutSourceConfiguration":{"ThroughputHintInMBs":7},"ExtendedS3DestinationConfiguration":{`+role+`,"BucketARN":"arn:aws:s3:::lake",
+		"Prefix":"!{partitionKeyFromQuery:a}/","ErrorOutputPrefix":"e/!{firehose:error-output-type}/","DynamicPartitioningConfiguration":{"Enabled":true},
+		"ProcessingConfiguration":{"Enabled":true,"Processors":[{"Type":"MetadataExtraction","Parameters":[{"ParameterName":"MetadataExtractionQuery","ParameterValue":"{a:.a}"},{"ParameterName":"JsonParsingEngine","ParameterValue":"JQ-1.6"}]}]}}}`)
+	look := func() (hint, partitioning string) {
+		d := b.must("DescribeDeliveryStream", `{"DeliveryStreamName":"d"}`)["DeliveryStreamDescription"].(map[string]any)
+		x := d["Destinations"].([]any)[0].(map[string]any)["ExtendedS3DestinationDescription"].(map[string]any)
+		source, _ := json.Marshal(d["Source"])
+		p, _ := json.Marshal(x["DynamicPartitioningConfiguration"])
+		return string(source), string(p)
+	}
+	hint, p := look()
+	if hint != `{"DirectPutSourceDescription":{"ThroughputHintInMBs":7}}` || p != `{"Enabled":true,"RetryOptions":{"DurationInSeconds":300}}` {
+		t.Errorf("described as %s and %s", hint, p)
+	}
+	b.must("UpdateDestination", `{"DeliveryStreamName":"d","CurrentDeliveryStreamVersionId":"1","DestinationId":"destinationId-000000000001","ExtendedS3DestinationUpdate":{"DynamicPartitioningConfiguration":{"RetryOptions":{"DurationInSeconds":60}}}}`)
+	if hint, p = look(); hint != `{"DirectPutSourceDescription":{"ThroughputHintInMBs":7}}` || p != `{"Enabled":true,"RetryOptions":{"DurationInSeconds":60}}` {
+		t.Errorf("after an update described as %s and %s", hint, p)
+	}
+}
+
 func TestLifeOfADeliveryStream(t *testing.T) {
 	b := newBox(t)
 	b.must("CreateDeliveryStream", `{"DeliveryStreamName":"d","S3DestinationConfiguration":{`+role+`,"BucketARN":"arn:aws:s3:::lake","BufferingHints":{"SizeInMBs":1,"IntervalInSeconds":0}}}`)
@@ -217,7 +241,11 @@ func TestErrors(t *testing.T) {
 		{"CreateDeliveryStream", `{"DeliveryStreamName":"x","SplunkDestinationConfiguration":{}}`, "InvalidArgumentException", "SplunkDestinationConfiguration is not supported"},
 		{"CreateDeliveryStream", s3(`,"BufferingHints":{"SizeInMBs":5}`), "InvalidArgumentException", "Both SizeInMBs and IntervalInSeconds"},
 		{"CreateDeliveryStream", s3(`,"BufferingHints":{"SizeInMBs":500,"IntervalInSeconds":1}`), "ValidationException", "less than or equal to 128"},
-		{"CreateDeliveryStream", s3(`,"Prefix":"!{timestamp:yyyy}/"`), "InvalidArgumentException", "must be given when prefix has expressions"},
+		{"CreateDeliveryStream", s3(`,"Prefix":"!{timestamp:yyyy}/"`), "InvalidArgumentException", "ErrorOutputPrefix: must be given when Prefix has expressions"},
+		{"CreateDeliveryStream", s3(`,"Prefix":"` + strings.Repeat("p", 600) + `!{timestamp:yyyy}/","ErrorOutputPrefix":"!{firehose:error-output-type}/"`), "InvalidArgumentException", "the limit is 512 after evaluation"},
+		{"CreateDeliveryStream", s3(`,"CustomTimeZone":"Mars/Base"`), "InvalidArgumentException", `CustomTimeZone: "Mars/Base" is not an IANA time zone`},
+		{"CreateDeliveryStream", s3(`,"ProcessingConfiguration":{"Enabled":true,"Processors":[{"Type":"AppendDelimiterToRecord","Parameters":[{"ParameterName":"LambdaArn","ParameterValue":"x"}]}]}`), "InvalidArgumentException", "AppendDelimiterToRecord processor: it has no parameter LambdaArn"},
+		{"CreateDeliveryStream", `{"DeliveryStreamName":"x","DeliveryStreamType":"KinesisStreamAsSource","KinesisStreamSourceConfiguration":{"KinesisStreamARN":"arn:aws:kinesis:us-east-1:000000000000:stream/none",` + role + `},"S3DestinationConfiguration":{` + role + `,"BucketARN":"arn:aws:s3:::lake"}}`, "InvalidArgumentException", "there is no stream none"},
 		{"CreateDeliveryStream", s3(`,"DataFormatConversionConfiguration":{"Enabled":true,"InputFormatConfiguration":{"Deserializer":{"OpenXJsonSerDe":{}}},"OutputFormatConfiguration":{"Serializer":{"OrcSerDe":{}}}}`), "InvalidArgumentException", "OrcSerDe is not supported"},
 		{"CreateDeliveryStream", s3(`,"ProcessingConfiguration":{"Enabled":true,"Processors":[{"Type":"Lambda","Parameters":[{"ParameterName":"LambdaArn","ParameterValue":"arn:aws:lambda:us-east-1:123456789012:function:nope"}]}]}`), "InvalidArgumentException", `there is no module "nope"`},
 		{"CreateDeliveryStream", s3(`,"CloudWatchLoggingOptions":{"Enabled":true}`), "InvalidArgumentException", "there is no CloudWatch here"},
