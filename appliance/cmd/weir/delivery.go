@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"github.com/weirhq/weir/appliance/delivery"
 	"github.com/weirhq/weir/appliance/delivery/codec"
 	"github.com/weirhq/weir/appliance/fault"
+	"github.com/weirhq/weir/appliance/remote"
 )
 
 type deliveryCmd struct {
@@ -71,7 +73,34 @@ func (c *deliveryCreateCmd) Run(a *app) error {
 	if err := b.Call(a.ctx, "POST", "deliveries", cfg, &out); err != nil {
 		return err
 	}
+	c.warn(a, b)
 	return a.emit(out, func(w io.Writer) { describeDelivery(w, &out) })
+}
+
+// tryTime is how long a new delivery stream's sink may take to answer before
+// its maker is told that it doesn't.
+const tryTime = 10 * time.Second
+
+// warn tries the sink of the delivery stream that was just made, and says so when it
+// can't be written to. That is no error: a box may be set up before its line is.
+func (c *deliveryCreateCmd) warn(a *app, b *remote.Box) {
+	ctx, cancel := context.WithTimeout(a.ctx, tryTime)
+	defer cancel()
+	var err error
+	a.progress("test").during(c.Name, func() { err = b.Call(ctx, "POST", deliveryPath(c.Name, "/test"), nil, new(admin.Probed)) })
+	switch {
+	case a.ctx.Err() != nil || err == nil:
+		return
+	case ctx.Err() != nil:
+		err = fmt.Errorf("it did not answer within %v", tryTime)
+	}
+	text := fmt.Sprintf("%s is made, and its sink can't be written to: %v. Records wait and are delivered once it can", c.Name, err)
+	if a.JSON {
+		line, _ := json.Marshal(map[string]string{"warning": text, "try": "weir delivery test " + c.Name}) // strings only
+		fmt.Fprintf(a.err, "%s\n", line)
+		return
+	}
+	fmt.Fprintf(a.err, "Warning: %s.\nTry: weir delivery test %s\n", text, c.Name)
 }
 
 // config makes the definition from the flags.

@@ -376,6 +376,9 @@ func (s *Sink) sinkError(err error) error {
 		out.Refused = e.StatusCode >= 400 && e.StatusCode < 500 && e.StatusCode != http.StatusConflict &&
 			e.StatusCode != http.StatusPreconditionFailed && e.StatusCode != http.StatusRequestTimeout
 		out.Err = fmt.Errorf("%s (HTTP %d)", e.Message, e.StatusCode)
+		if s.signer.creds == nil && (e.StatusCode == http.StatusForbidden || e.StatusCode == http.StatusUnauthorized) {
+			out.Err = fmt.Errorf("%w; the sink has no credentials. It takes access_key_id and secret_access_key, which weir delivery create --to s3:// has from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or source: instance", out.Err)
+		}
 		if e.Code == "ExpiredToken" || e.Code == "InvalidAccessKeyId" || e.Code == "ExpiredTokenException" {
 			if s.signer.creds != nil {
 				s.signer.creds.Expire()

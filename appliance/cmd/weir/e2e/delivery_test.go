@@ -3,7 +3,10 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"io"
 	"io/fs"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -60,6 +63,31 @@ func files(t *testing.T, dir string) map[string]string {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// TestCreateSaysThatItsSinkIsOutOfReach: a delivery stream into a store that asks for
+// credentials and got none is made, with a warning that says what to do.
+func TestCreateSaysThatItsSinkIsOutOfReach(t *testing.T) {
+	store := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusForbidden)
+		_, _ = io.WriteString(w, `<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>`)
+	}))
+	defer store.Close()
+	box := serve(t, t.TempDir())
+	t.Setenv("AWS_ACCESS_KEY_ID", "")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "")
+	for name, extra := range map[string][]string{"plain": nil, "asjson": {"--json"}} {
+		r := weir(t, nil, append([]string{"--dir", box.dir, "delivery", "create", name, "--to", "s3://bucket", "--s3-endpoint", store.URL}, extra...)...)
+		if r.code != 0 || !strings.Contains(r.errout, "S3.AccessDenied") || !strings.Contains(r.errout, "the sink has no credentials") || !strings.Contains(r.errout, "weir delivery test "+name) {
+			t.Errorf("%s: exit code %d\n%s%s", name, r.code, r.out, r.errout)
+		}
+		if extra != nil && !json.Valid([]byte(r.errout)) {
+			t.Errorf("not JSON: %s", r.errout)
+		}
+	}
+	if r := weir(t, nil, "--dir", box.dir, "delivery", "create", "fine", "--to", "file://"+t.TempDir()); r.code != 0 || r.errout != "" {
+		t.Errorf("exit code %d\n%s%s", r.code, r.out, r.errout)
+	}
 }
 
 // TestStopSendsWhatIsGathered: an orderly stop doesn't keep records back until
