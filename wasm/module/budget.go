@@ -135,7 +135,7 @@ func (c *Catalog) judge(v *Version, o Outcome) {
 func (c *Catalog) connectShadow(e *entry) {
 	for name, v := range e.versions {
 		want := e.versions[e.row.Shadow]
-		if v != e.active || want == v {
+		if v != e.active || want == v || want != nil && want.barred() != nil {
 			want = nil
 		}
 		if v.transform == nil {

@@ -128,9 +128,29 @@ func (c *Catalog) readEntry(value []byte) (*entry, error) {
 			return nil, fmt.Errorf("version %s: %w", r.Versions[i].Version, err)
 		}
 		e.versions[v.Manifest.Version] = v
+		c.verifyAgain(e, v, &r.Versions[i])
 	}
 	e.active = e.versions[r.Active]
 	return e, nil
+}
+
+// verifyAgain applies the signature policy, which may have changed since the upload. What
+// it does not let run keeps its place: it runs again when it is signed, or the policy
+// is another.
+func (c *Catalog) verifyAgain(e *entry, v *Version, r *versionRow) {
+	r.Warning = ""
+	if c.o.Signatures == SignaturesOff {
+		return
+	}
+	var err error
+	if r.SignedBy, r.Warning, err = c.verify(mustDigest(r.Digest), r.Manifest, r.Signature); err == nil {
+		return
+	}
+	r.Warning = "not run: " + err.Error()
+	v.bar(fmt.Errorf("module %s %s: %w", e.row.Name, r.Version, err))
+	if r.Version == e.row.Active || r.Version == e.row.Shadow {
+		c.o.Logger.Error("module is not run: sign and upload it again, or activate a signed version", "module", e.row.Name, "version", r.Version, "error", err)
+	}
 }
 
 // Close stops shadow runs, frees all loaded modules and writes what they counted and
@@ -198,15 +218,20 @@ func (c *Catalog) TransformByDigest(name, digest string) (*transform.Transform, 
 	if err != nil {
 		return nil, err
 	}
+	var found *Version
 	for _, v := range e.versions {
-		if v.Digest == digest {
-			return v.asTransform()
+		if v.Digest == digest && (found == nil || found.barred() != nil) {
+			found = v
 		}
+	}
+	if found != nil {
+		return found.asTransform()
 	}
 	return nil, fmt.Errorf("module %s: %w: none has digest %s", name, ErrNoVersion, digest)
 }
 
-// Active returns the active version of a module.
+// Active returns the active version of a module, or ErrSignature when the policy does
+// not let it run.
 func (c *Catalog) Active(name string) (*Version, error) {
 	e, err := c.entry(name)
 	if err != nil {
@@ -214,6 +239,9 @@ func (c *Catalog) Active(name string) (*Version, error) {
 	}
 	if e.active == nil {
 		return nil, fmt.Errorf("module %s: %w: none is active", name, ErrNoVersion)
+	}
+	if err := e.active.barred(); err != nil {
+		return nil, err
 	}
 	return e.active, nil
 }
@@ -230,11 +258,11 @@ func (c *Catalog) Version(name, version string) (*Version, error) {
 	return nil, fmt.Errorf("module %s: version %q: %w", name, version, ErrNoVersion)
 }
 
-// Consumers returns the active versions of all consumer modules, by name.
+// Consumers returns the active versions of all consumer modules that may run, by name.
 func (c *Catalog) Consumers() []*Version {
 	var out []*Version
 	for _, e := range *c.mods.Load() {
-		if e.active != nil && e.active.Manifest.Kind == manifest.Consumer {
+		if e.active != nil && e.active.Manifest.Kind == manifest.Consumer && e.active.barred() == nil {
 			out = append(out, e.active)
 		}
 	}
@@ -242,13 +270,16 @@ func (c *Catalog) Consumers() []*Version {
 	return out
 }
 
-// ShadowOf returns the shadow version of a module, or nil.
+// ShadowOf returns the shadow version of a module that runs, or nil.
 func (c *Catalog) ShadowOf(name string) *Version {
 	e, err := c.entry(name)
 	if err != nil {
 		return nil
 	}
-	return e.versions[e.row.Shadow]
+	if v := e.versions[e.row.Shadow]; v != nil && v.barred() == nil {
+		return v
+	}
+	return nil
 }
 
 // List returns all modules by name.
@@ -278,7 +309,7 @@ func (e *entry) info() Info {
 		v := e.versions[r.Version]
 		i.Kind = v.Manifest.Kind
 		i.Versions = append(i.Versions, VersionInfo{
-			Version: r.Version, Digest: r.Digest, SizeBytes: r.Size, SignedBy: r.SignedBy, Warning: r.Warning,
+			Version: r.Version, Digest: r.Digest, SizeBytes: r.Size, SignedBy: r.SignedBy, Warning: r.Warning, Barred: v.barred() != nil,
 			Uploaded: r.Uploaded, Activated: r.Activated, Failure: r.Failure, Stats: v.Stats(),
 		})
 	}
@@ -385,6 +416,9 @@ func (c *Catalog) Activate(ctx context.Context, name, version string) error {
 		if err != nil {
 			return nil, err
 		}
+		if err := e.versions[version].barred(); err != nil {
+			return nil, err
+		}
 		if e.row.Active == version {
 			return nil, nil
 		}
@@ -413,6 +447,9 @@ func (c *Catalog) rollback(e *entry, why string) error {
 	}
 	if e.row.version(e.row.Previous) == nil {
 		return ErrNoPrevious
+	}
+	if err := e.versions[e.row.Previous].barred(); err != nil {
+		return err
 	}
 	failed := e.row.version(e.row.Active)
 	failed.Failure = why
@@ -443,6 +480,9 @@ func (c *Catalog) Shadow(ctx context.Context, name, version string) error {
 			return nil, nil
 		}
 		if _, err := e.row.find(version); err != nil {
+			return nil, err
+		}
+		if err := e.versions[version].barred(); err != nil {
 			return nil, err
 		}
 		if version == e.row.Active {

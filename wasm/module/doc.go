@@ -6,7 +6,7 @@
 // and rollback write one row and swap one pointer; a version that fails more
 // than its budget soon after it became active is rolled back by itself. A
 // shadow version sees live batches and has no effect but a count of what it
-// did otherwise. It never runs a module that the signature policy refuses, and
+// did otherwise. It never runs a module that the signature policy refuses, accepted under another policy or not, and
 // never hands out module bytes whose SHA-256 isn't the row's.
 //
 //	m/NAME              one JSON row a module: versions, active, shadow
@@ -102,7 +102,8 @@ type VersionInfo struct {
 	Digest    string    `json:"digest"`
 	SizeBytes int64     `json:"size_bytes"`
 	SignedBy  string    `json:"signed_by,omitempty"`
-	Warning   string    `json:"warning,omitempty"`
+	Warning   string    `json:"warning,omitempty"` // about its signature
+	Barred    bool      `json:"barred,omitempty"`  // the signature policy does not let it run; Warning says why
 	Uploaded  time.Time `json:"uploaded"`
 	Activated time.Time `json:"activated,omitzero"`
 	Failure   string    `json:"failure,omitempty"`

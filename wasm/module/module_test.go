@@ -5,8 +5,10 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime"
 	"sort"
 	"strings"
@@ -327,6 +329,75 @@ func TestSignatures(t *testing.T) {
 		if i, err := c.Describe("m"); err == nil && ((i.Versions[0].Warning != "") != test.warning || (i.Versions[0].SignedBy != "") != test.signedBy) {
 			t.Errorf("%+v: %+v", test, i.Versions[0])
 		}
+	}
+}
+
+// TestPolicyThatBecomesStrictStopsWhatIsNotSigned opens a catalogue again as a box does whose
+// configuration now requires signatures.
+func TestPolicyThatBecomesStrictStopsWhatIsNotSigned(t *testing.T) {
+	private, public, err := module.GenerateKey()
+	must(t, err)
+	key, err := module.ParsePrivateKey(private)
+	must(t, err)
+	trusted, err := module.ParsePublicKey(public)
+	must(t, err)
+	ctx, store := context.Background(), &memory{}
+	wasm := wasmtest.Module(t, "pass")
+	text := func(version string) []byte { return []byte("name: m\nversion: " + version + "\nkind: transform") }
+	c := open(t, store, nil)
+	must(t, addBytes(c, wasm, text("1.0.0"), nil))
+	must(t, addBytes(c, wasm, text("2.0.0"), module.Sign(key, wasm, text("2.0.0")))) // nobody looked at it
+	must(t, addBytes(c, wasm, text("3.0.0"), nil))
+	must(t, c.Activate(ctx, "m", "1.0.0"))
+	must(t, c.Shadow(ctx, "m", "3.0.0"))
+	c.Close()
+
+	var log bytes.Buffer
+	strict := func(o *module.Options) {
+		o.Signatures, o.TrustedKeys = module.SignaturesRequire, []ed25519.PublicKey{trusted}
+		o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	}
+	c = open(t, store, strict)
+	refused := func(what string, err error) {
+		t.Helper()
+		if !errors.Is(err, module.ErrSignature) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	_, err = c.Transform("m")
+	refused("the active version", err)
+	_, err = c.Active("m")
+	refused("the active version by itself", err)
+	digest := sha256.Sum256(wasm)
+	if c.ShadowOf("m") != nil {
+		t.Error("an unsigned shadow runs")
+	}
+	refused("activate", c.Activate(ctx, "m", "3.0.0"))
+	refused("shadow", c.Shadow(ctx, "m", "3.0.0"))
+	if tr, err := c.TransformByDigest("m", hex.EncodeToString(digest[:])); err != nil || tr.Version() != "2.0.0" {
+		t.Errorf("the signed version with the same bytes: %v", err)
+	}
+	info, err := c.Describe("m")
+	must(t, err)
+	signed, unsigned := info.Versions[1], info.Versions[2]
+	if info.Active != "1.0.0" || signed.SignedBy == "" || signed.Warning != "" || !strings.HasPrefix(unsigned.Warning, "not run: ") {
+		t.Errorf("%+v", info)
+	}
+	if !strings.Contains(log.String(), "module is not run") || !strings.Contains(log.String(), "version=1.0.0") {
+		t.Errorf("log: %s", &log)
+	}
+
+	must(t, addBytes(c, wasm, text("1.0.0"), module.Sign(key, wasm, text("1.0.0")))) // the same, signed
+	if got := process(t, c, "x"); got == "" {
+		t.Error("it does not run with its signature")
+	}
+	if info, err := c.Describe("m"); err != nil || info.Versions[2].Warning != "" {
+		t.Errorf("%+v, %v", info, err)
+	}
+	must(t, c.Activate(ctx, "m", "2.0.0"))
+	c.Close()
+	if got := process(t, open(t, store, strict), "x"); got == "" {
+		t.Error("a signed version does not run after a restart")
 	}
 }
 

@@ -198,10 +198,11 @@ var errSame = errors.New("the same version is there already")
 func (c *Catalog) insert(e *entry, v *Version, r versionRow) ([]Change, error) {
 	if old := e.row.version(r.Version); old != nil {
 		if old.Digest == r.Digest && bytes.Equal(old.Manifest, r.Manifest) {
-			if r.SignedBy == "" || r.SignedBy == old.SignedBy {
+			if r.SignedBy == "" || r.SignedBy == old.SignedBy && bytes.Equal(r.Signature, old.Signature) {
 				return nil, errSame
 			}
 			old.Signature, old.SignedBy, old.Warning = r.Signature, r.SignedBy, ""
+			e.versions[r.Version].bar(nil)
 			return nil, nil
 		}
 		return nil, fmt.Errorf("version %s: %w; give it a new version", r.Version, ErrExists)

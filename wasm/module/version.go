@@ -53,6 +53,7 @@ type Version struct {
 		module    *host.Module // of consumers
 		users     int
 		closed    bool
+		unsigned  error  // why the signature policy does not let it run
 		refusal   string // last logged reason of a request that failed
 		refusedAt time.Time
 		shadow    *transform.ShadowReport // of consumers: what a shadow did otherwise; nil = none
@@ -149,7 +150,24 @@ func (v *Version) unloadLocked() {
 	}
 }
 
+// barred returns why the signature policy does not let the version run; nil when it does.
+func (v *Version) barred() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.mu.unsigned
+}
+
+// bar says why the version may not run; nil lets it run.
+func (v *Version) bar(why error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.mu.unsigned = why
+}
+
 func (v *Version) asTransform() (*transform.Transform, error) {
+	if err := v.barred(); err != nil {
+		return nil, err
+	}
 	if v.transform == nil {
 		return nil, fmt.Errorf("module %s: %w: it is a %s, not a transform", v.Manifest.Name, ErrKind, v.Manifest.Kind)
 	}

@@ -108,6 +108,10 @@ func checkModules(_ context.Context, p *patient) []finding {
 	for _, m := range p.status.Modules {
 		for _, v := range m.Versions {
 			switch {
+			case v.Version == m.Active && v.Barred:
+				out = append(out, bad("sign it and weir module push it again, or weir module activate a signed version", "%s %s is %s", m.Name, v.Version, v.Warning))
+			case v.Version == m.Active && v.Warning != "":
+				out = append(out, warn("sign it and weir module push it again", "%s %s: %s", m.Name, v.Version, v.Warning))
 			case v.Version == m.Active && v.Stats.LastError != "":
 				out = append(out, warn("weir module logs "+m.Name, "%s %s: %s records failed, last: %s", m.Name, v.Version, count(v.Stats.Failed), v.Stats.LastError))
 			case v.Failure != "":

@@ -194,6 +194,10 @@ func (c *moduleListCmd) Run(a *app) error {
 
 func versionRole(m *module.Info, v *module.VersionInfo) string {
 	switch {
+	case v.Barred && v.Version == m.Active:
+		return "active, not run: unsigned"
+	case v.Barred:
+		return "unsigned"
 	case v.Version == m.Active:
 		return "active"
 	case v.Version == m.Shadow:
