@@ -58,7 +58,7 @@ func (s *Store) openEngine(ctx context.Context) error {
 	if !isDamage(err) {
 		return err
 	}
-	s.log.Error("the data directory is damaged: saving what can be read", "cause", err)
+	s.log.Error("the data directory is damaged: saving what can be read", "cause", firstLine(err.Error()))
 	logs, err2 := s.setLogAside(path, err)
 	if err2 != nil {
 		return err2

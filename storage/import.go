@@ -50,7 +50,10 @@ const maxArrivalMS = 253_402_300_799_999
 // comes before that is imported.
 func (s *Store) Import(ctx context.Context, r io.Reader, o ImportOptions) (ImportReport, error) {
 	m := &importer{s: s, o: o}
-	if err := m.run(ctx, r); err != nil {
+	switch err := m.run(ctx, r); {
+	case err != nil && m.report.Stream == "": // nothing says yet where to
+		return m.report, fmt.Errorf("import: %w", err)
+	case err != nil:
 		return m.report, fmt.Errorf("import into stream %q: %w", m.report.Stream, err)
 	}
 	return m.report, nil

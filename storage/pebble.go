@@ -73,7 +73,7 @@ func (engineLogger) Infof(string, ...any) {}
 
 // Errorf reports what went wrong and is being dealt with.
 func (l engineLogger) Errorf(format string, args ...any) {
-	l.log.Warn("storage engine", "error", fmt.Sprintf(format, args...))
+	l.log.Warn("storage engine", "error", firstLine(fmt.Sprintf(format, args...)))
 }
 
 // Fatalf makes the store read-only and ends the calling goroutine.

@@ -35,7 +35,7 @@ func (s *Store) setLogAside(path string, cause error) (string, error) {
 	for _, name := range names {
 		if strings.HasSuffix(name, ".log") {
 			logs = append(logs, name)
-			if err := s.keepFile(fs.PathJoin(path, name), dir, cause.Error()); err != nil {
+			if err := s.keepFile(fs.PathJoin(path, name), dir, firstLine(cause.Error())); err != nil {
 				return "", err
 			}
 		}
@@ -127,7 +127,7 @@ func (s *Store) rescueAll(path, logs string, cause error, open func() (*pebble.D
 	if err := errors.Join(syncDir(fs, s.dir), syncDir(fs, fs.PathDir(dir))); err != nil {
 		return nil, err
 	}
-	s.noteAside(dir, cause.Error())
+	s.noteAside(dir, firstLine(cause.Error()))
 	db, err := open()
 	if err != nil {
 		return nil, err
@@ -157,6 +157,7 @@ type rescuer struct {
 	shards map[uint32]bool
 	batch  *pebble.Batch
 	blocks int
+	orphan int // blocks of shards that have no row
 }
 
 // dropRange is a deletion of a range of metadata rows.
@@ -209,6 +210,9 @@ func (r *rescuer) run() error {
 		return err
 	}
 	r.s.log.Warn("database rebuilt", "rows", len(r.rows), "blocks", r.blocks)
+	if r.orphan > 0 {
+		r.s.log.Error("blocks stay aside: their streams were deleted, or what describes them can't be read", "blocks", r.orphan, "in", r.dir)
+	}
 	return r.db.Flush()
 }
 
@@ -317,7 +321,11 @@ func (r *rescuer) entry(key, value []byte, seq uint64, deleted, data bool) error
 		return nil
 	}
 	k, err := keyspace.ParseDataKey(key)
-	if err != nil || !r.shards[k.Shard] {
+	if err != nil {
+		return nil
+	}
+	if !r.shards[k.Shard] {
+		r.orphan++
 		return nil
 	}
 	if _, err := block.Check(value); err != nil {

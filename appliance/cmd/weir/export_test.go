@@ -46,7 +46,7 @@ func TestExportWritesOverNothingAndLeavesNoHalfFile(t *testing.T) {
 	if err := os.WriteFile(file, []byte("something else"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if code, _, errout := runs(t, nil, "import", file, "--dir", t.TempDir()); code != 2 || !strings.Contains(errout, "the file was cut or changed") {
+	if code, _, errout := runs(t, nil, "import", file, "--dir", t.TempDir()); code != 2 || !strings.Contains(errout, "the file was cut or changed: import: not a whole export file") || !strings.Contains(errout, "Try: another copy") {
 		t.Errorf("import of something else: exit code %d\n%s", code, errout)
 	}
 }

@@ -43,7 +43,7 @@ func (c *importCmd) Run(a *app) (err error) {
 	defer bar.done()
 	r, err := store.Import(a.ctx, in, storage.ImportOptions{Stream: c.Stream, Create: c.Create, Progress: func(r storage.ImportReport) { bar.step(int64(r.Records), 0, "records") }})
 	if errors.Is(err, storage.ErrExport) {
-		return &fault.Error{Class: fault.Usage, Subject: c.File, Value: plural(int(r.Records), "record") + " imported", Expect: "the file was cut or changed", Err: err}
+		return &fault.Error{Class: fault.Usage, Subject: c.File, Value: plural(int(r.Records), "record") + " imported", Expect: "the file was cut or changed", Err: err, Try: "another copy of the file: what was imported is left out the second time"}
 	}
 	if errors.Is(err, storage.ErrSameStream) {
 		return &fault.Error{Class: fault.Usage, Subject: "stream", Value: r.Stream, Expect: c.File + " was exported from it: its records are there already", Try: "weir import " + c.File + " --stream NAME, for a second copy under another name"}
