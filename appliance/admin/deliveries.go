@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/weirhq/weir/appliance/delivery"
+	"github.com/weirhq/weir/appliance/delivery/codec"
 	"github.com/weirhq/weir/storage/record"
 )
 
@@ -104,11 +105,38 @@ func (s *Service) createDelivery(ctx context.Context, c *call) (any, error) {
 	if err := c.decode(&in); err != nil {
 		return nil, err
 	}
+	if err := s.fillDefaults(&in, c.query["default"]); err != nil {
+		return nil, err
+	}
 	if err := s.Deliveries.Create(ctx, in); err != nil {
 		return nil, err
 	}
 	c.params["name"] = in.Name
 	return s.describeDelivery(ctx, c)
+}
+
+// fillDefaults sets what a caller has left to the box: objects are compressed by zstd and
+// their records end with a newline; records for a sink that takes records stay as they are.
+func (s *Service) fillDefaults(in *delivery.Config, left []string) error {
+	if len(left) == 0 {
+		return nil
+	}
+	records, err := s.Deliveries.TakesRecords(in.Sink)
+	if err != nil {
+		return err
+	}
+	for _, member := range left {
+		switch {
+		case member != "compression" && member != "delimiter":
+			return &Error{Status: 400, Code: "InvalidQuery", Message: fmt.Sprintf("default=%q: compression and delimiter can be left to the box", member)}
+		case records:
+		case member == "compression":
+			in.Compression.Format = codec.Zstd
+		default:
+			in.Delimiter = "\n"
+		}
+	}
+	return nil
 }
 
 func (s *Service) updateDelivery(ctx context.Context, c *call) (any, error) {

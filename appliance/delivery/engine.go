@@ -783,6 +783,17 @@ func (e *Engine) Test(ctx context.Context, name string) (map[string]Guarantee, e
 	return e.probe(ctx, &d)
 }
 
+// TakesRecords says whether a target's sink is a RecordSink, to which compression and
+// delimiters mean nothing.
+func (e *Engine) TakesRecords(t Target) (bool, error) {
+	s, err := e.options.OpenSink(t)
+	if err != nil {
+		return false, fmt.Errorf("%w: sink: %w", ErrInvalid, err)
+	}
+	_, records := s.(RecordSink)
+	return records, s.Close()
+}
+
 // TestConfig is Test for a configuration that is not created yet.
 func (e *Engine) TestConfig(ctx context.Context, t Target) (Guarantee, error) {
 	s, err := e.options.OpenSink(t)

@@ -48,9 +48,9 @@ type deliveryCreateCmd struct {
 	Prefix      string        `help:"Prefix of object names, Firehose expressions allowed." placeholder:"PREFIX"`
 	Size        string        `help:"Buffer hint: send when so much has come in." default:"5MiB"`
 	Interval    time.Duration `help:"Buffer hint: send when the oldest record has waited so long." default:"60s"`
-	Compression string        `help:"zstd, gzip, zip, snappy, hadoop_snappy or none." default:"zstd"`
+	Compression string        `help:"zstd, gzip, zip, snappy, hadoop_snappy or none; zstd if not given, and none for a sink that takes records." placeholder:"FORMAT"`
 	Module      string        `help:"Module that transforms the records." placeholder:"MODULE"`
-	Lines       bool          `help:"End each record with a newline." default:"true" negatable:""`
+	Lines       *bool         `help:"End each record with a newline; so it is if not given, but for a sink that takes records." negatable:""`
 	Latest      bool          `help:"Begin with records that come from now on, not with the oldest."`
 	File        string        `help:"Read the whole definition from a JSON file instead; - is standard input." placeholder:"FILE"`
 }
@@ -70,7 +70,7 @@ func (c *deliveryCreateCmd) Run(a *app) error {
 		return err
 	}
 	var out delivery.Info
-	if err := b.Call(a.ctx, "POST", "deliveries", cfg, &out); err != nil {
+	if err := b.Call(a.ctx, "POST", "deliveries"+c.left(), cfg, &out); err != nil {
 		return err
 	}
 	c.warn(a, b)
@@ -103,6 +103,21 @@ func (c *deliveryCreateCmd) warn(a *app, b *remote.Box) {
 	fmt.Fprintf(a.err, "Warning: %s.\nTry: weir delivery test %s\n", text, c.Name)
 }
 
+// left names what is left to the box, which knows what the sink takes.
+func (c *deliveryCreateCmd) left() string {
+	left := url.Values{}
+	if c.File == "" && c.Compression == "" {
+		left.Add("default", "compression")
+	}
+	if c.File == "" && c.Lines == nil {
+		left.Add("default", "delimiter")
+	}
+	if len(left) == 0 {
+		return ""
+	}
+	return "?" + left.Encode()
+}
+
 // config makes the definition from the flags.
 func (c *deliveryCreateCmd) config(a *app) (delivery.Config, error) {
 	cfg := delivery.Config{Name: c.Name, Prefix: c.Prefix, Source: delivery.Source{Stream: c.Stream, DirectPut: c.Stream == ""}}
@@ -128,7 +143,7 @@ func (c *deliveryCreateCmd) config(a *app) (delivery.Config, error) {
 	if c.Module != "" {
 		cfg.Transform = &delivery.Transform{Module: c.Module}
 	}
-	if c.Lines {
+	if c.Lines != nil && *c.Lines {
 		cfg.Delimiter = "\n"
 	}
 	return cfg, nil

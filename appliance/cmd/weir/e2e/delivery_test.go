@@ -90,6 +90,41 @@ func TestCreateSaysThatItsSinkIsOutOfReach(t *testing.T) {
 	}
 }
 
+// TestCreateLeavesRecordsAsTheyAre: without flags a sink that takes records gets them
+// unchanged, and one that stores objects gets zstd and lines.
+func TestCreateLeavesRecordsAsTheyAre(t *testing.T) {
+	dir := t.TempDir()
+	settings := "sinks:\n  - name: web\n    kind: http\n    settings:\n      url: https://127.0.0.1:1/\n" +
+		"  - name: lake\n    kind: file\n    settings:\n      dir: " + t.TempDir() + "\n"
+	if err := os.WriteFile(filepath.Join(dir, "weir.yaml"), []byte(settings), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	serve(t, dir)
+	for _, c := range []struct {
+		to, format, delimiter string
+		flags                 []string
+	}{
+		{"web", "UNCOMPRESSED", "", nil},
+		{"lake", "ZSTD", "\n", nil},
+		{"web", "UNCOMPRESSED", "\n", []string{"--lines"}},
+		{"lake", "UNCOMPRESSED", "", []string{"--no-lines", "--compression", "none"}},
+	} {
+		out := must(t, append([]string{"--dir", dir, "--json", "delivery", "create", "d", "--to", "sink:" + c.to}, c.flags...)...)
+		var made delivery.Info
+		if err := json.Unmarshal([]byte(out), &made); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		format := string(made.Compression.Format)
+		if format == "" {
+			format = "UNCOMPRESSED"
+		}
+		if format != c.format || made.Delimiter != c.delimiter {
+			t.Errorf("%s %v: %q, delimiter %q; want %q and %q", c.to, c.flags, format, made.Delimiter, c.format, c.delimiter)
+		}
+		must(t, "--dir", dir, "delivery", "delete", "d", "--yes")
+	}
+}
+
 // TestStopSendsWhatIsGathered: an orderly stop doesn't keep records back until
 // the next start because their buffer interval has not passed.
 func TestStopSendsWhatIsGathered(t *testing.T) {
