@@ -773,7 +773,7 @@ func (w *worker) poke() {
 }
 
 // Test writes a probe to the sinks of a delivery stream, removes it, and
-// tells which guarantee each gives.
+// tells which guarantee each gives. A module that is not there is an error, too.
 func (e *Engine) Test(ctx context.Context, name string) (map[string]Guarantee, error) {
 	w, err := e.worker(name)
 	if err != nil {
@@ -825,6 +825,11 @@ func (e *Engine) probe(ctx context.Context, d *definition) (map[string]Guarantee
 			continue
 		}
 		out[path] = g
+	}
+	if b.transform != nil {
+		if _, err := b.transform(""); err != nil {
+			errs = append(errs, fmt.Errorf("module %s: %w", d.Config.Transform.Module, err))
+		}
 	}
 	return out, errors.Join(append(errs, b.close())...)
 }

@@ -81,8 +81,8 @@ func (c *deliveryCreateCmd) Run(a *app) error {
 // its maker is told that it doesn't.
 const tryTime = 10 * time.Second
 
-// warn tries the sink of the delivery stream that was just made, and says so when it
-// can't be written to. That is no error: a box may be set up before its line is.
+// warn tries the sink and the module of the delivery stream that was just made, and says so when it
+// can't deliver. That is no error: a box may be set up before its line is.
 func (c *deliveryCreateCmd) warn(a *app, b *remote.Box) {
 	ctx, cancel := context.WithTimeout(a.ctx, tryTime)
 	defer cancel()
@@ -94,7 +94,7 @@ func (c *deliveryCreateCmd) warn(a *app, b *remote.Box) {
 	case ctx.Err() != nil:
 		err = fmt.Errorf("it did not answer within %v", tryTime)
 	}
-	text := fmt.Sprintf("%s is made, and its sink can't be written to: %v. Records wait and are delivered once it can", c.Name, err)
+	text := fmt.Sprintf("%s is made, and can't deliver yet: %v. Records wait until it can", c.Name, err)
 	if a.JSON {
 		line, _ := json.Marshal(map[string]string{"warning": text, "try": "weir delivery test " + c.Name}) // strings only
 		fmt.Fprintf(a.err, "%s\n", line)
@@ -396,6 +396,7 @@ func (c *deliveryFlushCmd) Run(a *app) error {
 		if out.Stats.LastError != nil {
 			method, path = "GET", deliveryPath(c.Name)
 		}
+		out = delivery.Info{} // an answer leaves out what is no more, such as the last error
 		if err := b.Call(a.ctx, method, path, nil, &out); err != nil {
 			return err
 		}

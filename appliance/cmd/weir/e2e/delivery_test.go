@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -85,8 +86,46 @@ func TestCreateSaysThatItsSinkIsOutOfReach(t *testing.T) {
 			t.Errorf("not JSON: %s", r.errout)
 		}
 	}
+	r := weir(t, nil, "--dir", box.dir, "delivery", "create", "moduleless", "--module", "nosuch", "--to", "file://"+t.TempDir())
+	if r.code != 0 || !strings.Contains(r.errout, "module nosuch: ") {
+		t.Errorf("exit code %d\n%s%s", r.code, r.out, r.errout)
+	}
 	if r := weir(t, nil, "--dir", box.dir, "delivery", "create", "fine", "--to", "file://"+t.TempDir()); r.code != 0 || r.errout != "" {
 		t.Errorf("exit code %d\n%s%s", r.code, r.out, r.errout)
+	}
+}
+
+// TestFlushShowsHowItEnded: what was wrong while flush waited is not shown once all is
+// delivered.
+func TestFlushShowsHowItEnded(t *testing.T) {
+	var puts atomic.Int64
+	store := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		switch {
+		case r.Method == http.MethodHead:
+			w.WriteHeader(http.StatusNotFound)
+		case r.Method == http.MethodPut && puts.Add(1) < 3:
+			w.WriteHeader(http.StatusServiceUnavailable)
+		default:
+			w.Header().Set("ETag", `"0123456789abcdef0123456789abcdef"`)
+		}
+	}))
+	defer store.Close()
+	box := serve(t, t.TempDir())
+	settings, err := json.Marshal(map[string]string{"endpoint": store.URL, "bucket": "bucket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	must(t, "--dir", box.dir, "stream", "create", "s")
+	must(t, "--dir", box.dir, "put", "s", "one")
+	must(t, "--dir", box.dir, "delivery", "create", "d", "--file", definition(t, delivery.Config{
+		Source: delivery.Source{Stream: "s"}, Sink: delivery.Target{Kind: "s3", Settings: settings}, Paused: true,
+	}))
+	puts.Store(0) // what the try at creation sent
+	must(t, "--dir", box.dir, "delivery", "resume", "d")
+	out := must(t, "--dir", box.dir, "delivery", "flush", "d", "--wait", "60s")
+	if puts.Load() < 3 || !strings.Contains(out, "running") || strings.Contains(out, "last error") || !strings.Contains(out, "delivered  1 record in 1 object") {
+		t.Errorf("after %d attempts:\n%s", puts.Load(), out)
 	}
 }
 
