@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/weirhq/weir/appliance/config"
 	"github.com/weirhq/weir/appliance/delivery"
@@ -56,10 +57,12 @@ func (b *box) transformer(name, digest string) (delivery.Transformer, error) {
 	return &transformer{t: t}, nil
 }
 
-// transformer is a module's version as delivery sees it.
+// transformer is a module's version as one attempt of a delivery sees it. The attempt may
+// run a batch several times: for the records that come through, for those that fail.
 type transformer struct {
 	t       *transform.Transform
-	batches sync.Pool // of *transform.Batch
+	ended   atomic.Uint64 // highest ID of a batch that was run to its end; they ascend
+	batches sync.Pool     // of *transform.Batch
 }
 
 // Digest implements delivery.Transformer.
@@ -77,9 +80,9 @@ func (t *transformer) Process(ctx context.Context, in *delivery.TransformBatch, 
 		r := &in.Records[i]
 		records = append(records, transform.Record{Key: r.Key, Data: r.Data, ArrivalMS: r.ArrivalMS, Index: r.Index})
 	}
-	*b = transform.Batch{Stream: in.Stream, Shard: in.Shard, TimeMS: in.TimeMS, ID: in.ID, Attempt: in.Attempt, Records: records}
+	*b = transform.Batch{Stream: in.Stream, Shard: in.Shard, TimeMS: in.TimeMS, ID: in.ID, Attempt: in.Attempt, Repeat: in.ID <= t.ended.Load(), Records: records}
 	var out delivery.TransformOutput
-	return t.t.Process(ctx, b, func(o *transform.Output) error {
+	err := t.t.Process(ctx, b, func(o *transform.Output) error {
 		out = delivery.TransformOutput{Source: o.Source, Status: delivery.TransformOk, Data: o.Data, PartitionKey: o.PartitionKey, Reason: o.Reason}
 		switch o.Status {
 		case transform.Dropped:
@@ -89,4 +92,9 @@ func (t *transformer) Process(ctx context.Context, in *delivery.TransformBatch, 
 		}
 		return emit(&out)
 	})
+	if err == nil {
+		for have := t.ended.Load(); have < in.ID && !t.ended.CompareAndSwap(have, in.ID); have = t.ended.Load() {
+		}
+	}
+	return err
 }

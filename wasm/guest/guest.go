@@ -38,6 +38,9 @@ type Batch struct {
 	Attempt int
 	Flags   uint16 // abi.FlagReplay and so on
 	Records []Record
+	// Repeat says that the batch was run to its end before, with the same outcome: it
+	// costs again and is not counted again. Guests don't see it.
+	Repeat bool
 }
 
 // What a call can end with besides the errors of wasm/host and an

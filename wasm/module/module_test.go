@@ -401,6 +401,27 @@ func TestPolicyThatBecomesStrictStopsWhatIsNotSigned(t *testing.T) {
 	}
 }
 
+// TestStatsCountABatchOnce runs a batch again as a delivery does for its failed records.
+func TestStatsCountABatchOnce(t *testing.T) {
+	c := open(t, &memory{}, nil)
+	must(t, add(t, c, "pass", "1.0.0"))
+	must(t, c.Activate(context.Background(), "m", "1.0.0"))
+	tr, err := c.Transform("m")
+	must(t, err)
+	for _, repeat := range []bool{false, true} {
+		must(t, tr.Process(context.Background(), &transform.Batch{ID: 1, Repeat: repeat, Records: wasmtest.Records("a", "b")}, func(*transform.Output) error { return nil }))
+	}
+	broken := errors.New("the stage after failed")
+	if err := tr.Process(context.Background(), &transform.Batch{ID: 2, Records: wasmtest.Records("a")}, func(*transform.Output) error { return broken }); !errors.Is(err, broken) {
+		t.Fatal(err)
+	}
+	info, err := c.Describe("m")
+	must(t, err)
+	if s := info.Versions[0].Stats; s.Records != 2 || s.Batches != 1 || s.Outputs != 2 || s.Errors != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
 func TestVersionThatFailsItsBudgetIsRolledBack(t *testing.T) {
 	for name, batch := range map[string][]string{
 		"poison": {"T", "T", "T", "T", "T", "T"},

@@ -11,7 +11,10 @@ import (
 )
 
 // Stats are a version's counters. Those up to LastError are since its first batch, restarts of
-// the box included; the others since the process began.
+// the box included; the others since the process began. Batches, Records, Outputs, Dropped and
+// Failed are of batches that ended and count each once, though a delivery runs a batch again for
+// its failed records; when its sink has failed and the whole attempt is made again, it counts
+// again. Fuel, WallSeconds, Aborts and Retries are of all runs.
 type Stats struct {
 	Since       time.Time               `json:"since,omitzero"` // when counting began
 	Batches     uint64                  `json:"batches"`
@@ -43,11 +46,13 @@ func (c *counters) add(now time.Time, r *transform.Report) {
 	if s.Since.IsZero() {
 		s.Since = now
 	}
-	s.Batches++
-	s.Records += uint64(r.Records)
-	s.Outputs += uint64(r.Outputs)
-	s.Dropped += uint64(r.Dropped)
-	s.Failed += uint64(r.Failed)
+	if r.Err == nil && !r.Repeat {
+		s.Batches++
+		s.Records += uint64(r.Records)
+		s.Outputs += uint64(r.Outputs)
+		s.Dropped += uint64(r.Dropped)
+		s.Failed += uint64(r.Failed)
+	}
 	s.Aborts += uint64(r.Aborts)
 	s.Retries += uint64(r.Retries)
 	s.Fuel += r.Fuel

@@ -99,6 +99,9 @@ func (c *Catalog) newVersion(name string, r *versionRow) (*Version, error) {
 		Runtime: c.o.Runtime, Ceiling: c.o.Ceiling, Egress: c.o.Egress, Secret: c.o.Secret, Instances: c.o.Instances, Now: c.o.Now, Rest: c.o.Rest,
 		Logger: c.o.Logger.With("module", name, "version", m.Version),
 		Observe: func(rep transform.Report) {
+			if rep.Repeat && rep.Err == nil {
+				return // judged before
+			}
 			c.judge(v, Outcome{Records: rep.Records, Failed: rep.Failed, Poisoned: rep.Poisoned, Err: rep.Err})
 		},
 	}

@@ -149,6 +149,7 @@ type Report struct {
 	MemoryBytes                                 int64 // largest instance
 	Wall                                        time.Duration
 	Err                                         error
+	Repeat                                      bool   // as the batch says
 	Poison                                      string // last failure the host found, with the guest's stack
 }
 
@@ -320,7 +321,7 @@ func (t *Transform) Process(ctx context.Context, b *Batch, emit func(*Output) er
 	defer func() {
 		r.putBack()
 		if t.o.Observe != nil {
-			r.report.Records, r.report.Err, r.report.Wall = len(b.Records), err, time.Since(start)
+			r.report.Records, r.report.Err, r.report.Wall, r.report.Repeat = len(b.Records), err, time.Since(start), b.Repeat
 			t.o.Observe(r.report)
 		}
 	}()
