@@ -350,7 +350,10 @@ func (s *Server) handshake(c *conn) bool {
 	if c.tls.HandshakeContext(s.ctx) != nil {
 		return false
 	}
-	c.Conn, c.off, c.n = c.tls, 0, 0
+	c.off, c.n = 0, 0
+	s.mu.Lock() // Shutdown may be about to close it
+	c.Conn = c.tls
+	s.mu.Unlock()
 	return true
 }
 

@@ -93,7 +93,8 @@ func TestLargeRecordLeavesLittleGarbage(t *testing.T) {
 	runtime.ReadMemStats(&before)
 	encoded := b.Encode(Zstd, Stamp{})
 	runtime.ReadMemStats(&after)
-	if got := after.TotalAlloc - before.TotalAlloc; got > 2*uint64(len(data)) {
+	// Its output is once its size, and what a pool has lost, as under the race detector, again as much.
+	if got := after.TotalAlloc - before.TotalAlloc; got > 3*uint64(len(data)) {
 		t.Errorf("%d bytes allocated to encode %d", got, len(data))
 	}
 	var d Decoded
