@@ -180,7 +180,8 @@ type Uplink struct {
 	// Windows are the times of day in which it may send, "22:00-06:00", in
 	// TimeZone. Empty: always.
 	Windows []string `json:"windows,omitempty"`
-	// MonthlyBytes may be sent per calendar month (TimeZone). 0: no budget.
+	// MonthlyBytes may be sent per calendar month (TimeZone). What is under way when
+	// they are spent is still sent. 0: no budget.
 	MonthlyBytes int64 `json:"monthly_bytes,omitempty"`
 }
 

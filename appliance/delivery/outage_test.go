@@ -196,7 +196,7 @@ func TestBudgetHoldsUntilNextMonth(t *testing.T) {
 		Name: "d", Source: delivery.Source{Stream: "s"}, Buffer: delivery.Buffer{SizeBytes: 5000, Interval: delivery.Every(time.Second)},
 		Uplink: delivery.Uplink{MonthlyBytes: 20_000},
 	})
-	o.put(st, 0, 1000)
+	o.put(st, 0, 3000) // more than two months take, objects under way when one is spent included
 	o.run("the budget is spent", time.Second, func() bool {
 		s, err := o.engine.Stats("d")
 		return err == nil && strings.Contains(s.Waiting, "budget") && *s.BudgetLeft == 0
