@@ -29,7 +29,7 @@ type Places struct {
 
 // Probed is what a test of a delivery stream's sinks found.
 type Probed struct {
-	Guarantees map[string]delivery.Guarantee `json:"guarantees"` // by sink, backup or on_failure
+	Guarantees map[string]delivery.Guarantee `json:"guarantees"` // by sink, backup, on_failure or error_sink
 }
 
 // DeliveryUpdate is a change of a delivery stream: Config takes the place of
@@ -79,6 +79,10 @@ func (s *Service) shown(i delivery.Info) delivery.Info {
 		f := *i.Config.OnFailure
 		f.Sink = hide(f.Sink)
 		i.Config.OnFailure = &f
+	}
+	if i.Config.ErrorSink != nil {
+		t := hide(*i.Config.ErrorSink)
+		i.Config.ErrorSink = &t
 	}
 	i.Annotations = nil // a front end's own, with what it was given as secrets
 	return i

@@ -44,11 +44,13 @@ type Config struct {
 	Deaggregate bool        `json:"deaggregate,omitempty"` // take KPL aggregates apart
 	Decompress  *Decompress `json:"decompress,omitempty"`  // gzip inside records
 	SubRecords  *SubRecords `json:"sub_records,omitempty"` // several records in one
+	Check       Check       `json:"check,omitempty"`       // records that are not what they are to be fail
 	Transform   *Transform  `json:"transform,omitempty"`   // a Wasm module
 	Partition   *Partition  `json:"partition,omitempty"`   // dynamic partitioning
 	Delimiter   string      `json:"delimiter,omitempty"`   // appended to each record, "\n" for lines
 	Parquet     *Parquet    `json:"parquet,omitempty"`     // format conversion
 	Backup      *Backup     `json:"backup,omitempty"`      // untransformed records too
+	ErrorSink   *Target     `json:"error_sink,omitempty"`  // of failed records; default: with the others
 	OnFailure   *OnFailure  `json:"on_failure,omitempty"`  // of a RecordSink
 	Uplink      Uplink      `json:"uplink"`                // how it shares the line
 	Paused      bool        `json:"paused,omitempty"`      // keeps its place, sends nothing
@@ -130,6 +132,15 @@ type SubRecords struct {
 	Type      string `json:"type"`                // JSON or DELIMITED
 	Delimiter []byte `json:"delimiter,omitempty"` // of DELIMITED
 }
+
+// Check is what each record has to be.
+type Check string
+
+// The checks.
+const (
+	CheckJSON Check = "JSON"  // one JSON value
+	CheckUTF8 Check = "UTF-8" // text
+)
 
 // Transform runs a Wasm module over the records.
 type Transform struct {
@@ -341,6 +352,12 @@ func (c *Config) validateStages(bad complain) {
 		case s.Type == "DELIMITED" && len(s.Delimiter) == 0:
 			bad("sub_records.delimiter", "must be given for DELIMITED")
 		}
+	}
+	if c.Check != "" && c.Check != CheckJSON && c.Check != CheckUTF8 {
+		bad("check", "%q is not JSON or UTF-8", c.Check)
+	}
+	if c.ErrorSink != nil {
+		c.ErrorSink.validate("error_sink", bad)
 	}
 	if t := c.Transform; t != nil && t.Module == "" {
 		bad("transform.module", "must name a module")

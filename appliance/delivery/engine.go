@@ -358,6 +358,11 @@ func (e *Engine) bindSinks(b *binding) error {
 			return errors.Join(err, b.close())
 		}
 	}
+	if c.ErrorSink != nil {
+		if b.errorSink, err = object("error_sink", *c.ErrorSink); err != nil {
+			return errors.Join(err, b.close())
+		}
+	}
 	return b.fits()
 }
 
@@ -374,6 +379,8 @@ func (b *binding) fits() error {
 		return nil
 	}
 	switch {
+	case c.ErrorSink != nil:
+		return refuse("error_sink", "belongs to sinks that store objects; this one takes records: use on_failure")
 	case c.Partition != nil:
 		return refuse("partition", "the sink takes records, not objects")
 	case c.Parquet != nil:
@@ -382,7 +389,7 @@ func (b *binding) fits() error {
 		return refuse("compression", "the sink takes records; its own settings say how requests are encoded")
 	case c.Uplink.LivePercent > 0:
 		return refuse("uplink.live_percent", "records would reach the sink out of order")
-	case c.OnFailure == nil && (c.Transform != nil || c.Decompress != nil || c.SubRecords != nil):
+	case c.OnFailure == nil && (c.Transform != nil || c.Decompress != nil || c.SubRecords != nil || c.Check != ""):
 		return refuse("on_failure", "must be given: records that fail a stage need a place")
 	}
 	return nil
@@ -817,6 +824,9 @@ func (e *Engine) probe(ctx context.Context, d *definition) (map[string]Guarantee
 	}
 	if b.failure != nil {
 		sinks["on_failure"] = b.failure
+	}
+	if b.errorSink != nil {
+		sinks["error_sink"] = b.errorSink
 	}
 	for path, s := range sinks {
 		g, err := s.Probe(ctx)

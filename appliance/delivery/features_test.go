@@ -531,3 +531,43 @@ func TestPartitionsReadTheLogAFewTimes(t *testing.T) {
 		t.Logf("the log was read %.1f times", reads)
 	}
 }
+
+// TestChecksAndWhereFailuresGo: records that are not what they are to be go to the
+// sink for errors and never to the others, and the others come through whole.
+func TestChecksAndWhereFailuresGo(t *testing.T) {
+	r := newRig(t)
+	st := r.stream("s", 1)
+	bad := "neither JSON nor \xff text"
+	r.put(st, 0, 10)
+	append1(t, r.store, st, "k", []byte(bad))
+	r.put(st, 10, 20)
+	for name, check := range map[string]delivery.Check{"json": delivery.CheckJSON, "text": delivery.CheckUTF8} {
+		r.create(delivery.Config{
+			Name: name, Source: delivery.Source{Stream: "s"}, Buffer: soon(), Check: check, Compression: delivery.Compression{Format: codec.Zstd},
+			Sink: delivery.Target{Name: "folder", Bucket: name}, ErrorSink: &delivery.Target{Name: "folder", Bucket: name + "-errors"},
+		})
+		r.drained(name)
+		if g, err := r.engine.Test(t.Context(), name); err != nil || g["error_sink"] != delivery.ExactlyOnce {
+			t.Errorf("%v, %v", g, err)
+		}
+	}
+	good, failed := map[string]map[string][]byte{"json": {}, "text": {}}, map[string]int{}
+	for name, raw := range r.objects() {
+		folder, _, _ := strings.Cut(name, "/")
+		if of, is := strings.CutSuffix(folder, "-errors"); is {
+			failed[of] += strings.Count(string(raw), `"rawData":"`+base64.StdEncoding.EncodeToString([]byte(bad))+`"`)
+			continue
+		}
+		good[folder][name] = raw
+	}
+	for name := range good {
+		exactly(t, numbers(t, good[name]), 20, true)
+		if failed[name] != 1 {
+			t.Errorf("%s: %d failed records, want 1", name, failed[name])
+		}
+	}
+	err := r.engine.Create(t.Context(), delivery.Config{Name: "d", Source: delivery.Source{Stream: "s"}, Check: "XML", Sink: delivery.Target{Name: "folder"}})
+	if !errors.Is(err, delivery.ErrInvalid) {
+		t.Errorf("an unknown check: %v", err)
+	}
+}

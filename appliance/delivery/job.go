@@ -25,6 +25,7 @@ type binding struct {
 	sink      Sink
 	backup    ObjectSink // nil without one
 	failure   ObjectSink // nil without one; of a RecordSink
+	errorSink ObjectSink // nil without one; of an ObjectSink
 	data      *prefix.Expression
 	errors    *prefix.Expression
 	backups   *prefix.Expression
@@ -44,6 +45,9 @@ func (b *binding) close() error {
 	if b.failure != nil {
 		errs = append(errs, b.failure.Close())
 	}
+	if b.errorSink != nil {
+		errs = append(errs, b.errorSink.Close())
+	}
 	return errors.Join(errs...)
 }
 
@@ -51,7 +55,7 @@ func (b *binding) close() error {
 func (b *binding) forwards() bool {
 	c := &b.config
 	return c.Compression.Format == codec.Zstd && c.Compression.Level == 0 && c.Transform == nil && c.Partition == nil &&
-		c.Delimiter == "" && c.Parquet == nil && !c.Deaggregate && c.Decompress == nil && c.SubRecords == nil
+		c.Delimiter == "" && c.Parquet == nil && !c.Deaggregate && c.Decompress == nil && c.SubRecords == nil && c.Check == ""
 }
 
 // memory is what one attempt at a recipe of this binding holds at most.
@@ -221,7 +225,7 @@ func (j *job) contentType() string {
 type objectSpec struct {
 	part        string
 	sink        ObjectSink
-	target      string // for the manifest: sink, backup, failure
+	target      string // for the manifest: sink, backup, failure, error_sink
 	expression  *prefix.Expression
 	keys        map[string]string // partition keys
 	errorType   string
@@ -326,10 +330,10 @@ func (j *job) failedObjects(ctx context.Context) error {
 	}
 	slices.Sort(kinds)
 	sink, expression, target := ObjectSink(nil), j.bind.errors, "sink"
-	if s, ok := j.bind.sink.(ObjectSink); ok {
-		sink = s
-	} else {
+	if s, ok := j.bind.sink.(ObjectSink); !ok {
 		sink, expression, target = j.bind.failure, j.bind.failures, "failure"
+	} else if sink = s; j.bind.errorSink != nil {
+		sink, target = j.bind.errorSink, "error_sink"
 	}
 	for _, kind := range kinds {
 		if sink == nil {

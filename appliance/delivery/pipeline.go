@@ -10,6 +10,7 @@ import (
 	"io"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 
 	"github.com/klauspost/compress/gzip"
 
@@ -86,6 +87,9 @@ func (p *pipeline) chain(ctx context.Context, r *Recipe, last stage) (first stag
 	if p.transform != nil {
 		t := newTransformStage(ctx, p, r, last)
 		last, done = t, t.release
+	}
+	if c := p.config.Check; c != "" {
+		last = &checkStage{check: c, next: last}
 	}
 	if s := p.config.SubRecords; s != nil {
 		last = &splitStage{settings: s, next: last}
@@ -295,6 +299,25 @@ func splitDelimited(parts [][]byte, data, delimiter []byte) ([][]byte, bool) {
 		data = rest
 	}
 	return parts, true
+}
+
+// checkStage fails the records that are not what they are to be.
+type checkStage struct {
+	check Check
+	next  stage
+}
+
+func (s *checkStage) flush() error { return s.next.flush() }
+
+func (s *checkStage) push(it *item) error {
+	switch {
+	case it.fail != nil:
+	case s.check == CheckJSON && !json.Valid(it.data):
+		it.fail = &failure{kind: processingFailed, code: "DataFormat.InvalidJSON", message: "the record is not one JSON value", attempts: 1}
+	case s.check == CheckUTF8 && !utf8.Valid(it.data):
+		it.fail = &failure{kind: processingFailed, code: "DataFormat.InvalidUTF8", message: "the record is not UTF-8 text", attempts: 1}
+	}
+	return s.next.push(it)
 }
 
 // failure says why a record did not come through.
