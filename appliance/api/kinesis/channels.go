@@ -42,7 +42,7 @@ type ChannelSpec struct {
 	// Freshness is how long a record waits at most before it is written.
 	Freshness time.Duration
 	// DeadLetterBucket and DeadLetterPrefix are where records go that fail the
-	// format's check; the same bucket if empty.
+	// format's check; the bucket may be the same.
 	DeadLetterBucket, DeadLetterPrefix string
 }
 
@@ -176,7 +176,7 @@ func (s *Service) checkChannel(in *createChannelInput, st *stream) error {
 	case (in.S3DestinationConfiguration == nil) == (in.S3TablesDestinationConfiguration == nil):
 		return aws.InvalidArgument.New("Exactly one of S3DestinationConfiguration and S3TablesDestinationConfiguration should be provided.")
 	case in.S3TablesDestinationConfiguration != nil:
-		return aws.InvalidArgument.New("S3TablesDestinationConfiguration is not supported by this server; use S3DestinationConfiguration.")
+		return aws.InvalidArgument.New("S3TablesDestinationConfiguration is not supported by this server, which writes no Iceberg tables; use S3DestinationConfiguration.")
 	case st.Config().Mode != storage.OnDemand:
 		return notOnDemand("CreateChannel")
 	case format == "GSR_JSON":
@@ -238,10 +238,24 @@ func (row *channelRow) spec() ChannelSpec {
 		StorageClass: value(row.S3.StorageConfiguration.StorageClass), Compression: row.S3.StorageConfiguration.CompressionType,
 		Freshness: time.Duration(*row.S3.DataFreshnessInSeconds) * time.Second,
 	}
-	if d := row.S3.DeadLetterQueueS3Configuration; d != nil {
-		spec.DeadLetterBucket, spec.DeadLetterPrefix = bucket(d.BucketARN), value(d.ErrorOutputPrefix)
-	}
+	dead := row.deadLetters()
+	spec.DeadLetterBucket, spec.DeadLetterPrefix = bucket(dead.BucketARN), *dead.ErrorOutputPrefix
 	return spec
+}
+
+// deadLetters is where records go that fail the format's check: by default to the
+// channel's bucket, under a prefix of their own.
+func (row *channelRow) deadLetters() *deadLetterQueueS3Configuration {
+	to := row.S3.StorageConfiguration
+	out := &deadLetterQueueS3Configuration{BucketARN: to.BucketARN, ExpectedBucketOwner: to.ExpectedBucketOwner}
+	if d := row.S3.DeadLetterQueueS3Configuration; d != nil {
+		*out = *d
+	}
+	if out.ErrorOutputPrefix == nil {
+		prefix := "kinesis-channel-errors/" + row.Name + "/"
+		out.ErrorOutputPrefix = &prefix
+	}
+	return out
 }
 
 func value(s *string) string {
@@ -275,13 +289,15 @@ func (s *Service) channelStatus(row *channelRow) (status string, reason *string)
 
 func (s *Service) channelDescription(row *channelRow) channelDescription {
 	status, reason := s.channelStatus(row)
+	s3 := row.S3
+	s3.DeadLetterQueueS3Configuration = row.deadLetters()
 	return channelDescription{
 		ChannelName: row.Name, ChannelARN: s.channelARN(row), ChannelId: row.ID, ChannelStatus: status, ChannelStatusReason: reason,
 		ChannelCreationTimestamp: row.Created, ServiceExecutionRoleARN: row.Role,
 		StreamConfigurationList: []channelStreamDescription{{
 			StreamARN: s.streamARN(row.Stream), StreamCreationTimestamp: row.StreamCreated, RecordConfiguration: &row.Record,
 		}},
-		S3DestinationConfiguration: &row.S3, EncryptionConfiguration: row.Encryption, LoggingConfiguration: row.Logging,
+		S3DestinationConfiguration: &s3, EncryptionConfiguration: row.Encryption, LoggingConfiguration: row.Logging,
 	}
 }
 

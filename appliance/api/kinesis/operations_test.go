@@ -500,8 +500,11 @@ func TestChannels(t *testing.T) {
 	deliveries.refuse = nil
 	out := b.must("CreateChannel", "%s", channelInput(b, "s"))
 	arn, id := out.text("ChannelDescription", "ChannelARN"), out.text("ChannelDescription", "ChannelId")
-	if spec := deliveries.open[id]; spec.Stream != "s" || spec.Bucket != "lake" || spec.Freshness != 300*time.Second || spec.Compression != "ZSTD" {
+	if spec := deliveries.open[id]; spec.Stream != "s" || spec.Bucket != "lake" || spec.Freshness != 300*time.Second || spec.Compression != "ZSTD" || spec.DeadLetterBucket != "lake" || spec.DeadLetterPrefix != "kinesis-channel-errors/c/" {
 		t.Fatalf("%+v", spec)
+	}
+	if dead := out.text("ChannelDescription", "S3DestinationConfiguration", "DeadLetterQueueS3Configuration", "BucketARN"); dead != "arn:aws:s3:::lake" {
+		t.Fatalf("dead letters go to %q", dead) // newer models require the member
 	}
 	b.fails("ResourceInUseException", "CreateChannel", "%s", channelInput(b, "s"))
 	b.fails("ResourceInUseException", "DeleteStream", `{"StreamName":"s"}`)

@@ -1,6 +1,9 @@
 package kinesis
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // script is what a transcript is made of: the exchanges of one operation, with
 // those of others that set the scene.
@@ -200,6 +203,9 @@ func channelScripts() []script {
 	missing := `{"ChannelARN":"arn:aws:kinesis:us-east-1:000000000000:channel/none:000000000000000000000001"}`
 	return []script{
 		of("CreateChannel", scene(aStream, anOnDemand), "to a bucket", theChannel, "again", theChannel,
+			"text, with dead letters in a bucket of their own", strings.NewReplacer(`"lake"`, `"text"`, "JSON", "STRING", `"S3DestinationConfiguration":{`,
+				`"S3DestinationConfiguration":{"DeadLetterQueueS3Configuration":{"BucketARN":"arn:aws:s3:::letters","ExpectedBucketOwner":"000000000000","ErrorOutputPrefix":"bad/"},`).Replace(theChannel),
+			"records of a schema registry", strings.NewReplacer(`"lake"`, `"registry"`, "JSON", "GSR_JSON").Replace(theChannel),
 			"to nowhere", `{"ChannelName":"c","ServiceExecutionRoleARN":"arn:aws:iam::000000000000:role/edge","StreamConfigurationList":[{`+theOnDemand+`,"RecordConfiguration":{"RecordFormatType":"JSON"}}]}`,
 			"members missing", `{"ChannelName":"c","StreamConfigurationList":[{"StreamARN":"s"}]}`),
 		of("DescribeChannel", scene(anOnDemand, aChannel), "by its ARN", `{"ChannelARN":"{{ChannelDescription.ChannelARN}}"}`, "no such channel", missing),

@@ -2,9 +2,10 @@
 // engine: a channel is a delivery stream named "channel." and its id, which reads its
 // stream from the moment it was made.
 //
-// It owns the translation, nothing else. What a channel asks for and the engine does
-// not do is refused: STRING records (their text is not checked for UTF-8), another
-// bucket for dead letters, and storage classes.
+// It owns the translation, nothing else. JSON records have to be one JSON value each
+// and STRING records UTF-8 text; each becomes a line of its object. BYTE_ARRAY records
+// stand end to end, as they are. What fails goes to the dead letters, with the reason.
+// Storage classes are refused: a sink has one, in its settings.
 package channel
 
 import (
@@ -82,8 +83,8 @@ func (d *Deliveries) config(spec kinesis.ChannelSpec) (delivery.Config, error) {
 	switch {
 	case spec.StorageClass != "" && spec.StorageClass != "STANDARD":
 		return none, aws.InvalidArgument.New("StorageClass %s is not supported by this server; the only one is STANDARD.", spec.StorageClass)
-	case spec.DeadLetterBucket != "" && spec.DeadLetterBucket != spec.Bucket:
-		return none, aws.InvalidArgument.New("DeadLetterQueueS3Configuration names the bucket %s; this server keeps dead letters in the channel's own, %s.", spec.DeadLetterBucket, spec.Bucket)
+	case spec.Format == "GSR_JSON":
+		return none, aws.InvalidArgument.New("RecordFormatType GSR_JSON is not supported by this server: it has no schema registry.")
 	}
 	target, err := d.Bucket(spec.Bucket)
 	if err != nil {
@@ -99,8 +100,12 @@ func (d *Deliveries) config(spec kinesis.ChannelSpec) (delivery.Config, error) {
 		Buffer:      delivery.Buffer{SizeBytes: delivery.MaxBufferBytes, Interval: delivery.Every(spec.Freshness)},
 		Description: "channel " + spec.Name,
 	}
-	if c.ErrorPrefix == "" {
-		c.ErrorPrefix = "kinesis-channel-errors/" + spec.Name + "/"
+	if spec.DeadLetterBucket != spec.Bucket {
+		dead, err := d.Bucket(spec.DeadLetterBucket)
+		if err != nil {
+			return none, aws.InvalidArgument.New("DeadLetterQueueS3Configuration.BucketARN: %v.", err)
+		}
+		c.ErrorSink = &dead
 	}
 	switch spec.Compression {
 	case "GZIP":
@@ -110,11 +115,9 @@ func (d *Deliveries) config(spec kinesis.ChannelSpec) (delivery.Config, error) {
 	}
 	switch spec.Format {
 	case "JSON":
-		c.SubRecords = &delivery.SubRecords{Type: "JSON"}
-		c.Delimiter = "\n"
-	case "BYTE_ARRAY":
-	default:
-		return none, aws.InvalidArgument.New("RecordFormatType %s is not supported by this server; use JSON or BYTE_ARRAY.", spec.Format)
+		c.Check, c.Delimiter = delivery.CheckJSON, "\n"
+	case "STRING":
+		c.Check, c.Delimiter = delivery.CheckUTF8, "\n"
 	}
 	return c, nil
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -58,7 +59,7 @@ func open(t *testing.T) (*Deliveries, *storage.Store, string) {
 func spec() kinesis.ChannelSpec {
 	return kinesis.ChannelSpec{
 		ID: "0123456789abcdef01234567", Name: "lake", Stream: "s", Format: "JSON", Bucket: "bucket",
-		Compression: "ZSTD", Freshness: 300 * time.Second,
+		Compression: "ZSTD", Freshness: 300 * time.Second, DeadLetterBucket: "bucket", DeadLetterPrefix: "errors/",
 	}
 }
 
@@ -149,15 +150,81 @@ func TestChannelDeliversWhatArrivesAfterIt(t *testing.T) {
 	}
 }
 
+// TestRecordsThatAreNotOfTheFormat: they go to the dead letters, in a bucket of their
+// own if one is named, and the others are delivered.
+func TestRecordsThatAreNotOfTheFormat(t *testing.T) {
+	for format, c := range map[string]struct{ good, bad []string }{
+		"JSON":   {good: []string{`{"n":1}`, `[1,2]`, `"text"`}, bad: []string{`{"n":`, "{}{}", "\xff"}},
+		"STRING": {good: []string{"plain", "grün", `{"n":`}, bad: []string{"\xff\xfe", "cut \xe2\x82"}},
+	} {
+		t.Run(format, func(t *testing.T) {
+			d, store, dir := open(t)
+			ctx := context.Background()
+			if _, err := store.CreateStream(ctx, storage.StreamConfig{Name: "s", Shards: 1, Mode: storage.OnDemand}); err != nil {
+				t.Fatal(err)
+			}
+			s := spec()
+			s.Format, s.DeadLetterBucket = format, "letters"
+			if err := d.OpenChannel(ctx, s); err != nil {
+				t.Fatal(err)
+			}
+			for i := range max(len(c.good), len(c.bad)) {
+				for _, list := range [][]string{c.good, c.bad} {
+					if i < len(list) {
+						put(t, store, list[i])
+					}
+				}
+			}
+			if err := d.Engine.Flush(nameOf(s.ID)); err != nil {
+				t.Fatal(err)
+			}
+			apitest.Until(t, "everything is delivered", func() bool {
+				stats, err := d.Engine.Stats(nameOf(s.ID))
+				return err == nil && stats.LagRecords == 0
+			})
+			data := ""
+			for _, text := range objects(t, filepath.Join(dir, "bucket")) {
+				data += text
+			}
+			if want := strings.Join(c.good, "\n") + "\n"; data != want {
+				t.Errorf("delivered %q; want %q", data, want)
+			}
+			var dead []string
+			letters, err := filepath.Glob(filepath.Join(dir, "letters", "errors", "processing-failed", "*", "*", "*", "*", "*"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range letters {
+				raw, err := os.ReadFile(name)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for line := range strings.Lines(string(raw)) {
+					var row struct {
+						RawData   []byte
+						ErrorCode string
+					}
+					if err := json.Unmarshal([]byte(line), &row); err != nil || !strings.HasPrefix(row.ErrorCode, "DataFormat.Invalid") {
+						t.Errorf("%s: %v", line, err)
+					}
+					dead = append(dead, string(row.RawData))
+				}
+			}
+			if !slices.Equal(dead, c.bad) {
+				t.Errorf("dead letters %q; want %q", dead, c.bad)
+			}
+		})
+	}
+}
+
 func TestWhatIsNotDoneIsRefused(t *testing.T) {
 	d, store, _ := open(t)
 	if _, err := store.CreateStream(context.Background(), storage.StreamConfig{Name: "s", Shards: 1}); err != nil {
 		t.Fatal(err)
 	}
 	for name, change := range map[string]func(*kinesis.ChannelSpec){
-		"STRING records":              func(s *kinesis.ChannelSpec) { s.Format = "STRING" },
+		"records of a registry":       func(s *kinesis.ChannelSpec) { s.Format = "GSR_JSON" },
 		"a storage class":             func(s *kinesis.ChannelSpec) { s.StorageClass = "GLACIER_IR" },
-		"another dead-letter bucket":  func(s *kinesis.ChannelSpec) { s.DeadLetterBucket = "other" },
 		"an unknown template":         func(s *kinesis.ChannelSpec) { s.KeyTemplate = "x/!{weather}/" },
 		"an extension in the middle":  func(s *kinesis.ChannelSpec) { s.KeyTemplate = "!{extension}/x" },
 		"freshness beyond the engine": func(s *kinesis.ChannelSpec) { s.Freshness = time.Hour },
