@@ -240,6 +240,9 @@ func (w *worker) fail(i int, code uint32, reason string, attempt int) error {
 		}
 		return fmt.Errorf("%w: record %d: code %#x: %s", errHalted, r.Index, code, reason)
 	}
+	if w.letters == nil {
+		return nil // a shadow's, which nobody gets
+	}
 	arrival := time.UnixMilli(r.ArrivalMS)
 	d := transform.DeadLetter{
 		Module: m.Name, Version: m.Version, Digest: w.version.Digest, Code: code, Reason: reason, Attempts: attempt + 1,
@@ -250,7 +253,7 @@ func (w *worker) fail(i int, code uint32, reason string, attempt int) error {
 	if len(key) == 0 {
 		key = w.group.fallback
 	}
-	w.group.letters = append(w.group.letters, letter{key: append([]byte(nil), key...), data: d.Encode()})
+	w.group.letters = append(w.group.letters, letter{key: append([]byte(nil), key...), data: d.EncodeWithin(w.letters.MaxRecordBytes())})
 	return nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,6 +36,8 @@ type box struct {
 	modules *module.Catalog
 	engine  *consume.Engine
 	rest    time.Duration // consume.Options.Rest; zero = the default
+	ahead   time.Duration // of the engine's clock
+	outbox  int           // requests of a shard that may wait; zero = the default
 	stop    func()
 }
 
@@ -65,7 +68,14 @@ func openBox(t testing.TB, dir string, change func(*module.Options)) *box {
 
 // start runs an engine; stop ends it.
 func (b *box) start() {
-	b.engine = consume.New(consume.Options{Store: b.store, Modules: b.modules, Poll: 20 * time.Millisecond, Rest: b.rest})
+	ahead := b.ahead
+	b.engine = consume.New(consume.Options{
+		Store: b.store, Modules: b.modules, Poll: 20 * time.Millisecond, Rest: b.rest,
+		Now: func() time.Time { return time.Now().Add(ahead) },
+	})
+	if b.outbox > 0 {
+		b.engine.LimitOutbox(b.outbox)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- b.engine.Run(ctx) }()
@@ -325,6 +335,48 @@ func TestTicks(t *testing.T) {
 	eventually(t, "ticks counted", func() bool { v := b.stateOf("ticks"); return len(v) == 1 && v[0] >= 3 })
 }
 
+// TestTicksGoOnWhenTheClockWentBack: a box without a battery may begin in 1970 again.
+func TestTicksGoOnWhenTheClockWentBack(t *testing.T) {
+	b := openBox(t, t.TempDir(), nil)
+	b.stop()
+	b.ahead = 20 * 365 * 24 * time.Hour
+	b.start()
+	b.stream("in", 1)
+	out := b.stream("out", 1)
+	b.add("counter", "1.0.0", append(counting, "tick: 100ms")...)
+	eventually(t, "a tick", func() bool { return len(records(t, out)) >= 1 })
+	b.stop()
+	before := len(records(t, out))
+	b.ahead = 0
+	b.start()
+	eventually(t, "two ticks more", func() bool { return len(records(t, out)) >= before+2 })
+}
+
+// TestDeadLetterOfALargeRecordIsCut: in base64 it is larger than any record, and
+// the shard must go on all the same.
+func TestDeadLetterOfALargeRecordIsCut(t *testing.T) {
+	b := openBox(t, t.TempDir(), nil)
+	in, out := b.stream("in", 1), b.stream("out", 1)
+	if err := in.Update(context.Background(), func(c *storage.StreamConfig) { c.MaxRecordBytes = record.MaxDataBytes }); err != nil {
+		t.Fatal(err)
+	}
+	b.put(in, "p T"+strings.Repeat("x", record.MaxDataBytes-1), "a x")
+	b.add("counter", "1.0.0", counting...)
+	eventually(t, "the next record out", func() bool { return len(records(t, out)) == 1 })
+	dead, err := b.store.Stream("c-dead-letters")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(records(t, dead)[0], " ")
+	var d transform.DeadLetter
+	if err := json.Unmarshal([]byte(text), &d); err != nil {
+		t.Fatal(err)
+	}
+	if d.DataBytes != record.MaxDataBytes || len(d.Data) < 7<<20 || d.Data[0] != 'T' || d.SequenceNumber == "" {
+		t.Fatalf("%d of %d bytes, sequence number %q", len(d.Data), d.DataBytes, d.SequenceNumber)
+	}
+}
+
 func TestStateFollowsItsShardThroughSplitAndMerge(t *testing.T) {
 	b := openBox(t, t.TempDir(), nil)
 	in, out := b.stream("in", 1), b.stream("out", 1)
@@ -497,10 +549,86 @@ func TestOutboxIsSentAfterTheCommit(t *testing.T) {
 			t.Errorf("the module's log doesn't say %q: %q", want, logged)
 		}
 	}
-	rows := 0
-	if err := b.store.Scan(storage.TableOutbox, nil, nil, 0, func(_, _ []byte) bool { rows++; return true }); err != nil || rows != 0 {
-		t.Fatalf("%d rows left in the outbox, %v", rows, err)
+	if rows := b.outboxRows(); rows != 0 {
+		t.Fatalf("%d rows left in the outbox", rows)
 	}
+}
+
+// posting opens a box with a consumer that posts each record's last word to a server.
+func posting(t *testing.T, outbox int, handler http.HandlerFunc) (b *box, in, out *storage.Stream, url string) {
+	server := httptest.NewServer(handler)
+	t.Cleanup(server.Close)
+	addr := netip.MustParseAddrPort(server.Listener.Addr().String())
+	b = openBox(t, t.TempDir(), func(o *module.Options) { o.Egress = egress.Policy{Private: []netip.AddrPort{addr}} })
+	b.stop()
+	b.outbox = outbox
+	b.start()
+	in, out = b.stream("in", 1), b.stream("out", 1)
+	b.add("calls", "1.0.0", append(counting[:1:1], "capabilities: {state: true, emit: true, http: {hosts: ['"+addr.String()+"']}}")...)
+	return b, in, out, server.URL
+}
+
+func (b *box) outboxRows() int {
+	rows := 0
+	if err := b.store.Scan(storage.TableOutbox, nil, nil, 0, func(_, _ []byte) bool { rows++; return true }); err != nil {
+		b.t.Fatal(err)
+	}
+	return rows
+}
+
+// TestOutboxHasRoomAgainForWhatWasSent: what was sent doesn't count against the
+// limit of what may wait.
+func TestOutboxHasRoomAgainForWhatWasSent(t *testing.T) {
+	b, in, out, url := posting(t, 4, func(http.ResponseWriter, *http.Request) {})
+	for n := 1; n <= 12; n++ {
+		b.put(in, "k Q POST+"+url+"/~~one")
+		eventually(t, "an answer", func() bool { return len(records(t, out)) == n })
+		eventually(t, "an empty outbox", func() bool { return b.outboxRows() == 0 })
+	}
+	for i, r := range records(t, out) {
+		if r != "k 0 0" {
+			t.Fatalf("request %d was answered %q", i, r)
+		}
+	}
+}
+
+func TestFullOutboxAnswersUnavailable(t *testing.T) {
+	b, in, out, url := posting(t, 4, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) })
+	for n := 1; n <= 6; n++ {
+		b.put(in, "k Q POST+"+url+"/~~one")
+		eventually(t, "an answer", func() bool { return len(records(t, out)) == n })
+	}
+	if got := records(t, out); !slices.Equal(got, []string{"k 0 0", "k 0 0", "k 0 0", "k 0 0", "k -7 0", "k -7 0"}) {
+		t.Fatal(got)
+	}
+}
+
+// TestOutboxGoesOnWhenTheClockWentBack: the time of the next attempt may lie decades ahead then.
+func TestOutboxGoesOnWhenTheClockWentBack(t *testing.T) {
+	var up atomic.Bool
+	b, in, _, url := posting(t, 0, func(w http.ResponseWriter, _ *http.Request) {
+		if !up.Load() {
+			w.WriteHeader(503)
+		}
+	})
+	b.stop()
+	b.ahead = 20 * 365 * 24 * time.Hour
+	b.start()
+	b.put(in, "k Q POST+"+url+"/~~one")
+	attempted := func() bool {
+		waits := false
+		err := b.store.Scan(storage.TableOutbox, nil, nil, 0, func(_, v []byte) bool {
+			waits = bytes.Contains(v, []byte("not_before_ms"))
+			return true
+		})
+		return err == nil && waits
+	}
+	eventually(t, "an attempt that failed", attempted)
+	b.stop()
+	up.Store(true)
+	b.ahead = 0
+	b.start()
+	eventually(t, "the request sent", func() bool { return b.outboxRows() == 0 })
 }
 
 func BenchmarkPutPerRecord(b *testing.B) {

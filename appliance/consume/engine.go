@@ -38,6 +38,8 @@ type Engine struct {
 	owner string // of the leases of this engine's life
 	wake  chan struct{}
 
+	outboxRows int
+
 	mu struct {
 		sync.Mutex
 		workers map[shardKey]*worker
@@ -66,7 +68,7 @@ func New(o Options) *Engine {
 	}
 	id := make([]byte, 8)
 	_, _ = rand.Read(id) // documented never to fail
-	e := &Engine{o: o, owner: hex.EncodeToString(id), wake: make(chan struct{}, 1)}
+	e := &Engine{o: o, owner: hex.EncodeToString(id), wake: make(chan struct{}, 1), outboxRows: outboxRows}
 	e.mu.workers, e.mu.done, e.mu.senders = map[shardKey]*worker{}, map[shardKey]bool{}, map[string]*sender{}
 	return e
 }

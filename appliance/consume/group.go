@@ -15,7 +15,7 @@ const (
 	groupRecords = 8192
 	groupBytes   = 1 << 20
 	// outboxRows bounds the requests of one consumer and shard that wait to be
-	// sent; beyond it weir_http.enqueue answers -7.
+	// sent; beyond it weir_http.enqueue answers -7. Engine.outboxRows is what counts.
 	outboxRows = 10000
 	// maxPartitionKey is the longest partition key, in bytes.
 	maxPartitionKey = 256
@@ -33,7 +33,8 @@ type group struct {
 	letters  []letter
 	data     []byte // of emits and requests
 	count    int    // records handled
-	waiting  int    // outbox rows stored and not yet sent
+	waiting  int    // outbox rows stored and not yet sent, or a few more: see worker.countOutbox
+	room     int    // how many rows the outbox has in all
 	check    func(request []byte) abi.Code
 
 	mark struct{ emits, requests, data int }
@@ -120,7 +121,7 @@ func (g *group) EmitChunk(r *abi.Result) abi.Code {
 
 // Enqueue implements guest.Outbox.
 func (g *group) Enqueue(request []byte) abi.Code {
-	if g.waiting+len(g.requests) >= outboxRows {
+	if g.waiting+len(g.requests) >= g.room {
 		return abi.Unavailable
 	}
 	if code := g.check(request); code != 0 {

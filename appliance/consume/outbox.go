@@ -99,7 +99,6 @@ type queued struct {
 func (s *sender) pass(ctx context.Context) (next time.Time, err error) {
 	prefix := append([]byte(s.version.Manifest.Name), 0)
 	var after []byte
-	blocked := map[shardKey]bool{} // shards whose first request waits
 	for {
 		var batch []queued
 		var broken error
@@ -124,20 +123,17 @@ func (s *sender) pass(ctx context.Context) (next time.Time, err error) {
 		for i := range batch {
 			q := &batch[i]
 			after = q.key
-			if blocked[q.shard] {
-				continue
+			due, now := time.UnixMilli(q.row.NotMS), s.e.o.Now()
+			// A time further ahead is of a start whose clock was: a box without a battery may be in 1970 again.
+			if waits := now.Before(due) && !due.After(now.Add(lastResend)); !waits {
+				if due, err = s.send(ctx, q); err != nil {
+					return next, err
+				}
 			}
-			due := time.UnixMilli(q.row.NotMS)
-			if s.e.o.Now().Before(due) {
-				blocked[q.shard], next = true, earlier(next, due)
-				continue
-			}
-			again, err := s.send(ctx, q)
-			if err != nil {
-				return next, err
-			}
-			if !again.IsZero() {
-				blocked[q.shard], next = true, earlier(next, again)
+			if !due.IsZero() { // so the rest of its shard waits, too
+				next = earlier(next, due)
+				after = q.shard.outboxEnd()
+				break
 			}
 		}
 	}
@@ -208,7 +204,7 @@ func (s *sender) giveUp(ctx context.Context, q *queued, status int, cause error)
 		Module: m.Name, Version: m.Version, Digest: s.version.Digest, Code: codeUndelivered, Reason: reason, Attempts: q.row.Attempts + 1,
 		Shard: q.shard.shard.String(), FailedMS: s.e.o.Now().UnixMilli(), Data: q.row.Request,
 	}
-	data := d.Encode()
+	data := d.EncodeWithin(st.MaxRecordBytes())
 	t, err := s.e.o.Store.Begin(ctx, len(data))
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package consume
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -26,6 +27,11 @@ func (k shardKey) name() []byte {
 
 // row is the key of the shard's lease and checkpoint.
 func (k shardKey) row() []byte { return append([]byte("wasm/"), k.name()...) }
+
+// outboxEnd is a key behind all outbox rows of the shard and before those of the next.
+func (k shardKey) outboxEnd() []byte {
+	return append(k.name(), bytes.Repeat([]byte{0xff}, 13)...) // a row's name goes on with 12 bytes
+}
 
 // parseShardName reads what name wrote, at the front of key, and the rest.
 func parseShardName(key []byte) (k shardKey, rest []byte, ok bool) {

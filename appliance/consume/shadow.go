@@ -158,7 +158,7 @@ func (s *shadow) start(ctx context.Context, w *worker) error {
 		return errShadowState
 	}
 	r := &worker{e: w.e, k: w.k, stream: w.stream, shardName: w.shardName, version: s.version}
-	r.group.check = checkRequest(s.version.HTTP())
+	r.group.check, r.group.room = checkRequest(s.version.HTTP()), w.group.room
 	for _, name := range m.Outputs {
 		st, err := w.e.o.Store.Stream(name)
 		if err != nil {

@@ -213,7 +213,7 @@ func (w *worker) tenure(ctx context.Context) error {
 // dead letters.
 func (w *worker) openStreams(ctx context.Context) error {
 	m := w.version.Manifest
-	w.group = group{fallback: []byte(w.shardName), check: checkRequest(w.version.HTTP())}
+	w.group = group{fallback: []byte(w.shardName), check: checkRequest(w.version.HTTP()), room: w.e.outboxRows}
 	for _, name := range m.Outputs {
 		st, err := w.e.o.Store.Stream(name)
 		if err != nil {
@@ -231,14 +231,14 @@ func (w *worker) openStreams(ctx context.Context) error {
 }
 
 // deadLetters returns a dead-letter stream, making it when it isn't there: a
-// stream as any other, so that whatever reads streams reads it. It holds a record of
-// any stream in base64, for a week.
+// stream as any other, so that whatever reads streams reads it. It keeps letters for a
+// week, and takes the largest that a stream can.
 func (e *Engine) deadLetters(ctx context.Context, name string) (*storage.Stream, error) {
 	st, err := e.o.Store.Stream(name)
 	if !errors.Is(err, storage.ErrStreamNotFound) {
 		return st, err
 	}
-	st, err = e.o.Store.CreateStream(ctx, storage.StreamConfig{Name: name, Shards: 1, Retention: 7 * 24 * time.Hour, MaxRecordBytes: 10 << 20})
+	st, err = e.o.Store.CreateStream(ctx, storage.StreamConfig{Name: name, Shards: 1, Retention: 7 * 24 * time.Hour, MaxRecordBytes: record.MaxDataBytes})
 	if errors.Is(err, storage.ErrStreamExists) {
 		st, err = e.o.Store.Stream(name)
 	}
@@ -292,12 +292,24 @@ func (w *worker) restore(ctx context.Context) error {
 	}
 	w.stored = w.at
 	w.state = newState(w.e.o.Store, w.k, &w.at, w.version.Limits.StateBytes)
+	w.group.waiting = w.group.room
+	return w.countOutbox()
+}
+
+// countOutbox counts the requests that wait to be sent: the sender takes them
+// away without a word to the worker. Half full is early enough.
+func (w *worker) countOutbox() error {
+	if w.group.waiting < w.group.room/2 {
+		return nil
+	}
 	waiting := 0
-	err := w.e.o.Store.Scan(storage.TableOutbox, w.k.name(), nil, outboxRows, func(_, _ []byte) bool {
+	err := w.e.o.Store.Scan(storage.TableOutbox, w.k.name(), nil, w.group.room, func(_, _ []byte) bool {
 		waiting++
 		return true
 	})
-	w.group.waiting = waiting
+	if err == nil {
+		w.group.waiting = waiting
+	}
 	return err
 }
 
@@ -375,6 +387,9 @@ func (w *worker) round(ctx context.Context) error {
 	// Asked after the wait: what begins now runs the version that is active now.
 	if v, err := w.e.o.Modules.Active(w.k.consumer); err != nil || v != w.version {
 		return errVersion
+	}
+	if err := w.countOutbox(); err != nil {
+		return err
 	}
 	w.followShadow()
 	w.setStatus(Running, "")
@@ -516,7 +531,11 @@ func (w *worker) tickDue() (time.Time, bool) {
 	if every <= 0 || !w.ticks {
 		return time.Time{}, false
 	}
-	return time.UnixMilli(w.at.TickMS).Add(every), true
+	last := time.UnixMilli(w.at.TickMS)
+	if now := w.e.o.Now(); last.After(now.Add(every)) {
+		return now, true // of a start whose clock was ahead: a box without a battery may be in 1970 again
+	}
+	return last.Add(every), true
 }
 
 func (w *worker) setStatus(s State, reason string) {

@@ -2,6 +2,7 @@ package transform
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"strings"
 )
@@ -22,7 +23,28 @@ type DeadLetter struct {
 	ArrivalMS      int64  `json:"arrival_ms"`
 	FailedMS       int64  `json:"failed_ms"`
 	PartitionKey   string `json:"partition_key"`
-	Data           []byte `json:"data"` // base64 in JSON
+	Data           []byte `json:"data"`                 // base64 in JSON
+	DataBytes      int    `json:"data_bytes,omitempty"` // how long Data was before it was cut; 0: it is whole
+}
+
+// EncodeWithin returns the letter as JSON of at most limit bytes. What is too
+// large for that is cut: Data at its end, which DataBytes tells, and when that
+// isn't enough the reason. A letter that still doesn't fit is longer.
+func (d *DeadLetter) EncodeWithin(limit int) []byte {
+	const dataBytes = `,"data_bytes":12345678`
+	data := d.Data
+	d.Data = nil
+	rest := len(d.Encode())
+	if rest+len(dataBytes) > limit {
+		rest -= len(d.Reason)
+		d.Reason = ""
+	}
+	if rest+base64.StdEncoding.EncodedLen(len(data)) > limit {
+		d.DataBytes = len(data)
+		data = data[:min(len(data), max(0, limit-rest-len(dataBytes))/4*3)]
+	}
+	d.Data = data
+	return d.Encode()
 }
 
 // Encode returns the letter as JSON.
