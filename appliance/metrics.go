@@ -64,7 +64,10 @@ func (b *box) writeListener(w io.Writer) {
 	gauge(w, "weir_http_streams_in_flight", s.Streams)
 	gauge(w, "weir_http_body_bytes_in_flight", s.BodyBytes)
 	gauge(w, "weir_http_connections_total", s.Accepted)
-	gauge(w, "weir_http_connections_turned_away_total", s.TurnedAway)
+	const turnedAway = "weir_http_connections_turned_away_total"
+	gauge(w, turnedAway+`{reason="full"}`, s.TurnedAway.Full)
+	gauge(w, turnedAway+`{reason="address"}`, s.TurnedAway.Address)
+	gauge(w, turnedAway+`{reason="cleartext"}`, s.TurnedAway.Cleartext)
 	gauge(w, "weir_http_bad_handshakes_total", s.BadHandshakes)
 	gauge(w, "weir_http_requests_total", s.TotalRequests)
 	gauge(w, "weir_http_requests_refused_total", s.Refused)

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"strings"
@@ -301,8 +302,15 @@ func TestConnectionsAreLimited(t *testing.T) {
 		t.Errorf("%d %s", res.StatusCode, got)
 	}
 	c.closed()
-	if _, err := tls.Dial("tcp", addr, clientTLS()); err == nil {
-		t.Error("a TLS client found room")
+	c = dialTLS(t, addr)
+	c.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+	if res, got := c.answer(); res.StatusCode != 503 || !strings.Contains(got, "ServiceUnavailable") {
+		t.Errorf("through TLS: %d %s", res.StatusCode, got)
+	}
+	for _, through := range []bool{false, true} {
+		if why := goneAway(t, addr, through); why != http2.ErrCodeEnhanceYourCalm {
+			t.Errorf("HTTP/2, TLS %v: %v", through, why)
+		}
 	}
 	held[0].send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
 	if res, _ := held[0].answer(); res.StatusCode != 200 {
@@ -315,8 +323,85 @@ func TestConnectionsAreLimited(t *testing.T) {
 	if res, _ := c.answer(); res.StatusCode != 200 {
 		t.Errorf("%d after one has left", res.StatusCode)
 	}
-	if got := s.Stats().TurnedAway; got != 2 {
-		t.Errorf("%d turned away", got)
+	if got := s.Stats().TurnedAway; got != (TurnedAway{Full: 4}) {
+		t.Errorf("%+v turned away", got)
+	}
+}
+
+// goneAway says why an HTTP/2 client is sent away, through TLS or without.
+func goneAway(t *testing.T, addr string, through bool) http2.ErrCode {
+	var nc net.Conn = dial(t, addr)
+	if through {
+		nc = tls.Client(nc, clientTLS("h2"))
+	}
+	f := http2.NewFramer(nc, nc)
+	if _, err := io.WriteString(nc, preface); err != nil || f.WriteSettings() != nil {
+		t.Fatal("can't begin")
+	}
+	for {
+		frame, err := f.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if away, ok := frame.(*http2.GoAwayFrame); ok {
+			return away.ErrCode
+		}
+	}
+}
+
+// TestACrowdIsToldThatThereIsNoRoom: each of many that come at once is told, those
+// that have sent their request before anybody looked as well.
+func TestACrowdIsToldThatThereIsNoRoom(t *testing.T) {
+	s, addr := start(t, Options{Handler: echo, MaxConns: 1})
+	first := dial(t, addr)
+	first.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+	first.answer()
+	var crowd []*raw
+	for range leastAway {
+		c := dial(t, addr)
+		c.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n" + strings.Repeat("x", 100000))
+		crowd = append(crowd, c)
+	}
+	for i, c := range crowd {
+		if res, _ := c.answer(); res.StatusCode != 503 {
+			t.Errorf("the %d. is answered with %d", i, res.StatusCode)
+		}
+		if b, err := io.ReadAll(c.in); err != nil || len(b) > 0 {
+			t.Errorf("the %d. gets %q, %v behind the answer", i, b, err)
+		}
+		_ = c.Close()
+	}
+	if got := s.Stats().TurnedAway; got != (TurnedAway{Full: leastAway}) {
+		t.Errorf("%+v turned away", got)
+	}
+}
+
+// TestManyOverTLSGetAnAlert: there are no handshakes without end for those who
+// can't be served, but still a reason.
+func TestManyOverTLSGetAnAlert(t *testing.T) {
+	s, addr := start(t, Options{Handler: echo, MaxConns: 1})
+	s.away.tls.at = time.Now().Add(time.Hour) // as if there had been many
+	first := dial(t, addr)
+	first.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+	first.answer()
+	if _, err := tls.Dial("tcp", addr, clientTLS()); err == nil || !strings.Contains(err.Error(), "internal error") {
+		t.Errorf("%v; expecting an alert", err)
+	}
+}
+
+// TestTheLogTellsOfManyOnce: a line for the first that is turned away, and none for each.
+func TestTheLogTellsOfManyOnce(t *testing.T) {
+	var out strings.Builder
+	s := New(Options{Handler: echo, Logger: slog.New(slog.NewTextHandler(&out, nil))})
+	for range 5 {
+		s.noteTurnedAway(fullAddress, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 7), Port: 9})
+	}
+	s.away.logged = time.Time{}
+	s.noteTurnedAway(full, &net.TCPAddr{IP: net.IPv4(192, 0, 2, 8), Port: 9})
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	if len(lines) != 2 || !strings.Contains(lines[0], "count=1") || !strings.Contains(lines[0], "max_connections_per_address") ||
+		!strings.Contains(lines[1], "count=5") || !strings.Contains(lines[1], "192.0.2.8") {
+		t.Errorf("%q", lines)
 	}
 }
 

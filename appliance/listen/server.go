@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,7 +35,7 @@ type Server struct {
 	bodyBytes atomic.Int64
 	inFlight  atomic.Int64
 	streams   atomic.Int64
-	turnAway  atomic.Int64
+	away      away
 	stats     counters
 	tidy      tidier
 
@@ -51,7 +50,7 @@ type Server struct {
 }
 
 type counters struct {
-	accepted, turnedAway, handshakes, requests, refused, panics atomic.Int64
+	accepted, handshakes, requests, refused, panics atomic.Int64
 }
 
 // Stats is what a Server has seen and holds.
@@ -62,7 +61,7 @@ type Stats struct {
 	Streams       int64 // streamed answers in flight
 	BodyBytes     int64 // bytes of request bodies in flight
 	Accepted      int64 // connections since the start
-	TurnedAway    int64 // connections over a limit, or in cleartext where it is not allowed
+	TurnedAway    TurnedAway
 	BadHandshakes int64 // TLS handshakes that failed
 	TotalRequests int64 // requests since the start
 	Refused       int64 // requests over a limit or unreadable
@@ -124,7 +123,7 @@ func (s *Server) Stats() Stats {
 	s.mu.Unlock()
 	return Stats{
 		Conns: conns, Parked: parked, Requests: s.inFlight.Load(), Streams: s.streams.Load(), BodyBytes: s.bodyBytes.Load(),
-		Accepted: s.stats.accepted.Load(), TurnedAway: s.stats.turnedAway.Load(), BadHandshakes: s.stats.handshakes.Load(),
+		Accepted: s.stats.accepted.Load(), TurnedAway: s.away.stats(), BadHandshakes: s.stats.handshakes.Load(),
 		TotalRequests: s.stats.requests.Load(), Refused: s.stats.refused.Load(), Panics: s.stats.panics.Load(),
 	}
 }
@@ -189,18 +188,25 @@ func (s *Server) accept(nc net.Conn) {
 		c.remote = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 	}
 	network := networkOf(c.remote.Addr())
+	why := noReason
 	s.mu.Lock()
-	over := s.mu.drained || len(s.mu.conns) >= s.o.MaxConns ||
-		!c.remote.Addr().IsLoopback() && s.mu.byAddr[network] >= s.o.MaxConnsPerAddress
-	if !over {
+	switch {
+	case s.mu.drained:
+		s.mu.Unlock()
+		_ = nc.Close()
+		return
+	case len(s.mu.conns) >= s.o.MaxConns:
+		why = full
+	case !c.remote.Addr().IsLoopback() && s.mu.byAddr[network] >= s.o.MaxConnsPerAddress:
+		why = fullAddress
+	default:
 		s.mu.conns[c] = struct{}{}
 		s.mu.byAddr[network]++
-		s.wg.Add(1)
 	}
+	s.wg.Add(1)
 	s.mu.Unlock()
-	if over {
-		s.stats.turnedAway.Add(1)
-		s.turnAwayConn(nc)
+	if why != noReason {
+		s.turnAway(c, why)
 		return
 	}
 	c.network = network
@@ -226,64 +232,6 @@ func (s *Server) forget(c *conn) {
 		delete(s.mu.byAddr, c.network)
 	}
 	s.mu.Unlock()
-}
-
-// maxTurnedAway bounds how many connections are told that there is no room; more
-// are closed without a word.
-const maxTurnedAway = 64
-
-var (
-	noRoom   = lastAnswer("503 Service Unavailable", "ServiceUnavailable", "Too many connections are open. Try again soon.")
-	needsTLS = lastAnswer("403 Forbidden", "AccessDeniedException", "This server wants TLS: use https.")
-)
-
-// lastAnswer is what a connection gets that is not served.
-func lastAnswer(status, code, message string) string {
-	body := `{"__type":"` + code + `","message":"` + message + `"}` + "\n"
-	return "HTTP/1.1 " + status + "\r\nContent-Type: application/json\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: " +
-		strconv.Itoa(len(body)) + "\r\n\r\n" + body
-}
-
-// turnAwayConn tells a client in cleartext that there is no room. One that speaks
-// TLS finds the connection closed.
-func (s *Server) turnAwayConn(nc net.Conn) {
-	if s.turnAway.Add(1) > maxTurnedAway {
-		s.turnAway.Add(-1)
-		_ = nc.Close()
-		return
-	}
-	s.wg.Add(1)
-	go func() {
-		defer s.wg.Done()
-		defer s.turnAway.Add(-1)
-		defer func() { _ = nc.Close() }()
-		_ = nc.SetDeadline(time.Now().Add(time.Second))
-		c := &sniffed{Conn: nc}
-		if first, err := c.firstByte(); err == nil && first != recordHandshake {
-			finish(nc, noRoom)
-		}
-	}()
-}
-
-// maxLinger bounds what is read from a client that is not listened to any more.
-const maxLinger = 8 << 20
-
-// finish writes a last answer to a connection whose input nobody reads, in such a
-// way that the answer arrives: closing with unread input would reset it.
-func finish(nc net.Conn, answer string) {
-	if answer != "" {
-		_, _ = nc.Write([]byte(answer))
-	}
-	if half, ok := nc.(interface{ CloseWrite() error }); ok {
-		_ = half.CloseWrite()
-	}
-	var sink [1024]byte
-	for total := 0; total < maxLinger; {
-		n, err := nc.Read(sink[:])
-		if total += n; err != nil {
-			return
-		}
-	}
 }
 
 // step is a part of a connection's life. It returns the next one, nil at the end.
@@ -316,8 +264,8 @@ func (c *conn) begin() step {
 		}
 		return (*conn).choose
 	case !s.mayCleartext(c.remote.Addr()):
-		s.stats.turnedAway.Add(1)
-		_ = c.SetDeadline(time.Now().Add(time.Second))
+		s.noteTurnedAway(noTLS, c.RemoteAddr())
+		_ = c.SetDeadline(time.Now().Add(awayTime))
 		finish(c.Conn, needsTLS)
 		return nil
 	}
