@@ -30,6 +30,7 @@ type Places struct {
 // Probed is what a test of a delivery stream's sinks found.
 type Probed struct {
 	Guarantees map[string]delivery.Guarantee `json:"guarantees"` // by sink, backup, on_failure or error_sink
+	Tried      map[string]string             `json:"tried"`      // what was tried at it, for people
 }
 
 // DeliveryUpdate is a change of a delivery stream: Config takes the place of
@@ -195,14 +196,18 @@ func (s *Service) listObjects(_ context.Context, c *call) (any, error) {
 }
 
 func (s *Service) testDelivery(ctx context.Context, c *call) (any, error) {
-	g, err := s.Deliveries.Test(ctx, c.params["name"])
+	found, err := s.Deliveries.Test(ctx, c.params["name"])
 	if errors.Is(err, delivery.ErrNotFound) {
 		return nil, err
 	}
 	if err != nil {
 		return nil, &Error{Status: 502, Code: "SinkFailed", Message: err.Error()}
 	}
-	return &Probed{Guarantees: g}, nil
+	out := &Probed{Guarantees: map[string]delivery.Guarantee{}, Tried: map[string]string{}}
+	for path, p := range found {
+		out.Guarantees[path], out.Tried[path] = p.Guarantee, p.Tried
+	}
+	return out, nil
 }
 
 func (s *Service) redriveDelivery(ctx context.Context, c *call) (any, error) {

@@ -144,9 +144,16 @@ const (
 
 // Transform runs a Wasm module over the records.
 type Transform struct {
-	Module  string `json:"module"`            // name in the catalogue
-	Retries int    `json:"retries,omitempty"` // of a batch that traps, default 3
+	Module string `json:"module"` // name in the catalogue
+	// Retries of a batch that the module fails on, 0 to 300. nil is the default of 3.
+	Retries *int `json:"retries,omitempty"`
 }
+
+// Limits of Transform.Retries.
+const (
+	MaxTransformRetries = 300
+	defaultRetries      = 3
+)
 
 // Partition is dynamic partitioning: records with the same keys share objects.
 // With a Query the keys come from gojq; otherwise from the transform.
@@ -186,13 +193,15 @@ type Uplink struct {
 	// LivePercent of the stream's share goes to what is coming in now while
 	// it works off a backlog. 0 sends strictly in order.
 	LivePercent int `json:"live_percent,omitempty"`
-	// BytesPerSecond caps the stream. 0: no cap.
+	// BytesPerSecond caps what goes to the stream's own sink, a folder included,
+	// and to its others over the uplink. 0: no cap.
 	BytesPerSecond int64 `json:"bytes_per_second,omitempty"`
 	// Windows are the times of day in which it may send, "22:00-06:00", in
 	// TimeZone. Empty: always.
 	Windows []string `json:"windows,omitempty"`
-	// MonthlyBytes may be sent per calendar month (TimeZone). What is under way when
-	// they are spent is still sent. 0: no budget.
+	// MonthlyBytes may be sent per calendar month (TimeZone). A batch is begun
+	// when the rest is enough for what it should take, going by the last one; the
+	// first of a month always is. 0: no budget.
 	MonthlyBytes int64 `json:"monthly_bytes,omitempty"`
 }
 
@@ -220,9 +229,9 @@ func (c Config) withDefaults() Config {
 	if c.Compression.Format == "" {
 		c.Compression.Format = codec.Uncompressed
 	}
-	if c.Transform != nil && c.Transform.Retries == 0 {
-		t := *c.Transform
-		t.Retries = 3
+	if c.Transform != nil && c.Transform.Retries == nil {
+		t, retries := *c.Transform, defaultRetries
+		t.Retries = &retries
 		c.Transform = &t
 	}
 	if c.Partition != nil && c.Partition.MaxActive == 0 {
@@ -359,8 +368,13 @@ func (c *Config) validateStages(bad complain) {
 	if c.ErrorSink != nil {
 		c.ErrorSink.validate("error_sink", bad)
 	}
-	if t := c.Transform; t != nil && t.Module == "" {
-		bad("transform.module", "must name a module")
+	if t := c.Transform; t != nil {
+		if t.Module == "" {
+			bad("transform.module", "must name a module")
+		}
+		if n := *t.Retries; n < 0 || n > MaxTransformRetries {
+			bad("transform.retries", "%d is not between 0 and %d", n, MaxTransformRetries)
+		}
 	}
 	if p := c.Partition; p != nil && (p.MaxActive < 1 || p.MaxActive > MaxActive) {
 		bad("partition.max_active", "%d is not between 1 and %d", p.MaxActive, MaxActive)

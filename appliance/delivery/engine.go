@@ -139,6 +139,14 @@ func (e *Engine) newWorker(d definition) *worker {
 		b.ahead = b.Bytes
 	}
 	w.budget <- b
+	if raw, err := e.store.Get(storage.TableDelivery, totalsKey(d.ID)); err == nil {
+		var t totals
+		if err := json.Unmarshal(raw, &t); err != nil {
+			e.log.Warn("totals are unreadable and start anew", "delivery", d.Config.Name, "error", err)
+		} else {
+			w.stats.merge(&t)
+		}
+	}
 	w.look(&d)
 	return w
 }
@@ -703,6 +711,7 @@ func (e *Engine) Delete(ctx context.Context, name string) error {
 	}
 	txn.Delete(storage.TableDelivery, definitionKey(name))
 	txn.Delete(storage.TableDelivery, cursorKey(d.ID))
+	txn.Delete(storage.TableDelivery, totalsKey(d.ID))
 	txn.Delete(storage.TableThrottle, budgetKey(d.ID))
 	txn.DeletePrefix(storage.TableDelivery, versionPrefix(d.ID))
 	txn.DeletePrefix(storage.TableRecipe, recipePrefix(d.ID))
@@ -779,9 +788,9 @@ func (w *worker) poke() {
 	}
 }
 
-// Test writes a probe to the sinks of a delivery stream, removes it, and
-// tells which guarantee each gives. A module that is not there is an error, too.
-func (e *Engine) Test(ctx context.Context, name string) (map[string]Guarantee, error) {
+// Test probes the sinks of a delivery stream and tells what was found, by the
+// path of the setting. A module that is not there is an error, too.
+func (e *Engine) Test(ctx context.Context, name string) (map[string]Probed, error) {
 	w, err := e.worker(name)
 	if err != nil {
 		return nil, err
@@ -801,22 +810,12 @@ func (e *Engine) TakesRecords(t Target) (bool, error) {
 	return records, s.Close()
 }
 
-// TestConfig is Test for a configuration that is not created yet.
-func (e *Engine) TestConfig(ctx context.Context, t Target) (Guarantee, error) {
-	s, err := e.options.OpenSink(t)
-	if err != nil {
-		return "", err
-	}
-	g, err := s.Probe(ctx)
-	return g, errors.Join(err, s.Close())
-}
-
-func (e *Engine) probe(ctx context.Context, d *definition) (map[string]Guarantee, error) {
+func (e *Engine) probe(ctx context.Context, d *definition) (map[string]Probed, error) {
 	b, err := e.bind(d, d.Version, d.Config)
 	if err != nil {
 		return nil, err
 	}
-	out := map[string]Guarantee{}
+	out := map[string]Probed{}
 	var errs []error
 	sinks := map[string]Sink{"sink": b.sink}
 	if b.backup != nil {
@@ -829,12 +828,12 @@ func (e *Engine) probe(ctx context.Context, d *definition) (map[string]Guarantee
 		sinks["error_sink"] = b.errorSink
 	}
 	for path, s := range sinks {
-		g, err := s.Probe(ctx)
+		found, err := s.Probe(ctx)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", path, err))
 			continue
 		}
-		out[path] = g
+		out[path] = found
 	}
 	if b.transform != nil {
 		if _, err := b.transform(""); err != nil {

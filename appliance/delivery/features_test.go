@@ -547,7 +547,7 @@ func TestChecksAndWhereFailuresGo(t *testing.T) {
 			Sink: delivery.Target{Name: "folder", Bucket: name}, ErrorSink: &delivery.Target{Name: "folder", Bucket: name + "-errors"},
 		})
 		r.drained(name)
-		if g, err := r.engine.Test(t.Context(), name); err != nil || g["error_sink"] != delivery.ExactlyOnce {
+		if g, err := r.engine.Test(t.Context(), name); err != nil || g["error_sink"].Guarantee != delivery.ExactlyOnce {
 			t.Errorf("%v, %v", g, err)
 		}
 	}

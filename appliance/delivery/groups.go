@@ -128,7 +128,10 @@ func (p *plan) at(ordinal int, it *item) uint16 {
 }
 
 // errNotDeterministic means that two passes over the same records differ.
-var errNotDeterministic = errors.New("the module gave other results for the same records; partitioned delivery needs a module without clock, randomness or state")
+var errNotDeterministic = &SinkError{
+	Code: "Transform.NotDeterministic", Refused: true,
+	Err: errors.New("the module gave other results for the same records; partitioned delivery needs a module without clock, randomness or state"),
+}
 
 // partitions stores the recipe's partitions: gathered in memory,
 // as many as an arena holds compressed for each pass over the log; one that is

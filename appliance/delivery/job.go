@@ -99,6 +99,9 @@ type job struct {
 	plan    *plan           // partitions, once counted
 	schemas map[string]*converter
 
+	reserved int64 // of the monthly budget, for the attempt under way
+	cost     int64 // bytes of it that the acknowledged parts took
+
 	chunk     int // of a RecordSink: next request
 	chunkDone int // records of it that are acknowledged
 	given     []chunkRange
@@ -268,26 +271,28 @@ func (j *job) put(ctx context.Context, o *objectSpec) error {
 	buffer := j.engine.memory.buffer()
 	defer j.engine.memory.free(buffer)
 	var n counts
+	var ours *SinkError // rendering failed, whatever the sink makes of that
+	throttle := j.throttle(ctx, o.sink, o.target)
 	stored, err := o.sink.PutObject(ctx, &Object{
 		Key: key, ContentType: o.contentType, Cheap: o.cheap, Buffer: (*buffer)[:0],
 		Metadata: map[string]string{RecipeKey: j.def.identity(j.recipe, o.part), RangesKey: j.recipe.shortRanges()},
 		MayExist: j.before || j.attempt > 0, Replace: j.torn[o.part] >= TornAfter,
 		Render: func(w io.Writer) (err error) {
+			ours = nil
 			n, err = o.render(ctx, w)
+			errors.As(err, &ours)
 			return err
 		},
-		Throttle: func(r io.Reader) io.Reader {
-			if !o.sink.Metered() {
-				return r
-			}
-			return &throttled{ctx: ctx, link: j.engine.link, taker: j.taker, count: j.spent, r: r}
-		},
+		Throttle: throttle,
 	})
 	if errors.Is(err, ErrNoRecords) {
 		j.parts[o.part] = true
 		return nil
 	}
 	if err != nil {
+		if ours != nil {
+			err = ours
+		}
 		s := sinkError(err)
 		if !s.Refused {
 			j.clear = false
@@ -301,6 +306,9 @@ func (j *job) put(ctx context.Context, o *objectSpec) error {
 	}
 	j.clear = false
 	j.parts[o.part] = true
+	if o.sink.Metered() || o.target == "sink" {
+		j.cost += stored.Bytes
+	}
 	row := Manifest{
 		Part: o.part, Key: key, Target: o.target, Number: j.recipe.Number, Version: j.recipe.Version, Ranges: j.recipe.Ranges,
 		Records: n.records, Bytes: n.bytes, Stored: stored.Bytes, Duplicate: stored.Duplicate, Oldest: j.recipe.Oldest,
@@ -311,6 +319,30 @@ func (j *job) put(ctx context.Context, o *objectSpec) error {
 	}
 	j.rows = append(j.rows, row)
 	return nil
+}
+
+// throttle wraps what goes to a sink. One that is metered shares the box's uplink.
+// What the delivery stream itself was given, a cap and a budget, holds for its
+// own sink whichever it is, and for the others when they are metered.
+func (j *job) throttle(ctx context.Context, sink Sink, target string) func(io.Reader) io.Reader {
+	t := throttled{ctx: ctx, link: j.engine.link, taker: j.taker, count: j.spent}
+	if !sink.Metered() {
+		u := &j.def.Config.Uplink
+		if target != "sink" || u.BytesPerSecond == 0 && u.MonthlyBytes == 0 {
+			return func(r io.Reader) io.Reader { return r }
+		}
+		t.link, t.taker = j.taker.before, j.taker.account
+	} else {
+		t.count = func(ctx context.Context, n int) error {
+			j.stats.uplink.Add(int64(n))
+			return j.spent(ctx, n)
+		}
+	}
+	return func(r io.Reader) io.Reader {
+		one := t
+		one.r = r
+		return &one
+	}
 }
 
 // shortRanges is the object's RangesKey; S3 gives all metadata 2 KiB.

@@ -146,7 +146,7 @@ func (l *link) leave(r *request) {
 // throttled is a reader whose bytes are paid for at the link.
 type throttled struct {
 	ctx   context.Context
-	link  *link
+	link  *link // nil: no cap applies
 	taker *taker
 	count func(ctx context.Context, n int) error
 	r     io.Reader
@@ -156,8 +156,10 @@ func (t *throttled) Read(p []byte) (int, error) {
 	p = p[:min(len(p), linkPiece)]
 	n, err := t.r.Read(p)
 	if n > 0 {
-		if e := t.link.take(t.ctx, t.taker, int64(n)); e != nil {
-			return 0, e
+		if t.link != nil {
+			if e := t.link.take(t.ctx, t.taker, int64(n)); e != nil {
+				return 0, e
+			}
 		}
 		if e := t.count(t.ctx, n); e != nil {
 			return 0, e
@@ -215,7 +217,11 @@ type budget struct {
 	// Bytes sent. The durable row is never less than what was sent: it runs
 	// ahead by up to one step, so that a kill forgets nothing.
 	Bytes int64 `json:"bytes"`
-	ahead int64 // Bytes of the durable row
+	// Percent is what the last batch took of the budget for each 100 bytes of
+	// the log; 0: not known yet.
+	Percent  int64 `json:"percent,omitempty"`
+	ahead    int64 // Bytes of the durable row
+	reserved int64 // for attempts under way, not sent yet
 }
 
 // The step is a 256th of the budget, between these.
@@ -230,15 +236,34 @@ func budgetStep(limit int64) int64 { return min(max(limit/256, leastBudgetStep),
 // whether the durable row has to move ahead.
 func (b *budget) spend(now time.Time, n int64) (move bool) {
 	if month := now.Format("2006-01"); month != b.Month {
-		*b = budget{Month: month}
+		*b = budget{Month: month, Percent: b.Percent, reserved: b.reserved}
 	}
 	b.Bytes += n
 	return b.Bytes > b.ahead
 }
 
-// untilBudget is how long until there is budget again; 0 when there is some.
-func (b *budget) untilBudget(now time.Time, limit int64) time.Duration {
-	if limit == 0 || b.Month != now.Format("2006-01") || b.Bytes < limit {
+// expected is what a batch of so many bytes of the log should take: what the
+// last one took for each byte, and an eighth more. Before there was one it is
+// what the batch takes without compression, as it is or inside JSON.
+func (b *budget) expected(logBytes int64, inJSON bool) int64 {
+	switch {
+	case b.Percent > 0:
+		return logBytes * b.Percent / 100 * 9 / 8
+	case inJSON:
+		return logBytes * 3 / 2
+	}
+	return logBytes
+}
+
+// untilBudget is how long until there is budget for need more bytes; 0 when there
+// is. The first batch of a month always has it, or one that needs more than a
+// month has would never be sent.
+func (b *budget) untilBudget(now time.Time, limit, need int64) time.Duration {
+	spent := b.reserved
+	if b.Month == now.Format("2006-01") {
+		spent += b.Bytes
+	}
+	if limit == 0 || spent == 0 || spent+need <= limit {
 		return 0
 	}
 	return time.Date(now.Year(), now.Month()+1, 1, 0, 0, 0, 0, now.Location()).Sub(now)

@@ -1,7 +1,9 @@
 package delivery
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -124,5 +126,94 @@ func TestBudgetRowRunsAhead(t *testing.T) {
 	}
 	if !b.spend(at.Add(time.Hour), 5) || b.Bytes != 5 || b.Month != "2026-04" {
 		t.Errorf("a new month is %+v", b)
+	}
+}
+
+// boxSink is a sink that is metered or not.
+type boxSink struct {
+	Sink
+	metered bool
+}
+
+func (s boxSink) Metered() bool { return s.metered }
+
+// TestWhichCapsHoldForWhichSink: a delivery stream's own for its own sink, metered
+// or not, and the box's for metered ones.
+func TestWhichCapsHoldForWhichSink(t *testing.T) {
+	const box, own, size = 200_000, 100_000, 2_000_000
+	for _, c := range []struct {
+		what     string
+		uplink   Uplink
+		metered  bool
+		target   string
+		seconds  int64
+		counted  int64
+		onUplink int64
+	}{
+		{"a folder without a cap", Uplink{}, false, "sink", 0, 0, 0},
+		{"a folder with a cap", Uplink{BytesPerSecond: own}, false, "sink", size / own, size, 0},
+		{"a folder with a budget", Uplink{MonthlyBytes: 1 << 30}, false, "sink", 0, size, 0},
+		{"a backup into a folder", Uplink{BytesPerSecond: own, MonthlyBytes: 1 << 30}, false, "backup", 0, 0, 0},
+		{"a store", Uplink{}, true, "sink", size / box, size, size},
+		{"a store with a cap", Uplink{BytesPerSecond: own}, true, "sink", size / own, size, size},
+		{"a backup into a store", Uplink{BytesPerSecond: own}, true, "backup", size / own, size, size},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			counted := int64(0)
+			j := &job{
+				engine: &Engine{link: newLink(SystemClock{}, box)}, def: &definition{Config: Config{Uplink: c.uplink}}, taker: &taker{weight: 1}, stats: &stats{},
+				spent: func(_ context.Context, n int) error { counted += int64(n); return nil },
+			}
+			if r := c.uplink.BytesPerSecond; r > 0 {
+				j.taker.before, j.taker.account = newLink(SystemClock{}, r), &taker{weight: 1}
+			}
+			start := time.Now()
+			r := j.throttle(t.Context(), boxSink{metered: c.metered}, c.target)(bytes.NewReader(make([]byte, size)))
+			if n, err := io.Copy(io.Discard, r); n != size || err != nil {
+				t.Fatal(n, err)
+			}
+			if took := int64(time.Since(start) / time.Second); took < c.seconds-2 || took > c.seconds {
+				t.Errorf("%s took %d s, want %d", c.what, took, c.seconds)
+			}
+			if up := j.stats.uplink.Load(); counted != c.counted || up != c.onUplink {
+				t.Errorf("%s: %d bytes counted, %d of them on the uplink; want %d and %d", c.what, counted, up, c.counted, c.onUplink)
+			}
+		})
+	}
+}
+
+// TestBudgetIsReservedBeforehand: what is under way counts, and a month's first
+// batch always goes.
+func TestBudgetIsReservedBeforehand(t *testing.T) {
+	now := time.Date(2026, 3, 31, 12, 0, 0, 0, time.UTC)
+	const rest = 12 * time.Hour // of the month
+	for _, c := range []struct {
+		b    budget
+		need int64
+		want time.Duration
+	}{
+		{budget{Month: "2026-03", Bytes: 400}, 600, 0},
+		{budget{Month: "2026-03", Bytes: 400}, 601, rest},
+		{budget{Month: "2026-03", Bytes: 400, reserved: 500}, 100, 0},
+		{budget{Month: "2026-03", Bytes: 400, reserved: 500}, 101, rest},
+		{budget{Month: "2026-02", Bytes: 1000}, 1000, 0},
+		{budget{Month: "2026-02", Bytes: 1000}, 5000, 0},
+		{budget{Month: "2026-02", Bytes: 1000, reserved: 1}, 1000, rest},
+	} {
+		if d := c.b.untilBudget(now, 1000, c.need); d != c.want {
+			t.Errorf("%+v has %d bytes in %v, want %v", c.b, c.need, d, c.want)
+		}
+	}
+	if d := (&budget{Month: "2026-03", Bytes: 1 << 40}).untilBudget(now, 0, 1); d != 0 {
+		t.Errorf("without a budget it is %v until there is some", d)
+	}
+	for _, c := range []struct {
+		percent int64
+		inJSON  bool
+		want    int64
+	}{{0, false, 1000}, {0, true, 1500}, {20, false, 225}, {140, true, 1575}} {
+		if n := (&budget{Percent: c.percent}).expected(1000, c.inJSON); n != c.want {
+			t.Errorf("%+v: %d bytes are expected", c, n)
+		}
 	}
 }

@@ -110,7 +110,7 @@ const readStep = 256 << 10
 func (p *pipeline) readRange(ctx context.Context, g Range, first stage) (read uint64, err error) {
 	reader, err := p.stream.NewReader(g.Shard, storage.Position{Kind: storage.AtIndex, Index: g.First})
 	if err != nil {
-		return 0, fmt.Errorf("read %s of %s: %w", g.Shard, p.stream.Name(), err)
+		return 0, readError(g.Shard, p.stream, err)
 	}
 	defer reader.Close()
 	var it item
@@ -139,11 +139,16 @@ func (p *pipeline) readRange(ctx context.Context, g Range, first stage) (read ui
 		case pushErr != nil:
 			return read, pushErr
 		case err != nil && !errors.Is(err, io.EOF):
-			return read, fmt.Errorf("read %s of %s: %w", g.Shard, p.stream.Name(), err)
+			return read, readError(g.Shard, p.stream, err)
 		case end || n == 0 || err != nil || reader.Position() > g.Last:
 			return read, nil
 		}
 	}
+}
+
+// readError says that the log, and no sink, made an attempt fail.
+func readError(shard record.ShardNumber, stream *storage.Stream, err error) error {
+	return &SinkError{Code: "Log.ReadFailed", Refused: true, Err: fmt.Errorf("read %s of %s: %w", shard, stream.Name(), err)}
 }
 
 // aggregateStage takes KPL aggregates apart.

@@ -28,8 +28,8 @@ type objectStore struct {
 
 func (s *objectStore) Metered() bool { return false }
 func (s *objectStore) Close() error  { return nil }
-func (s *objectStore) Probe(context.Context) (delivery.Guarantee, error) {
-	return delivery.ExactlyOnce, nil
+func (s *objectStore) Probe(context.Context) (delivery.Probed, error) {
+	return delivery.Probed{Guarantee: delivery.ExactlyOnce}, nil
 }
 
 func (s *objectStore) PutObject(ctx context.Context, o *delivery.Object) (delivery.Stored, error) {

@@ -122,6 +122,7 @@ func requestID(identity string) string {
 //	TableDelivery  'v' id version               configuration of a version, JSON
 //	TableDelivery  'i'                          last id given out
 //	TableDelivery  'c' id                       cursor, JSON
+//	TableDelivery  't' id                       totals, JSON
 //	TableRecipe    id number                    Recipe, JSON
 //	TableManifest  'm' id number ordinal        Manifest, JSON
 //	TableManifest  'r' id shard last            number of the recipe that ends there
@@ -130,6 +131,7 @@ var idKey = []byte{'i'}
 
 func definitionKey(name string) []byte { return append([]byte{'d'}, name...) }
 func cursorKey(id uint64) []byte       { return binary.BigEndian.AppendUint64([]byte{'c'}, id) }
+func totalsKey(id uint64) []byte       { return binary.BigEndian.AppendUint64([]byte{'t'}, id) }
 func budgetKey(id uint64) []byte       { return binary.BigEndian.AppendUint64([]byte("delivery"), id) }
 
 func versionKey(id uint64, version int) []byte {

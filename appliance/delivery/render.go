@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 
 	"github.com/klauspost/compress/zstd"
@@ -113,7 +112,7 @@ func (f *forward) render(ctx context.Context, w io.Writer, r *Recipe) (counts, e
 func (f *forward) rangeFrames(ctx context.Context, w io.Writer, g Range, loose *looseFrame, n *counts) error {
 	reader, err := f.stream.NewReader(g.Shard, storage.Position{Kind: storage.AtIndex, Index: g.First})
 	if err != nil {
-		return fmt.Errorf("read %s of %s: %w", g.Shard, f.stream.Name(), err)
+		return readError(g.Shard, f.stream, err)
 	}
 	defer reader.Close()
 	for reader.Position() <= g.Last {
@@ -145,7 +144,7 @@ func (f *forward) rangeFrames(ctx context.Context, w io.Writer, g Range, loose *
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("read %s of %s: %w", g.Shard, f.stream.Name(), err)
+			return readError(g.Shard, f.stream, err)
 		}
 	}
 	return nil

@@ -92,13 +92,11 @@ func (c *cutter) send() error {
 	id := requestID(j.def.identity(j.recipe, fmt.Sprintf("request:%d", c.chunk)))
 	j.clear = false
 	sent := int64(0)
+	throttle := j.throttle(c.ctx, c.sink, "sink")
 	done, err := c.sink.PutRecords(c.ctx, &Batch{
 		RequestID: id, Delivery: j.def.Config.Name, Time: j.recipe.Sealed, Records: c.records[j.chunkDone:],
 		Throttle: func(r io.Reader) io.Reader {
-			if !c.sink.Metered() {
-				return &counted{r: r, n: &sent}
-			}
-			return &counted{r: &throttled{ctx: c.ctx, link: j.engine.link, taker: j.taker, count: j.spent, r: r}, n: &sent}
+			return &counted{r: throttle(r), n: &sent}
 		},
 	})
 	if err != nil {
@@ -108,6 +106,7 @@ func (c *cutter) send() error {
 		}
 	} else {
 		j.rows = append(j.rows, c.manifest(id, sent))
+		j.cost += sent
 	}
 	j.chunk, j.chunkDone = c.chunk+1, 0
 	return nil

@@ -22,8 +22,8 @@ type recordStore struct {
 
 func (s *recordStore) Metered() bool { return false }
 func (s *recordStore) Close() error  { return nil }
-func (s *recordStore) Probe(context.Context) (delivery.Guarantee, error) {
-	return delivery.AtLeastOnce, nil
+func (s *recordStore) Probe(context.Context) (delivery.Probed, error) {
+	return delivery.Probed{Guarantee: delivery.AtLeastOnce}, nil
 }
 
 func (s *recordStore) Limits() delivery.BatchLimits {

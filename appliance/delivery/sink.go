@@ -26,14 +26,22 @@ const (
 	AtLeastOnce Guarantee = "at-least-once"
 )
 
+// Probed is what a probe found.
+type Probed struct {
+	Guarantee Guarantee
+	// Tried says for people what was tried, and worked: "reached, written and removed".
+	Tried string
+}
+
 // Sink is where batches go. A sink is safe for concurrent use. Every sink is
 // also an ObjectSink or a RecordSink.
 type Sink interface {
 	// Probe finds out, by doing, whether the sink can be written to and
-	// which guarantee it gives. What it writes it removes.
-	Probe(ctx context.Context) (Guarantee, error)
-	// Metered says whether what is sent goes over the uplink, so that rate
-	// caps, windows and budgets apply to it.
+	// which guarantee it gives. It leaves nothing: what can be removed is
+	// written and removed, elsewhere it tries what comes nearest.
+	Probe(ctx context.Context) (Probed, error)
+	// Metered says whether what is sent goes over the uplink, so that the
+	// box's cap applies to it. A delivery stream's own limits always do.
 	Metered() bool
 	// Close releases connections. Calls in progress fail.
 	Close() error

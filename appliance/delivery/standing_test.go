@@ -37,7 +37,7 @@ func TestASuccessEndsThePauseOfOthers(t *testing.T) {
 					passed <- time.Since(start)
 				}()
 				synctest.Wait()
-				if s := w.waitingFor(); s != sinkFailed {
+				if s := w.waitingFor(); s != "the sink failed" {
 					t.Fatalf("waits for %q", s)
 				}
 				heal(w)

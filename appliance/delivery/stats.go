@@ -13,9 +13,9 @@ import (
 	"github.com/weirhq/weir/storage/record"
 )
 
-// stats counts what a delivery stream has done since the process started.
+// stats counts what a delivery stream has done.
 type stats struct {
-	sealed, recipes, objects, records atomic.Int64
+	recipes, objects, records         atomic.Int64
 	bytes, stored, uplink, duplicates atomic.Int64
 	failedRecords, lost, partitions   atomic.Int64
 	read                              atomic.Int64 // bytes of record data, from the log, for objects
@@ -25,6 +25,73 @@ type stats struct {
 		sync.Mutex
 		retries map[string]int64 // by code
 		samples []sample
+	}
+}
+
+// totals is the durable row of what a delivery stream has done since it was
+// created. It is written with each batch that is finished: a kill forgets what
+// was counted since the last one.
+type totals struct {
+	Recipes    int64            `json:"recipes"`
+	Objects    int64            `json:"objects"`
+	Records    int64            `json:"records"`
+	Bytes      int64            `json:"bytes"`
+	Stored     int64            `json:"stored"`
+	Uplink     int64            `json:"uplink"`
+	Read       int64            `json:"read"`
+	Duplicates int64            `json:"duplicates,omitempty"`
+	Failed     int64            `json:"failed,omitempty"`
+	Lost       int64            `json:"lost,omitempty"`
+	Sending    int64            `json:"sending"` // nanoseconds
+	Retries    map[string]int64 `json:"retries,omitempty"`
+}
+
+// add counts a batch that is delivered.
+func (t *totals) add(j *job) {
+	t.Recipes++
+	for i := range j.rows {
+		m := &j.rows[i]
+		if m.Failed != nil {
+			t.Failed += m.Records
+		}
+		if m.Target == "sink" && m.Failed == nil {
+			t.Records += m.Records
+			t.Bytes += m.Bytes
+		}
+		t.Objects++
+		t.Stored += m.Stored
+		if m.Duplicate {
+			t.Duplicates++
+		}
+	}
+}
+
+// totals is what is counted now.
+func (s *stats) totals() totals {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return totals{
+		Recipes: s.recipes.Load(), Objects: s.objects.Load(), Records: s.records.Load(), Bytes: s.bytes.Load(), Stored: s.stored.Load(),
+		Uplink: s.uplink.Load(), Read: s.read.Load(), Duplicates: s.duplicates.Load(), Failed: s.failedRecords.Load(),
+		Lost: s.lost.Load(), Sending: s.sending.Load(), Retries: maps.Clone(s.mu.retries),
+	}
+}
+
+// merge counts what t has.
+func (s *stats) merge(t *totals) {
+	s.recipes.Add(t.Recipes)
+	s.objects.Add(t.Objects)
+	s.records.Add(t.Records)
+	s.bytes.Add(t.Bytes)
+	s.stored.Add(t.Stored)
+	s.uplink.Add(t.Uplink)
+	s.read.Add(t.Read)
+	s.duplicates.Add(t.Duplicates)
+	s.failedRecords.Add(t.Failed)
+	s.lost.Add(t.Lost)
+	s.sending.Add(t.Sending)
+	for code, n := range t.Retries {
+		s.retry(code, n)
 	}
 }
 
@@ -40,7 +107,7 @@ const (
 	maxCodes = 64
 )
 
-func (s *stats) retry(code string) {
+func (s *stats) retry(code string, n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.mu.retries == nil {
@@ -49,26 +116,7 @@ func (s *stats) retry(code string) {
 	if _, known := s.mu.retries[code]; !known && len(s.mu.retries) >= maxCodes {
 		code = "other"
 	}
-	s.mu.retries[code]++
-}
-
-func (s *stats) delivered(j *job) {
-	s.recipes.Add(1)
-	for i := range j.rows {
-		m := &j.rows[i]
-		if m.Failed != nil {
-			s.failedRecords.Add(m.Records)
-		}
-		if m.Target == "sink" && m.Failed == nil {
-			s.records.Add(m.Records)
-			s.bytes.Add(m.Bytes)
-		}
-		s.objects.Add(1)
-		s.stored.Add(m.Stored)
-		if m.Duplicate {
-			s.duplicates.Add(1)
-		}
-	}
+	s.mu.retries[code] += n
 }
 
 func (s *stats) sample(at time.Time, lag int64) {
@@ -107,8 +155,8 @@ func (s *stats) finish(now time.Time, lag int64) time.Time {
 	return now.Add(time.Duration(left * float64(time.Second))).UTC()
 }
 
-// Stats is what a delivery stream has done since the process started, and
-// where it stands.
+// Stats is what a delivery stream has done since it was created, and where it
+// stands.
 type Stats struct {
 	Name          string           `json:"name"`
 	LagRecords    uint64           `json:"lag_records"` // put, not delivered
@@ -150,15 +198,12 @@ func (w *worker) snapshot() Stats {
 	now := w.engine.clock.Now()
 	s := &w.stats
 	d := w.definition()
+	t := s.totals()
 	out := Stats{
-		Name: d.Config.Name, Recipes: s.recipes.Load(), Objects: s.objects.Load(), Records: s.records.Load(),
-		Bytes: s.bytes.Load(), Stored: s.stored.Load(), Uplink: s.uplink.Load(), ReadBytes: s.read.Load(), Duplicates: s.duplicates.Load(),
-		Failed: s.failedRecords.Load(), Lost: s.lost.Load(), Partitions: s.partitions.Load(),
-		SendingSecond: time.Duration(s.sending.Load()).Seconds(),
+		Name: d.Config.Name, Recipes: t.Recipes, Objects: t.Objects, Records: t.Records, Bytes: t.Bytes, Stored: t.Stored,
+		Uplink: t.Uplink, ReadBytes: t.Read, Duplicates: t.Duplicates, Failed: t.Failed, Lost: t.Lost, Retries: t.Retries,
+		Partitions: s.partitions.Load(), SendingSecond: time.Duration(t.Sending).Seconds(),
 	}
-	s.mu.Lock()
-	out.Retries = maps.Clone(s.mu.retries)
-	s.mu.Unlock()
 	w.lag(&out, now)
 	s.sample(now, out.LagBytes)
 	out.Finish = s.finish(now, out.LagBytes)

@@ -2,7 +2,6 @@ package delivery_test
 
 import (
 	"encoding/json"
-	"net/http"
 	"path/filepath"
 	"testing"
 	"time"
@@ -16,13 +15,7 @@ import (
 // taken under which it has nothing: what was stuck goes on, each record once.
 func TestPastATornObject(t *testing.T) {
 	g := sinktest.NewGateway(t, "bucket")
-	p := sinktest.NewProxy(t, g.URL)
-	p.Every(func(r *http.Request) *sinktest.Fault {
-		if r.Header.Get("If-None-Match") == "" {
-			return nil
-		}
-		return &sinktest.Fault{Status: http.StatusPreconditionFailed, Code: "PreconditionFailed"}
-	})
+	p := sinktest.Contradicting(t, g.URL)
 	settings, _ := json.Marshal(map[string]string{"endpoint": p.URL, "bucket": "bucket", "access_key_id": g.Access, "secret_access_key": g.Secret})
 	table, err := sink.New([]sink.Config{{Name: "store", Kind: "s3", Settings: settings}}, nil)
 	if err != nil {

@@ -145,7 +145,7 @@ func (t *transformStage) process() error {
 	}
 	t.batches++
 	var err error
-	for attempt := range t.p.config.Transform.Retries + 1 {
+	for attempt := range *t.p.config.Transform.Retries + 1 {
 		t.batch.Attempt = attempt
 		emitted := false
 		err = t.p.transform.Process(t.ctx, &t.batch, func(o *TransformOutput) error {
@@ -164,7 +164,7 @@ func (t *transformStage) process() error {
 		case t.ctx.Err() != nil:
 			return t.ctx.Err()
 		case emitted:
-			return fmt.Errorf("module %s: batch %d failed after it had given results: %w", t.p.config.Transform.Module, t.batch.ID, err)
+			return &SinkError{Code: "Transform.Failed", Refused: true, Err: fmt.Errorf("module %s: batch %d failed after it had given results: %w", t.p.config.Transform.Module, t.batch.ID, err)}
 		}
 	}
 	return t.failAll(err)
@@ -179,7 +179,7 @@ func (t *transformStage) failAll(cause error) error {
 		it := t.items[i]
 		it.fail = &failure{
 			kind: processingFailed, code: "Transform.InvocationFailed", message: cause.Error(),
-			attempts: t.p.config.Transform.Retries + 1, module: t.p.transform.Digest(),
+			attempts: *t.p.config.Transform.Retries + 1, module: t.p.transform.Digest(),
 		}
 		if err := t.next.push(&it); err != nil {
 			return err
@@ -190,7 +190,7 @@ func (t *transformStage) failAll(cause error) error {
 
 func (t *transformStage) output(o *TransformOutput) error {
 	if o.Source < 0 || o.Source >= len(t.items) {
-		return fmt.Errorf("BUG: module %s gave a result for record %d of %d", t.p.config.Transform.Module, o.Source, len(t.items))
+		return &SinkError{Code: "Transform.Failed", Refused: true, Err: fmt.Errorf("BUG: module %s gave a result for record %d of %d", t.p.config.Transform.Module, o.Source, len(t.items))}
 	}
 	it := t.items[o.Source]
 	switch o.Status {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"time"
 
@@ -285,14 +286,16 @@ func (w *worker) seal(ctx context.Context, def *definition, lane Lane, module st
 	if len(r.Ranges) == 0 {
 		return nil, nil
 	}
-	w.stats.sealed.Add(1)
 	return r, nil
 }
 
-// finish takes a recipe away and keeps what became of it, in one transaction.
+// finish takes a recipe away and keeps what became of it, and the totals with
+// it, in one transaction.
 func (w *worker) finish(ctx context.Context, j *job) error {
 	def := j.def
-	spent := <-w.budget // before Begin, as spend has it: admission is a queue
+	// Before Begin, as spend has it: admission is a queue. Holding it, no other
+	// lane writes the totals.
+	spent := <-w.budget
 	defer func() { w.budget <- spent }()
 	txn, err := w.engine.store.Begin(ctx, 8192)
 	if err != nil {
@@ -313,8 +316,14 @@ func (w *worker) finish(ctx context.Context, j *job) error {
 		return err
 	}
 	if def.Config.Uplink.MonthlyBytes > 0 {
+		if size := j.recipe.Bytes(); size > 0 {
+			spent.Percent = max((j.cost*100+size-1)/size, 1)
+		}
 		txn.Put(storage.TableThrottle, budgetKey(def.ID), mustJSON(spent))
 	}
+	all := w.stats.totals()
+	all.add(j)
+	txn.Put(storage.TableDelivery, totalsKey(def.ID), mustJSON(&all))
 	if err := commit(ctx, txn); err != nil {
 		return fmt.Errorf("finish recipe %d of delivery %s: %w", j.recipe.Number, def.Config.Name, err)
 	}
@@ -323,7 +332,9 @@ func (w *worker) finish(ctx context.Context, j *job) error {
 	delete(w.mu.pending, j.recipe.Number)
 	delete(w.mu.clear, j.recipe.Number)
 	w.mu.Unlock()
-	w.stats.delivered(j)
+	var made totals
+	made.add(j)
+	w.stats.merge(&made)
 	return nil
 }
 
@@ -398,15 +409,19 @@ func (l *lane) job(r *Recipe) *job {
 	if b := l.binds.older[r.Version]; b != nil {
 		bind = b
 	}
-	return &job{engine: l.w.engine, def: l.def, bind: bind, recipe: r, taker: l.taker, spent: l.w.spend, stats: &l.w.stats, clear: true}
+	j := &job{engine: l.w.engine, def: l.def, bind: bind, recipe: r, taker: l.taker, stats: &l.w.stats, clear: true}
+	j.spent = func(ctx context.Context, n int) error { return l.w.spend(ctx, j, n) }
+	return j
 }
 
-// spend notes bytes that went over the uplink.
-func (w *worker) spend(ctx context.Context, n int) error {
-	w.stats.uplink.Add(int64(n))
+// spend notes bytes that a job has sent.
+func (w *worker) spend(ctx context.Context, j *job, n int) error {
 	def := w.definition()
 	b := <-w.budget
 	defer func() { w.budget <- b }()
+	kept := min(int64(n), j.reserved)
+	j.reserved -= kept
+	b.reserved -= kept
 	move := b.spend(w.engine.clock.Now().In(def.Config.location()), int64(n))
 	limit := def.Config.Uplink.MonthlyBytes
 	if limit == 0 || !move {
@@ -417,7 +432,7 @@ func (w *worker) spend(ctx context.Context, n int) error {
 	if err != nil {
 		return err
 	}
-	txn.Put(storage.TableThrottle, budgetKey(def.ID), mustJSON(budget{Month: b.Month, Bytes: ahead}))
+	txn.Put(storage.TableThrottle, budgetKey(def.ID), mustJSON(budget{Month: b.Month, Bytes: ahead, Percent: b.Percent}))
 	if err := commit(ctx, txn); err != nil {
 		return fmt.Errorf("byte budget of delivery %s: %w", def.Config.Name, err)
 	}
@@ -687,7 +702,9 @@ func (l *lane) gate(ctx context.Context, j *job) (leave func(), err error) {
 		return nil, err
 	}
 	held := false
+	limit := l.def.Config.Uplink.MonthlyBytes
 	leave = func() {
+		w.release(j)
 		if held {
 			<-l.probe
 		}
@@ -695,16 +712,14 @@ func (l *lane) gate(ctx context.Context, j *job) (leave func(), err error) {
 	for {
 		now := w.engine.clock.Now()
 		local := now.In(j.bind.zone)
-		b := <-w.budget
-		w.budget <- b
 		pause, why := time.Duration(0), ""
 		var healed <-chan struct{}
 		if d := untilOpen(windows, local); d > 0 {
 			pause, why = d, "outside of its upload windows"
-		} else if d := b.untilBudget(local, l.def.Config.Uplink.MonthlyBytes); d > 0 {
-			pause, why = d, "the monthly byte budget is spent"
-		} else {
-			pause, healed = w.sinkPause(now)
+		} else if d := w.reserve(j, local, limit); d > 0 {
+			pause, why = d, "the monthly byte budget is spent, or has too little left for the next batch"
+		} else if pause, healed = w.sinkPause(now); pause > 0 {
+			w.release(j) // others may have it meanwhile
 		}
 		if pause == 0 {
 			if w.failing() && !held {
@@ -732,14 +747,51 @@ func (l *lane) gate(ctx context.Context, j *job) (leave func(), err error) {
 	}
 }
 
+// reserve keeps the part of the monthly budget that an attempt should take, unless
+// it has it already. It returns how long until there is so much; 0 when there is.
+func (w *worker) reserve(j *job, now time.Time, limit int64) time.Duration {
+	if limit == 0 || j.reserved > 0 {
+		return 0
+	}
+	b := <-w.budget
+	defer func() { w.budget <- b }()
+	_, inJSON := j.bind.sink.(RecordSink)
+	need := b.expected(j.recipe.Bytes(), inJSON)
+	if d := b.untilBudget(now, limit, need); d > 0 {
+		return d
+	}
+	j.reserved = need
+	b.reserved += need
+	return 0
+}
+
+// release gives back what an attempt has reserved and not sent.
+func (w *worker) release(j *job) {
+	b := <-w.budget
+	b.reserved -= j.reserved
+	j.reserved = 0
+	w.budget <- b
+}
+
 func (w *worker) failing() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.mu.circuit.open()
 }
 
-// sinkFailed is what a delivery stream waits for between attempts.
-const sinkFailed = "the sink failed"
+// between says, for people, what a delivery stream waits for between attempts:
+// the codes of what is not a sink's have a name of ours in front.
+func (c *circuit) between() string {
+	switch family, _, _ := strings.Cut(c.Code, "."); family {
+	case "Transform":
+		return "the module failed"
+	case "Log":
+		return "the log could not be read"
+	case "Delivery":
+		return "the last attempt failed"
+	}
+	return "the sink failed"
+}
 
 // sinkPause is how long the sink is still to be left alone, 0 if it is not, and
 // what ends that early. Whoever waits says so under the same lock under which
@@ -751,7 +803,7 @@ func (w *worker) sinkPause(now time.Time) (time.Duration, <-chan struct{}) {
 	if pause <= 0 {
 		return 0, nil
 	}
-	w.mu.waiting = sinkFailed
+	w.mu.waiting = w.mu.circuit.between()
 	if w.mu.healed == nil {
 		w.mu.healed = make(chan struct{})
 	}
@@ -761,7 +813,7 @@ func (w *worker) sinkPause(now time.Time) (time.Duration, <-chan struct{}) {
 // healLocked lets whoever waits for the sink go on.
 func (w *worker) healLocked() {
 	w.mu.circuit.Next = time.Time{}
-	if w.mu.waiting == sinkFailed {
+	if w.mu.waiting == w.mu.circuit.between() {
 		w.mu.waiting = ""
 	}
 	if w.mu.healed != nil {
@@ -773,11 +825,11 @@ func (w *worker) healLocked() {
 func (w *worker) succeeded(start time.Time) {
 	w.mu.Lock()
 	was := w.mu.circuit
-	w.mu.circuit = circuit{}
 	w.healLocked()
+	w.mu.circuit = circuit{}
 	w.mu.Unlock()
 	if was.open() {
-		w.log.Info("the sink is back", "after", w.engine.clock.Now().Sub(was.Since).Round(time.Second), "failures", was.Failures)
+		w.log.Info("delivery goes on", "after", w.engine.clock.Now().Sub(was.Since).Round(time.Second), "failures", was.Failures)
 	}
 	w.stats.sending.Add(int64(w.engine.clock.Now().Sub(start)))
 }
@@ -786,7 +838,7 @@ func (w *worker) succeeded(start time.Time) {
 // late each time, up to the cap, give or take 15 %.
 func (w *worker) failed(j *job, cause error) {
 	s := sinkError(cause)
-	w.stats.retry(s.Code)
+	w.stats.retry(s.Code, 1)
 	now := w.engine.clock.Now()
 	w.mu.Lock()
 	c := &w.mu.circuit
@@ -800,6 +852,9 @@ func (w *worker) failed(j *job, cause error) {
 	}
 	pause = time.Duration(float64(pause) * (0.85 + 0.3*rand.Float64()))
 	c.Next = now.Add(max(pause, s.RetryAfter))
+	if w.mu.waiting == c.between() {
+		w.mu.waiting = "" // of a failure of another kind; whoever waits says it again
+	}
 	c.Code, c.Error = s.Code, s.Err.Error()
 	loud := c.Failures == 1 || c.Failures == openAfter
 	failures := c.Failures

@@ -437,12 +437,24 @@ func (s *Service) applyLambda(c *delivery.Config, p map[string]string, bad func(
 		return bad("there is no module %q for LambdaArn %s; add it with weir module push", name, p["LambdaArn"])
 	}
 	c.Transform = &delivery.Transform{Module: name}
-	if n := p["NumberOfRetries"]; n != "" {
+	if n, given := p["NumberOfRetries"]; given {
 		v, err := strconv.Atoi(n)
-		if err != nil || v < 0 || v > 300 {
-			return bad("NumberOfRetries %q is not a number from 0 to 300", n)
+		if err != nil || v < 0 || v > delivery.MaxTransformRetries {
+			return bad("NumberOfRetries %q is not a number from 0 to %d", n, delivery.MaxTransformRetries)
 		}
-		c.Transform.Retries = v
+		c.Transform.Retries = &v
+	}
+	// The two hints are echoed and have no other effect: a module is called when an
+	// object is made, with what is there.
+	if n, given := p["BufferSizeInMBs"]; given {
+		if v, err := strconv.ParseFloat(n, 64); err != nil || !(v >= 0.2 && v <= 3) {
+			return bad("BufferSizeInMBs %q is not a number from 0.2 to 3", n)
+		}
+	}
+	if n, given := p["BufferIntervalInSeconds"]; given {
+		if v, err := strconv.Atoi(n); err != nil || v < 0 || v > 900 {
+			return bad("BufferIntervalInSeconds %q is not a number from 0 to 900", n)
+		}
 	}
 	return nil
 }

@@ -28,20 +28,11 @@ func (s *Service) putRecord(ctx context.Context, c *aws.Call) error {
 	if err != nil {
 		return err
 	}
-	defer batch.Release()
-	txn, st, err := s.put(ctx, c, batch)
-	if err != nil {
-		return err
-	}
-	defer txn.Release()
-	w := c.Writer()
-	w.BeginMap()
-	w.Key("Encrypted")
-	w.Bool(false)
-	writeID(w, st, txn, 0)
-	w.EndMap()
-	c.Finish(w)
-	return nil
+	return s.putAll(ctx, c, batch, func(w *aws.Writer, st *storage.Stream, txn *storage.Txn, _ int) {
+		w.Key("Encrypted")
+		w.Bool(false)
+		writeID(w, st, txn, 0)
+	})
 }
 
 func (s *Service) putRecordBatch(ctx context.Context, c *aws.Call) error {
@@ -49,6 +40,26 @@ func (s *Service) putRecordBatch(ctx context.Context, c *aws.Call) error {
 	if err != nil {
 		return err
 	}
+	return s.putAll(ctx, c, batch, func(w *aws.Writer, st *storage.Stream, txn *storage.Txn, n int) {
+		// First, and without a space: Fluent Bit looks for these very bytes.
+		w.Key("FailedPutCount")
+		w.Int(0)
+		w.Key("Encrypted")
+		w.Bool(false)
+		w.Key("RequestResponses")
+		w.BeginList()
+		for i := range n {
+			w.BeginMap()
+			writeID(w, st, txn, i)
+			w.EndMap()
+		}
+		w.EndList()
+	})
+}
+
+// putAll puts a batch, which it releases, and has members write what the answer
+// says about its n records.
+func (s *Service) putAll(ctx context.Context, c *aws.Call, batch *aws.Batch, members func(w *aws.Writer, st *storage.Stream, txn *storage.Txn, n int)) error {
 	defer batch.Release()
 	txn, st, err := s.put(ctx, c, batch)
 	if err != nil {
@@ -57,19 +68,7 @@ func (s *Service) putRecordBatch(ctx context.Context, c *aws.Call) error {
 	defer txn.Release()
 	w := c.Writer()
 	w.BeginMap()
-	// First, and without a space: Fluent Bit looks for these very bytes.
-	w.Key("FailedPutCount")
-	w.Int(0)
-	w.Key("Encrypted")
-	w.Bool(false)
-	w.Key("RequestResponses")
-	w.BeginList()
-	for i := range batch.Records {
-		w.BeginMap()
-		writeID(w, st, txn, i)
-		w.EndMap()
-	}
-	w.EndList()
+	members(w, st, txn, len(batch.Records))
 	w.EndMap()
 	c.Finish(w)
 	return nil

@@ -248,6 +248,10 @@ func TestErrors(t *testing.T) {
 		{"CreateDeliveryStream", `{"DeliveryStreamName":"x","DeliveryStreamType":"KinesisStreamAsSource","KinesisStreamSourceConfiguration":{"KinesisStreamARN":"arn:aws:kinesis:us-east-1:000000000000:stream/none",` + role + `},"S3DestinationConfiguration":{` + role + `,"BucketARN":"arn:aws:s3:::lake"}}`, "InvalidArgumentException", "there is no stream none"},
 		{"CreateDeliveryStream", s3(`,"DataFormatConversionConfiguration":{"Enabled":true,"InputFormatConfiguration":{"Deserializer":{"OpenXJsonSerDe":{}}},"OutputFormatConfiguration":{"Serializer":{"OrcSerDe":{}}}}`), "InvalidArgumentException", "OrcSerDe is not supported"},
 		{"CreateDeliveryStream", s3(`,"ProcessingConfiguration":{"Enabled":true,"Processors":[{"Type":"Lambda","Parameters":[{"ParameterName":"LambdaArn","ParameterValue":"arn:aws:lambda:us-east-1:123456789012:function:nope"}]}]}`), "InvalidArgumentException", `there is no module "nope"`},
+		{"CreateDeliveryStream", s3(lambda("NumberOfRetries", "301")), "InvalidArgumentException", `NumberOfRetries "301" is not a number from 0 to 300`},
+		{"CreateDeliveryStream", s3(lambda("BufferSizeInMBs", "0.1")), "InvalidArgumentException", `BufferSizeInMBs "0.1" is not a number from 0.2 to 3`},
+		{"CreateDeliveryStream", s3(lambda("BufferSizeInMBs", "NaN")), "InvalidArgumentException", `BufferSizeInMBs "NaN" is not a number from 0.2 to 3`},
+		{"CreateDeliveryStream", s3(lambda("BufferIntervalInSeconds", "901")), "InvalidArgumentException", `BufferIntervalInSeconds "901" is not a number from 0 to 900`},
 		{"CreateDeliveryStream", s3(`,"CloudWatchLoggingOptions":{"Enabled":true}`), "InvalidArgumentException", "there is no CloudWatch here"},
 		{"UpdateDestination", `{"DeliveryStreamName":"d","CurrentDeliveryStreamVersionId":"7","DestinationId":"destinationId-000000000001","S3DestinationUpdate":{}}`, "ConcurrentModificationException", "version id"},
 		{"UpdateDestination", `{"DeliveryStreamName":"d","CurrentDeliveryStreamVersionId":"1","DestinationId":"other","S3DestinationUpdate":{}}`, "InvalidArgumentException", "Destination Id other not found"},
@@ -260,6 +264,26 @@ func TestErrors(t *testing.T) {
 		if status != 400 || out["__type"] != c.code || !strings.Contains(message, c.text) {
 			t.Errorf("%s %.120s: %d %v, want %s with %q", c.action, c.body, status, out, c.code, c.text)
 		}
+	}
+}
+
+// lambda is a processor with one parameter besides its module.
+func lambda(name, value string) string {
+	return `,"ProcessingConfiguration":{"Enabled":true,"Processors":[{"Type":"Lambda","Parameters":[` +
+		`{"ParameterName":"LambdaArn","ParameterValue":"arn:aws:lambda:us-east-1:123456789012:function:upper"},{"ParameterName":"` + name + `","ParameterValue":"` + value + `"}]}]}`
+}
+
+// TestRetriesOfALambdaProcessor: none is another number than none given.
+func TestRetriesOfALambdaProcessor(t *testing.T) {
+	b := newBox(t)
+	for name, want := range map[string]int{"NumberOfRetries\x000": 0, "NumberOfRetries\x007": 7, "BufferSizeInMBs\x000.2": 3} {
+		parameter, value, _ := strings.Cut(name, "\x00")
+		b.must("CreateDeliveryStream", `{"DeliveryStreamName":"d","ExtendedS3DestinationConfiguration":{`+role+`,"BucketARN":"arn:aws:s3:::lake"`+lambda(parameter, value)+`}}`)
+		c, _, err := b.engine.Definition("d")
+		if err != nil || c.Transform == nil || *c.Transform.Retries != want {
+			t.Errorf("%s %s: %+v, %v; want %d retries", parameter, value, c.Transform, err, want)
+		}
+		b.must("DeleteDeliveryStream", `{"DeliveryStreamName":"d"}`)
 	}
 }
 

@@ -101,10 +101,10 @@ func (a *app) trySinks(c *config.Loaded) []checked {
 	for _, s := range configs {
 		item := checked{What: "sink " + s.Name}
 		bar.during(item.What, func() {
-			if g, err := probe(a.ctx, table, s.Name); err != nil {
+			if p, err := probe(a.ctx, table, s.Name); err != nil {
 				item.Reason = err.Error()
 			} else {
-				item.OK, item.Found = true, s.Kind+": reached, written and removed; guarantees "+string(g)
+				item.OK, item.Found = true, fmt.Sprintf("%s: %s; guarantees %s", s.Kind, p.Tried, p.Guarantee)
 			}
 		})
 		out = append(out, item)
@@ -112,12 +112,12 @@ func (a *app) trySinks(c *config.Loaded) []checked {
 	return out
 }
 
-func probe(ctx context.Context, table *sink.Table, name string) (delivery.Guarantee, error) {
+func probe(ctx context.Context, table *sink.Table, name string) (delivery.Probed, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	s, err := table.Open(delivery.Target{Name: name})
 	if err != nil {
-		return "", err
+		return delivery.Probed{}, err
 	}
 	defer s.Close()
 	return s.Probe(ctx)
@@ -146,7 +146,7 @@ func (a *app) tryDeliveries() []checked {
 		if err != nil {
 			item.Reason = err.Error()
 		} else {
-			item.OK, item.Found = true, fmt.Sprintf("%s: reached, written and removed; guarantees %s", targetText(&d.Sink), probed.Guarantees["sink"])
+			item.OK, item.Found = true, fmt.Sprintf("%s: %s; guarantees %s", targetText(&d.Sink), probed.Tried["sink"], probed.Guarantees["sink"])
 		}
 		out = append(out, item)
 	}

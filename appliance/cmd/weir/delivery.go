@@ -28,7 +28,7 @@ type deliveryCmd struct {
 	Pause    deliveryPauseCmd    `cmd:"" help:"Send nothing until resume; the place is kept."`
 	Resume   deliveryResumeCmd   `cmd:"" help:"Go on after a pause."`
 	Flush    deliveryFlushCmd    `cmd:"" help:"Send what is gathered now, whatever the buffer hints say."`
-	Test     deliveryTestCmd     `cmd:"" help:"Write a probe object to the sink, remove it, and say what the sink guarantees."`
+	Test     deliveryTestCmd     `cmd:"" help:"Try the sinks, leave nothing there, and say what was tried and what they guarantee."`
 	Stats    deliveryStatsCmd    `cmd:"" help:"Show the counters of a delivery stream."`
 	Objects  deliveryObjectsCmd  `cmd:"" help:"List what was delivered last."`
 	Where    deliveryWhereCmd    `cmd:"" help:"Tell in which object a record is, or why not yet."`
@@ -432,8 +432,8 @@ func (c *deliveryTestCmd) Run(a *app) error {
 		return err
 	}
 	return a.emit(out, func(w io.Writer) {
-		for name, g := range out.Guarantees {
-			fmt.Fprintf(w, "%s: reached, written and removed; guarantees %s\n", name, g)
+		for _, path := range slices.Sorted(maps.Keys(out.Guarantees)) {
+			fmt.Fprintf(w, "%s: %s; guarantees %s\n", path, out.Tried[path], out.Guarantees[path])
 		}
 	})
 }

@@ -161,7 +161,7 @@ func checkSinks(ctx context.Context, p *patient) []finding {
 		if err := p.box.Call(ctx, "POST", deliveryPath(name, "/test"), nil, &probed); err != nil {
 			out = append(out, bad("weir delivery describe "+name, "%s: %v", name, err))
 		} else {
-			out = append(out, ok("%s: reached, written and removed; guarantees %s", name, probed.Guarantees["sink"]))
+			out = append(out, ok("%s: %s; guarantees %s", name, probed.Tried["sink"], probed.Guarantees["sink"]))
 		}
 	}
 	if out == nil {

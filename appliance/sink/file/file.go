@@ -43,8 +43,9 @@ type Settings struct {
 	// Without it a repeated object replaces itself instead of being
 	// recognised.
 	NoMetadata bool `json:"no_metadata,omitempty" yaml:"no_metadata"`
-	// Metered makes rate caps, windows and budgets apply: for a mounted
-	// share behind the uplink.
+	// Metered counts the folder to the box's uplink, whose cap then applies: for
+	// a mounted share behind it. A delivery stream's own cap and budget apply
+	// to any folder.
 	Metered bool `json:"metered,omitempty" yaml:"metered"`
 }
 
@@ -300,25 +301,31 @@ func sinkError(err error) error {
 }
 
 // Probe writes, reads and removes a file.
-func (s *Sink) Probe(context.Context) (delivery.Guarantee, error) {
+func (s *Sink) Probe(context.Context) (delivery.Probed, error) {
 	root, err := s.root()
 	if err != nil {
-		return "", err
+		return delivery.Probed{}, err
 	}
 	if err := makeDirs(root); err != nil {
-		return "", sinkError(err)
+		return delivery.Probed{}, sinkError(err)
 	}
+	const text = "weir probe\n"
 	f, err := os.CreateTemp(root, ".weir-probe-*")
 	if err != nil {
-		return "", sinkError(err)
+		return delivery.Probed{}, sinkError(err)
 	}
-	_, err = f.WriteString("weir probe\n")
+	_, err = f.WriteString(text)
 	err = errors.Join(err, f.Sync(), f.Close())
-	if err = errors.Join(err, os.Remove(f.Name())); err != nil {
-		return "", sinkError(err)
+	raw, readErr := os.ReadFile(f.Name())
+	if err = errors.Join(err, readErr, os.Remove(f.Name())); err != nil {
+		return delivery.Probed{}, sinkError(err)
 	}
+	if string(raw) != text {
+		return delivery.Probed{}, sinkError(fmt.Errorf("%s was written, and read back it is %q", f.Name(), raw))
+	}
+	found := delivery.Probed{Guarantee: delivery.ExactlyOnce, Tried: "reached, written, read and removed"}
 	if s.settings.NoMetadata {
-		return delivery.ByName, nil
+		found.Guarantee = delivery.ByName
 	}
-	return delivery.ExactlyOnce, nil
+	return found, nil
 }

@@ -12,8 +12,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -23,7 +21,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,6 +30,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 
 	"github.com/weirhq/weir/appliance/delivery"
+	"github.com/weirhq/weir/appliance/sink/client"
 )
 
 // Settings of an http sink.
@@ -108,26 +106,11 @@ func Open(s Settings) (*Sink, error) {
 	if s.RequestBytes == 0 {
 		s.RequestBytes = defaultBytes
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if s.CAFile != "" {
-		pem, err := os.ReadFile(s.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("ca_file: %w", err)
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("ca_file: %s has no PEM certificate", s.CAFile)
-		}
+	c, err := client.New(s.CAFile, time.Duration(s.Timeout))
+	if err != nil {
+		return nil, err
 	}
-	out := &Sink{settings: s, client: &http.Client{
-		Timeout: time.Duration(s.Timeout),
-		Transport: &http.Transport{
-			Proxy: http.ProxyFromEnvironment, TLSClientConfig: config, TLSHandshakeTimeout: 15 * time.Second,
-			DialContext: (&net.Dialer{Timeout: 15 * time.Second}).DialContext, MaxIdleConnsPerHost: 2,
-			IdleConnTimeout: time.Minute, DisableCompression: true,
-		},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	out := &Sink{settings: s, client: c}
 	if len(s.CommonAttributes) > 0 {
 		raw, err := json.Marshal(map[string]any{"commonAttributes": s.CommonAttributes})
 		if err != nil {
@@ -326,12 +309,17 @@ func sendError(err error) error {
 	return out
 }
 
-// Probe posts a request without records, which an endpoint acknowledges like
-// any other.
-func (s *Sink) Probe(ctx context.Context) (delivery.Guarantee, error) {
+// Probe posts a request without records: it has everything that an endpoint can
+// refuse, the address, the certificate, the access key, and leaves nothing there.
+func (s *Sink) Probe(ctx context.Context) (delivery.Probed, error) {
+	const empty = "a request without records"
 	_, err := s.PutRecords(ctx, &delivery.Batch{RequestID: strings.ToLower(rand.Text()), Delivery: "probe", Throttle: func(r io.Reader) io.Reader { return r }})
-	if err != nil {
-		return "", err
+	var refused *delivery.SinkError
+	if errors.As(err, &refused) && refused.Code == "HttpEndpoint.DestinationException" {
+		refused.Err = fmt.Errorf("%w (the answer to %s, which is what is tried)", refused.Err, empty)
 	}
-	return delivery.AtLeastOnce, nil
+	if err != nil {
+		return delivery.Probed{}, err
+	}
+	return delivery.Probed{Guarantee: delivery.AtLeastOnce, Tried: "reached; " + empty + " was acknowledged, nothing was stored"}, nil
 }

@@ -10,8 +10,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
@@ -21,7 +19,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,6 +29,7 @@ import (
 	"github.com/minio/minio-go/v7/pkg/credentials"
 
 	"github.com/weirhq/weir/appliance/delivery"
+	"github.com/weirhq/weir/appliance/sink/client"
 )
 
 // Settings of a kinesis sink.
@@ -110,21 +108,11 @@ func Open(s Settings) (*Sink, error) {
 	if s.Timeout == 0 {
 		s.Timeout = delivery.Duration(30 * time.Second)
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if s.CAFile != "" {
-		pem, err := os.ReadFile(s.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("ca_file: %w", err)
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("ca_file: %s has no PEM certificate", s.CAFile)
-		}
+	c, err := client.New(s.CAFile, time.Duration(s.Timeout))
+	if err != nil {
+		return nil, err
 	}
-	out := &Sink{settings: s, signer: v4.NewSigner(), client: &http.Client{Timeout: time.Duration(s.Timeout), Transport: &http.Transport{
-		Proxy: http.ProxyFromEnvironment, TLSClientConfig: config, TLSHandshakeTimeout: 15 * time.Second,
-		DialContext: (&net.Dialer{Timeout: 15 * time.Second}).DialContext, IdleConnTimeout: time.Minute, DisableCompression: true,
-	}}}
+	out := &Sink{settings: s, signer: v4.NewSigner(), client: c}
 	if s.Source == "instance" {
 		out.creds = credentials.NewIAM("")
 	} else {
@@ -350,21 +338,71 @@ func sendError(err error) error {
 	return out
 }
 
-// Probe asks for the stream: writing a record could not be undone.
-func (s *Sink) Probe(ctx context.Context) (delivery.Guarantee, error) {
+// Probe asks for the stream, and puts a record that no service can take, which
+// shows that the sink may put: what it stored could not be removed. Who may not
+// ask, and may put, is fine.
+func (s *Sink) Probe(ctx context.Context) (delivery.Probed, error) {
+	state, err := s.state(ctx)
+	switch {
+	case err != nil:
+		return delivery.Probed{}, err
+	case state != "" && state != "ACTIVE" && state != "UPDATING":
+		return delivery.Probed{}, &delivery.SinkError{Code: "Kinesis.StreamNotActive", Refused: true, Err: fmt.Errorf("stream %s is %s", s.settings.Stream, state)}
+	}
+	if err := s.mayPut(ctx); err != nil {
+		return delivery.Probed{}, err
+	}
+	tried := "reached; stream " + s.settings.Stream + " is " + state
+	if state == "" {
+		tried = "reached, without the right to describe stream " + s.settings.Stream
+	}
+	return delivery.Probed{Guarantee: delivery.AtLeastOnce, Tried: tried + ", and a put was allowed and refused for its hash key, nothing was stored"}, nil
+}
+
+func unthrottled(r io.Reader) io.Reader { return r }
+
+// state is the stream's; "" when the sink has no right to know it.
+func (s *Sink) state(ctx context.Context) (string, error) {
 	body := append(appendJSON([]byte(`{"StreamName":`), s.settings.Stream), '}')
-	raw, err := s.call(ctx, "DescribeStreamSummary", body, func(r io.Reader) io.Reader { return r })
+	raw, err := s.call(ctx, "DescribeStreamSummary", body, unthrottled)
+	var refused *delivery.SinkError
+	if errors.As(err, &refused) && strings.HasPrefix(refused.Code, "Kinesis.AccessDenied") {
+		return "", nil
+	}
 	if err != nil {
 		return "", err
 	}
 	var answer struct {
 		StreamDescriptionSummary struct{ StreamStatus string }
 	}
-	if err := json.Unmarshal(raw, &answer); err != nil {
-		return "", &delivery.SinkError{Code: "Kinesis.InvalidResponse", Err: err}
+	if err := json.Unmarshal(raw, &answer); err != nil || answer.StreamDescriptionSummary.StreamStatus == "" {
+		return "", &delivery.SinkError{Code: "Kinesis.InvalidResponse", Err: fmt.Errorf("the answer has no stream status: %.100q", raw)}
 	}
-	if state := answer.StreamDescriptionSummary.StreamStatus; state != "ACTIVE" && state != "UPDATING" {
-		return "", &delivery.SinkError{Code: "Kinesis.StreamNotActive", Refused: true, Err: fmt.Errorf("stream %s is %s", s.settings.Stream, state)}
+	return answer.StreamDescriptionSummary.StreamStatus, nil
+}
+
+// noHashKey is above all hash keys, and as long as the longest: it gets past the
+// checks of form, and the right to put is checked before what comes after those.
+const noHashKey = "999999999999999999999999999999999999999"
+
+// mayPut puts a record that must be refused. A stream that takes no notice of hash
+// keys is told that it is a dry run.
+func (s *Sink) mayPut(ctx context.Context) error {
+	body := appendJSON([]byte(`{"StreamName":`), s.settings.Stream)
+	body = append(body, `,"DryRun":true,"Records":[{"PartitionKey":"weir-probe","ExplicitHashKey":"`+noHashKey+`","Data":""}]}`...)
+	raw, err := s.call(ctx, "PutRecords", body, unthrottled)
+	var refused *delivery.SinkError
+	if errors.As(err, &refused) {
+		switch refused.Code {
+		case "Kinesis.InvalidArgumentException", "Kinesis.ValidationException", "Kinesis.DryRunOperationException":
+			return nil
+		}
 	}
-	return delivery.AtLeastOnce, nil
+	if err != nil {
+		return err
+	}
+	if f, err := parseAnswer(raw, []int{0}); err != nil || len(f.entries) == 1 {
+		return err // refused as an entry
+	}
+	return &delivery.SinkError{Code: "Kinesis.InvalidResponse", Err: fmt.Errorf("a record with the hash key %s, which is none, was taken", noHashKey)}
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 
@@ -28,6 +29,7 @@ type upstream struct {
 	fail   map[int]bool // entries of the next answer that are made to have failed
 	calls  int
 	lock   bool // the sink's token has expired
+	policy api.Policy
 }
 
 func newUpstream(t *testing.T) *upstream {
@@ -45,7 +47,7 @@ func newUpstream(t *testing.T) *upstream {
 	if err != nil {
 		t.Fatal(err)
 	}
-	u := &upstream{store: store, stream: st}
+	u := &upstream{store: store, stream: st, policy: api.FullAccess}
 	u.server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { u.serve(s, w, r) }))
 	t.Cleanup(u.server.Close)
 	return u
@@ -67,7 +69,7 @@ func (u *upstream) serve(s api.Handler, w http.ResponseWriter, r *http.Request) 
 		body = without(body, fail)
 	}
 	res := apitest.Do(r.Context(), s, &apitest.Request{
-		Headers: r.Header, Payload: body, Who: &api.Identity{Name: "test", Policy: api.FullAccess},
+		Headers: r.Header, Payload: body, Who: &api.Identity{Name: "test", Policy: u.policy},
 	})
 	for k, v := range res.Header {
 		w.Header()[k] = v
@@ -191,5 +193,33 @@ func TestOnlyFailedEntriesAreSentAgain(t *testing.T) {
 	info, err := u.stream.Shard(1)
 	if err != nil || info.Last-info.First+1 != 5 {
 		t.Errorf("the explicit hash key leads to shard 1, which has %+v, %v", info, err)
+	}
+}
+
+// TestProbeTriesTheRightToPut and leaves nothing.
+func TestProbeTriesTheRightToPut(t *testing.T) {
+	u := newUpstream(t)
+	s, err := sink.Open(settings(u.server.URL))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		actions []string
+		tried   string
+		code    string
+	}{
+		{[]string{"kinesis:*"}, "stream up is ACTIVE, and a put was allowed", ""},
+		{[]string{"kinesis:PutRecords"}, "without the right to describe stream up, and a put was allowed", ""},
+		{[]string{"kinesis:DescribeStreamSummary"}, "", "Kinesis.AccessDeniedException"},
+	} {
+		u.policy = api.Policy{{Actions: c.actions, Streams: []string{"*"}}}
+		found, err := s.Probe(t.Context())
+		e, _ := err.(*delivery.SinkError)
+		if (e == nil) != (c.code == "") || e != nil && e.Code != c.code || !strings.Contains(found.Tried, c.tried) {
+			t.Errorf("with %s: %+v, %v", c.actions, found, err)
+		}
+	}
+	if got := u.received(t); len(got) != 0 {
+		t.Errorf("the probes left %q", got)
 	}
 }

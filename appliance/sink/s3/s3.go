@@ -410,7 +410,7 @@ func isCertificate(err error) bool {
 }
 
 // Probe stores a small object twice, create only, and removes it.
-func (s *Sink) Probe(ctx context.Context) (delivery.Guarantee, error) {
+func (s *Sink) Probe(ctx context.Context) (delivery.Probed, error) {
 	key := ".weir-probe-" + rand.Text()
 	o := &delivery.Object{
 		Key: key, ContentType: "text/plain", Metadata: map[string]string{delivery.RecipeKey: key}, Buffer: make([]byte, 0, 1<<10),
@@ -421,7 +421,7 @@ func (s *Sink) Probe(ctx context.Context) (delivery.Guarantee, error) {
 		},
 	}
 	if _, err := s.PutObject(ctx, o); err != nil {
-		return "", err
+		return delivery.Probed{}, err
 	}
 	guarantee := delivery.ExactlyOnce
 	err := s.putBuffer(ctx, o, []byte("weir probe again\n"))
@@ -432,15 +432,15 @@ func (s *Sink) Probe(ctx context.Context) (delivery.Guarantee, error) {
 	case e.StatusCode == http.StatusNotImplemented:
 		guarantee = delivery.ByName
 	default:
-		return "", s.sinkError(err)
+		return delivery.Probed{}, s.sinkError(err)
 	}
 	if _, there, err := s.stat(ctx, o); err != nil {
-		return "", err
+		return delivery.Probed{}, err
 	} else if !there {
 		guarantee = delivery.AtLeastOnce
 	}
 	if err := s.core.RemoveObject(ctx, s.settings.Bucket, key, minio.RemoveObjectOptions{}); err != nil {
-		return "", s.sinkError(err)
+		return delivery.Probed{}, s.sinkError(err)
 	}
-	return guarantee, nil
+	return delivery.Probed{Guarantee: guarantee, Tried: "reached, written, asked for and removed"}, nil
 }

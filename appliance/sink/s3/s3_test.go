@@ -108,13 +108,7 @@ func TestBucketNamesNoStoreTakesAreRefused(t *testing.T) {
 // has nothing under it, as versitygw does when a kill left metadata only.
 func TestStoreThatContradictsItself(t *testing.T) {
 	g := sinktest.NewGateway(t, "bucket")
-	p := sinktest.NewProxy(t, g.URL)
-	p.Every(func(r *http.Request) *sinktest.Fault {
-		if r.Header.Get("If-None-Match") == "" {
-			return nil
-		}
-		return &sinktest.Fault{Status: http.StatusPreconditionFailed, Code: "PreconditionFailed"}
-	})
+	p := sinktest.Contradicting(t, g.URL)
 	sink, err := s3.Open(settings(g, p.URL), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -79,6 +79,20 @@ func (p *Proxy) Every(decide func(*http.Request) *Fault) {
 	p.mu.every = decide
 }
 
+// Contradicting starts a proxy in front of target that refuses every name as taken
+// that is to be created, as a store does which a kill has left with metadata only.
+func Contradicting(t testing.TB, target string) *Proxy {
+	t.Helper()
+	p := NewProxy(t, target)
+	p.Every(func(r *http.Request) *Fault {
+		if r.Header.Get("If-None-Match") == "" {
+			return nil
+		}
+		return &Fault{Status: http.StatusPreconditionFailed, Code: "PreconditionFailed"}
+	})
+	return p
+}
+
 // Rewrite has change see each request before it is forwarded.
 func (p *Proxy) Rewrite(change func(*http.Request)) {
 	p.mu.Lock()

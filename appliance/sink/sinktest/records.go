@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -134,8 +135,12 @@ func RunRecords(t *testing.T, open func(t *testing.T) Records) {
 	})
 	t.Run("probes", func(t *testing.T) {
 		r := open(t)
-		if g, err := r.Sink.Probe(t.Context()); err != nil || g != delivery.AtLeastOnce {
-			t.Errorf("probe found %q, %v", g, err)
+		found, err := r.Sink.Probe(t.Context())
+		if err != nil || found.Guarantee != delivery.AtLeastOnce || !strings.Contains(found.Tried, "nothing was stored") {
+			t.Errorf("probe found %+v, %v", found, err)
+		}
+		if got := r.Received(); len(got) != 0 {
+			t.Errorf("the probe left %q", got)
 		}
 	})
 }

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"strings"
 	"testing"
 	"time"
 
@@ -305,9 +306,9 @@ func endsWithContext(t *testing.T, o Objects) {
 }
 
 func probes(t *testing.T, o Objects) {
-	g, err := o.Sink.Probe(t.Context())
-	if err != nil || g != o.Guarantee {
-		t.Errorf("probe found %q, %v; want %q", g, err, o.Guarantee)
+	found, err := o.Sink.Probe(t.Context())
+	if err != nil || found.Guarantee != o.Guarantee || !strings.Contains(found.Tried, "removed") {
+		t.Errorf("probe found %+v, %v; want %q", found, err, o.Guarantee)
 	}
 }
 

@@ -27,7 +27,7 @@ wasm:
 	if r.code != 3 {
 		t.Errorf("exit code %d, want 3", r.code)
 	}
-	wants(t, r.out, "ok     configuration ", "ok     sink folder ", "reached, written and removed; guarantees exactly-once", "ERROR  sink store ", "ERROR  sink hook ", "connection refused")
+	wants(t, r.out, "ok     configuration ", "ok     sink folder ", "reached, written, read and removed; guarantees exactly-once", "ERROR  sink store ", "ERROR  sink hook ", "connection refused")
 	wants(t, r.errout, "check: 2 failures")
 	b := serve(t, dir, "WEIR_CONFIG="+path)
 	must(t, "--dir", dir, "stream", "create", "s")
