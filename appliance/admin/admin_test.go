@@ -14,6 +14,7 @@ import (
 	"github.com/weirhq/weir/appliance/api"
 	"github.com/weirhq/weir/appliance/api/apitest"
 	"github.com/weirhq/weir/appliance/delivery"
+	"github.com/weirhq/weir/appliance/sink"
 	"github.com/weirhq/weir/storage"
 )
 
@@ -30,14 +31,16 @@ func service(t *testing.T) *Service {
 			t.Error(err)
 		}
 	})
-	deliveries, err := delivery.New(store, delivery.Options{
-		OpenSink: func(delivery.Target) (delivery.Sink, error) { return nil, errors.New("no sink is set up") },
-	})
+	sinks, err := sink.New(nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	deliveries, err := delivery.New(store, delivery.Options{OpenSink: sinks.Open})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return New(Options{
-		Store: store, Deliveries: deliveries, Version: "test", Started: time.Now(),
+		Store: store, Deliveries: deliveries, ShowSink: sinks.Show, Version: "test", Started: time.Now(),
 		Reload: func(context.Context) (*Reloaded, error) { return nil, errors.New("weir.yaml:1: nam: unknown key") },
 	})
 }
@@ -173,6 +176,40 @@ func TestWrongSettingsNameTheSettingAndTheExpectation(t *testing.T) {
 	if list := answer[struct{ Streams []Stream }](t, s, "GET", "streams", ""); len(list.Streams) != 1 {
 		t.Errorf("a refused request made a stream: %+v", list)
 	}
+}
+
+// TestWhatIsShownCanBeSentBack: the secrets in it are *** and stay what they were.
+func TestWhatIsShownCanBeSentBack(t *testing.T) {
+	s := service(t)
+	answer[Stream](t, s, "POST", "streams", `{"name":"readings"}`)
+	made := answer[delivery.Info](t, s, "POST", "deliveries", `{"name":"out","source":{"stream":"readings"},
+		"sink":{"kind":"http","settings":{"url":"http://127.0.0.1:1/","access_key":"open sesame"}},
+		"backup":{"sink":{"kind":"s3","settings":{"endpoint":"http://127.0.0.1:1","bucket":"raw","access_key_id":"ID","secret_access_key":"hush"}}}}`)
+	if strings.Contains(fmt.Sprintf("%s%s", made.Sink.Settings, made.Config.Backup.Sink.Settings), "hush") {
+		t.Fatal("secrets are shown")
+	}
+	update := func(c delivery.Config) string {
+		b, err := json.Marshal(DeliveryUpdate{Version: made.Version, Config: c})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	made.Config.Buffer.SizeBytes = 2 << 20
+	changed := answer[delivery.Info](t, s, "PUT", "deliveries/out", update(made.Config))
+	if changed.Config.Buffer.SizeBytes != 2<<20 {
+		t.Fatalf("changed to %+v", changed.Config)
+	}
+	kept, err := s.Deliveries.Describe("out")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(kept.Config.Sink.Settings), `"open sesame"`) || !strings.Contains(string(kept.Config.Backup.Sink.Settings), `"hush"`) {
+		t.Errorf("the secrets are now those of %s and %s", kept.Config.Sink.Settings, kept.Config.Backup.Sink.Settings)
+	}
+	// A secret of another sink is not handed on to a new one.
+	made.Version, made.Config.OnFailure = changed.Version, &delivery.OnFailure{Sink: made.Config.Backup.Sink}
+	refusal(t, s, root, "PUT", "deliveries/out", update(made.Config), 400, "InvalidDelivery", "on_failure.sink.settings.secret_access_key: ***")
 }
 
 func TestReloadHandsOnWhatIsWrong(t *testing.T) {

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -150,8 +151,8 @@ func (s *Service) updateDelivery(ctx context.Context, c *call) (any, error) {
 		return nil, err
 	}
 	err := s.Deliveries.Update(ctx, c.params["name"], in.Version, func(cfg *delivery.Config) error {
-		if string(in.Config.Sink.Settings) == "" { // as it was: settings are shown without their secrets
-			in.Config.Sink.Settings = cfg.Sink.Settings
+		if err := keepSecrets(&in.Config, cfg); err != nil {
+			return err
 		}
 		annotations := cfg.Annotations
 		*cfg = in.Config
@@ -162,6 +163,58 @@ func (s *Service) updateDelivery(ctx context.Context, c *call) (any, error) {
 		return nil, err
 	}
 	return s.describeDelivery(ctx, c)
+}
+
+// keepSecrets puts back into a changed configuration what it was shown without: the
+// secrets of its sinks where they stand as ***, and the settings of a sink that has none.
+func keepSecrets(in, was *delivery.Config) error {
+	if len(in.Sink.Settings) == 0 && in.Sink.Kind == was.Sink.Kind {
+		in.Sink.Settings = was.Sink.Settings
+	}
+	if err := reveal("sink", &in.Sink, was.Sink); err != nil {
+		return err
+	}
+	if in.Backup != nil {
+		var old delivery.Target
+		if was.Backup != nil {
+			old = was.Backup.Sink
+		}
+		if err := reveal("backup.sink", &in.Backup.Sink, old); err != nil {
+			return err
+		}
+	}
+	if in.OnFailure != nil {
+		var old delivery.Target
+		if was.OnFailure != nil {
+			old = was.OnFailure.Sink
+		}
+		return reveal("on_failure.sink", &in.OnFailure.Sink, old)
+	}
+	return nil
+}
+
+// reveal replaces the settings of the sink at path that are *** by those of old.
+func reveal(path string, t *delivery.Target, old delivery.Target) error {
+	if !bytes.Contains(t.Settings, []byte(`"***"`)) {
+		return nil
+	}
+	var settings, kept map[string]json.RawMessage
+	if json.Unmarshal(t.Settings, &settings) != nil || old.Settings != nil && json.Unmarshal(old.Settings, &kept) != nil {
+		return nil // whoever opens the sink says what is wrong
+	}
+	for name, v := range settings {
+		if string(v) != `"***"` {
+			continue
+		}
+		secret, ok := kept[name]
+		if !ok || t.Kind != old.Kind {
+			return &Error{Status: 400, Code: "InvalidDelivery", Message: fmt.Sprintf("%s.settings.%s: *** is how secrets are shown; expecting the secret itself", path, name)}
+		}
+		settings[name] = secret
+	}
+	var err error
+	t.Settings, err = json.Marshal(settings)
+	return err
 }
 
 // deliveryAction serves what changes a delivery stream and answers with it.

@@ -129,7 +129,7 @@ func (p *pendingMetrics) add(m *Metrics, id int32, op metricOperation, v float64
 	// are metrics would cost more than it saves.
 	for i := len(p.changes) - 1; op == opAdd && i >= max(0, len(p.changes)-MaxMetrics); i-- {
 		if c := &p.changes[i]; c.id == id && c.op != opObserve {
-			c.value += v
+			c.value = sum(c.value, v)
 			return 0
 		}
 	}
@@ -160,17 +160,21 @@ func (p *pendingMetrics) apply(m *Metrics) {
 		d := &m.mu.defs[c.id]
 		switch c.op {
 		case opAdd:
-			d.Value += c.value
+			d.Value = sum(d.Value, c.value)
 		case opSet:
 			d.Value = c.value
 		case opObserve:
 			d.Count++
-			d.Sum += c.value
+			d.Sum = sum(d.Sum, c.value)
 			d.Buckets[bucket(c.value)]++
 		}
 	}
 	p.reset()
 }
+
+// sum stays finite: JSON has no infinity, and a module must not be able to spoil
+// the answers that show its metrics.
+func sum(a, b float64) float64 { return min(max(a+b, -math.MaxFloat64), math.MaxFloat64) }
 
 func bucket(v float64) int {
 	if v <= 0 {
