@@ -11,7 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"runtime"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -168,17 +168,6 @@ func records(t testing.TB, st *storage.Stream) []string {
 	return out
 }
 
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(time.Minute)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("never happened: %s", what)
-		}
-		runtime.Gosched()
-	}
-}
-
 func (b *box) status() consume.ShardStatus {
 	for _, s := range b.engine.Status() {
 		return s
@@ -206,21 +195,21 @@ func TestConsumerKeepsStateAndEmits(t *testing.T) {
 	in, out := b.stream("in", 1), b.stream("out", 1)
 	b.put(in, "a x", "b x", "a x")
 	b.add("counter", "1.0.0", counting...)
-	eventually(t, "three records out", func() bool { return len(records(t, out)) == 3 })
+	wasmtest.Until(t, "three records out", func() bool { return len(records(t, out)) == 3 })
 	if got := records(t, out); !slices.Equal(got, []string{"a a=1", "b b=1", "a a=2"}) {
 		t.Fatal(got)
 	}
 	b.stop()
 	b.start()
 	b.put(in, "a x")
-	eventually(t, "a fourth", func() bool { return len(records(t, out)) == 4 })
+	wasmtest.Until(t, "a fourth", func() bool { return len(records(t, out)) == 4 })
 	if got := records(t, out); got[3] != "a a=3" {
 		t.Fatal(got)
 	}
 	if got := b.stateOf("sum"); !slices.Equal(got, []uint64{4}) {
 		t.Fatalf("sum %v", got)
 	}
-	eventually(t, "status", func() bool { s := b.status(); return s.State == consume.Waiting && s.Next == 5 && s.StateEntries == 3 })
+	wasmtest.Until(t, "status", func() bool { s := b.status(); return s.State == consume.Waiting && s.Next == 5 && s.StateEntries == 3 })
 }
 
 // TestIdleConsumerRests: its instance and code are freed while there is nothing to
@@ -235,9 +224,9 @@ func TestIdleConsumerRests(t *testing.T) {
 	b.add("counter", "1.0.0", counting...)
 	for n := 1; n <= 3; n++ {
 		b.put(in, "a x")
-		eventually(t, "a record out", func() bool { return len(records(t, out)) == n })
-		eventually(t, "no memory in use", func() bool { used, _ := rt.MemoryUsed(); return used == 0 })
-		eventually(t, "waiting", func() bool { return b.status().State == consume.Waiting })
+		wasmtest.Until(t, "a record out", func() bool { return len(records(t, out)) == n })
+		wasmtest.Until(t, "no memory in use", func() bool { used, _ := rt.MemoryUsed(); return used == 0 })
+		wasmtest.Until(t, "waiting", func() bool { return b.status().State == consume.Waiting })
 	}
 	if got := records(t, out); !slices.Equal(got, []string{"a a=1", "a a=2", "a a=3"}) {
 		t.Fatal(got)
@@ -249,8 +238,8 @@ func TestPoisonRecordsAreDeadLetteredAndTheirEffectsUndone(t *testing.T) {
 	in, out := b.stream("in", 1), b.stream("out", 1)
 	b.put(in, "a x", "a x", "p T", "a x", "q f", "a x", "r T")
 	b.add("counter", "1.0.0", counting...)
-	eventually(t, "records out", func() bool { return len(records(t, out)) == 4 })
-	eventually(t, "dead letters", func() bool {
+	wasmtest.Until(t, "records out", func() bool { return len(records(t, out)) == 4 })
+	wasmtest.Until(t, "dead letters", func() bool {
 		st, err := b.store.Stream("c-dead-letters")
 		return err == nil && len(records(t, st)) == 3
 	})
@@ -293,11 +282,11 @@ func TestHaltWaitsForSomeoneAndANewVersion(t *testing.T) {
 	in, out := b.stream("in", 1), b.stream("out", 1)
 	b.put(in, "a x")
 	b.add("counter", "1.0.0", append(counting, "on_error: {then: halt}")...)
-	eventually(t, "a record out", func() bool { return len(records(t, out)) == 1 })
+	wasmtest.Until(t, "a record out", func() bool { return len(records(t, out)) == 1 })
 	b.put(in, "p T", "a x")
-	eventually(t, "halt", func() bool { return b.status().State == consume.Halted })
+	wasmtest.Until(t, "halt", func() bool { return b.status().State == consume.Halted })
 	b.engine.Resume("c")
-	eventually(t, "halt again", func() bool { return b.status().State == consume.Halted })
+	wasmtest.Until(t, "halt again", func() bool { return b.status().State == consume.Halted })
 	if s := b.status(); s.LagRecords != 2 {
 		t.Fatalf("%d records behind while halted before two", s.LagRecords)
 	}
@@ -309,7 +298,7 @@ func TestHaltWaitsForSomeoneAndANewVersion(t *testing.T) {
 		t.Fatalf("%d records out while halted", n)
 	}
 	b.add("counter", "1.0.1", append(counting, "on_error: {then: drop}")...)
-	eventually(t, "progress with the new version", func() bool { return len(records(t, out)) == 2 })
+	wasmtest.Until(t, "progress with the new version", func() bool { return len(records(t, out)) == 2 })
 	if got := records(t, out); got[1] != "a a=2" {
 		t.Fatal(got)
 	}
@@ -317,7 +306,7 @@ func TestHaltWaitsForSomeoneAndANewVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "records counted", func() bool { return next.Stats().Records > 0 })
+	wasmtest.Until(t, "records counted", func() bool { return next.Stats().Records > 0 })
 	if was, is := halted.Stats().Records, next.Stats().Records; was != 1 || is != 2 {
 		t.Fatalf("the version that halted counted %d records and the next %d; they committed 1 and 2", was, is)
 	}
@@ -328,11 +317,11 @@ func TestTicks(t *testing.T) {
 	b.stream("in", 1)
 	out := b.stream("out", 1)
 	b.add("counter", "1.0.0", append(counting, "tick: 100ms")...)
-	eventually(t, "three ticks", func() bool { return len(records(t, out)) >= 3 })
+	wasmtest.Until(t, "three ticks", func() bool { return len(records(t, out)) >= 3 })
 	if got := records(t, out)[0]; got != "shardId-000000000000 tick" {
 		t.Fatalf("%q", got)
 	}
-	eventually(t, "ticks counted", func() bool { v := b.stateOf("ticks"); return len(v) == 1 && v[0] >= 3 })
+	wasmtest.Until(t, "ticks counted", func() bool { v := b.stateOf("ticks"); return len(v) == 1 && v[0] >= 3 })
 }
 
 // TestTicksGoOnWhenTheClockWentBack: a box without a battery may begin in 1970 again.
@@ -344,12 +333,12 @@ func TestTicksGoOnWhenTheClockWentBack(t *testing.T) {
 	b.stream("in", 1)
 	out := b.stream("out", 1)
 	b.add("counter", "1.0.0", append(counting, "tick: 100ms")...)
-	eventually(t, "a tick", func() bool { return len(records(t, out)) >= 1 })
+	wasmtest.Until(t, "a tick", func() bool { return len(records(t, out)) >= 1 })
 	b.stop()
 	before := len(records(t, out))
 	b.ahead = 0
 	b.start()
-	eventually(t, "two ticks more", func() bool { return len(records(t, out)) >= before+2 })
+	wasmtest.Until(t, "two ticks more", func() bool { return len(records(t, out)) >= before+2 })
 }
 
 // TestDeadLetterOfALargeRecordIsCut: in base64 it is larger than any record, and
@@ -362,7 +351,7 @@ func TestDeadLetterOfALargeRecordIsCut(t *testing.T) {
 	}
 	b.put(in, "p T"+strings.Repeat("x", record.MaxDataBytes-1), "a x")
 	b.add("counter", "1.0.0", counting...)
-	eventually(t, "the next record out", func() bool { return len(records(t, out)) == 1 })
+	wasmtest.Until(t, "the next record out", func() bool { return len(records(t, out)) == 1 })
 	dead, err := b.store.Stream("c-dead-letters")
 	if err != nil {
 		t.Fatal(err)
@@ -392,7 +381,7 @@ func TestStateFollowsItsShardThroughSplitAndMerge(t *testing.T) {
 			total += len(keys)
 		}
 	}
-	settled := func() { eventually(t, "all records out", func() bool { return len(records(t, out)) == total }) }
+	settled := func() { wasmtest.Until(t, "all records out", func() bool { return len(records(t, out)) == total }) }
 	send(3)
 	middle, err := record.ParseHashKey("170141183460469231731687303715884105728")
 	if err != nil {
@@ -437,8 +426,8 @@ func TestWorkSpreadsOverShardsWithOneInstanceEach(t *testing.T) {
 		recs = append(recs, fmt.Sprintf("k%d x", i%80))
 	}
 	b.put(in, recs...)
-	eventually(t, "all out", func() bool { return len(records(t, out)) == 400 })
-	eventually(t, "eight workers", func() bool { return len(b.engine.Status()) == 8 })
+	wasmtest.Until(t, "all out", func() bool { return len(records(t, out)) == 400 })
+	wasmtest.Until(t, "eight workers", func() bool { return len(b.engine.Status()) == 8 })
 	got := records(t, out)
 	for i := range 80 {
 		for n := 1; n <= 5; n++ {
@@ -454,9 +443,9 @@ func TestStartAtLatestSkipsWhatIsThere(t *testing.T) {
 	in, out := b.stream("in", 2), b.stream("out", 1)
 	b.put(in, "a x", "b x", "c x")
 	b.add("counter", "1.0.0", append(counting, "start: latest")...)
-	eventually(t, "two workers", func() bool { return len(b.engine.Status()) == 2 })
+	wasmtest.Until(t, "two workers", func() bool { return len(b.engine.Status()) == 2 })
 	b.put(in, "a x", "b x")
-	eventually(t, "two out", func() bool { return len(records(t, out)) == 2 })
+	wasmtest.Until(t, "two out", func() bool { return len(records(t, out)) == 2 })
 	got := records(t, out)
 	slices.Sort(got)
 	if !slices.Equal(got, []string{"a a=1", "b b=1"}) {
@@ -469,21 +458,21 @@ func TestForgetDeletesEverythingKept(t *testing.T) {
 	in, out := b.stream("in", 1), b.stream("out", 1)
 	b.put(in, "a x")
 	b.add("counter", "1.0.0", counting...)
-	eventually(t, "out", func() bool { return len(records(t, out)) == 1 })
+	wasmtest.Until(t, "out", func() bool { return len(records(t, out)) == 1 })
 	if err := b.engine.Forget(context.Background(), "c"); err == nil {
 		t.Fatal("an active consumer was forgotten")
 	}
 	if err := b.modules.Deactivate(context.Background(), "c"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "forgotten", func() bool { return b.engine.Forget(context.Background(), "c") == nil })
+	wasmtest.Until(t, "forgotten", func() bool { return b.engine.Forget(context.Background(), "c") == nil })
 	if got := b.stateOf("a"); got != nil {
 		t.Fatalf("state %v", got)
 	}
 	if err := b.modules.Activate(context.Background(), "c", "1.0.0"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "from the beginning", func() bool { return len(records(t, out)) == 2 })
+	wasmtest.Until(t, "from the beginning", func() bool { return len(records(t, out)) == 2 })
 	if got := records(t, out)[1]; got != "a a=1" {
 		t.Fatal(got)
 	}
@@ -494,9 +483,9 @@ func TestMissingOutputIsSaidAndWaitedFor(t *testing.T) {
 	in := b.stream("in", 1)
 	b.put(in, "a x")
 	b.add("counter", "1.0.0", counting...)
-	eventually(t, "a reason", func() bool { s := b.status(); return s.State == consume.Backing && strings.Contains(s.Reason, "out") })
+	wasmtest.Until(t, "a reason", func() bool { s := b.status(); return s.State == consume.Backing && strings.Contains(s.Reason, "out") })
 	out := b.stream("out", 1)
-	eventually(t, "progress", func() bool { return len(records(t, out)) == 1 })
+	wasmtest.Until(t, "progress", func() bool { return len(records(t, out)) == 1 })
 }
 
 func TestOutboxIsSentAfterTheCommit(t *testing.T) {
@@ -524,15 +513,15 @@ func TestOutboxIsSentAfterTheCommit(t *testing.T) {
 	in, out := b.stream("in", 1), b.stream("out", 1)
 	b.add("calls", "1.0.0", append(counting[:1:1], "capabilities: {state: true, emit: true, http: {hosts: ['"+addr.String()+"']}}")...)
 	b.put(in, "k Q POST+"+server.URL+"/~~one", "k Q POST+"+server.URL+"/~~two", "k Q POST+http://elsewhere/~~x", "k Q POST+"+server.URL+"/~~refuse", "k Q junk")
-	eventually(t, "answers", func() bool { return len(records(t, out)) == 5 })
+	wasmtest.Until(t, "answers", func() bool { return len(records(t, out)) == 5 })
 	if got := records(t, out); !slices.Equal(got, []string{"k 0 0", "k 0 0", "k -4 0", "k 0 0", "k -3 0"}) {
 		t.Fatal(got)
 	}
-	eventually(t, "requests", func() bool { mu.Lock(); defer mu.Unlock(); return len(got) == 2 })
+	wasmtest.Until(t, "requests", func() bool { mu.Lock(); defer mu.Unlock(); return len(got) == 2 })
 	if !slices.Equal(got, []string{"POST one 44", "POST two 44"}) {
 		t.Fatal(got)
 	}
-	eventually(t, "the refused one among the dead letters", func() bool {
+	wasmtest.Until(t, "the refused one among the dead letters", func() bool {
 		st, err := b.store.Stream("c-dead-letters")
 		return err == nil && len(records(t, st)) == 1
 	})
@@ -582,8 +571,8 @@ func TestOutboxHasRoomAgainForWhatWasSent(t *testing.T) {
 	b, in, out, url := posting(t, 4, func(http.ResponseWriter, *http.Request) {})
 	for n := 1; n <= 12; n++ {
 		b.put(in, "k Q POST+"+url+"/~~one")
-		eventually(t, "an answer", func() bool { return len(records(t, out)) == n })
-		eventually(t, "an empty outbox", func() bool { return b.outboxRows() == 0 })
+		wasmtest.Until(t, "an answer", func() bool { return len(records(t, out)) == n })
+		wasmtest.Until(t, "an empty outbox", func() bool { return b.outboxRows() == 0 })
 	}
 	for i, r := range records(t, out) {
 		if r != "k 0 0" {
@@ -596,7 +585,7 @@ func TestFullOutboxAnswersUnavailable(t *testing.T) {
 	b, in, out, url := posting(t, 4, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(503) })
 	for n := 1; n <= 6; n++ {
 		b.put(in, "k Q POST+"+url+"/~~one")
-		eventually(t, "an answer", func() bool { return len(records(t, out)) == n })
+		wasmtest.Until(t, "an answer", func() bool { return len(records(t, out)) == n })
 	}
 	if got := records(t, out); !slices.Equal(got, []string{"k 0 0", "k 0 0", "k 0 0", "k 0 0", "k -7 0", "k -7 0"}) {
 		t.Fatal(got)
@@ -623,12 +612,78 @@ func TestOutboxGoesOnWhenTheClockWentBack(t *testing.T) {
 		})
 		return err == nil && waits
 	}
-	eventually(t, "an attempt that failed", attempted)
+	wasmtest.Until(t, "an attempt that failed", attempted)
 	b.stop()
 	up.Store(true)
 	b.ahead = 0
 	b.start()
-	eventually(t, "the request sent", func() bool { return b.outboxRows() == 0 })
+	wasmtest.Until(t, "the request sent", func() bool { return b.outboxRows() == 0 })
+}
+
+// TestWhatAModuleCountedOutlivesARestart: its own metrics, its requests, and what its
+// shadow did otherwise.
+func TestWhatAModuleCountedOutlivesARestart(t *testing.T) {
+	b, in, out, url := posting(t, 0, func(http.ResponseWriter, *http.Request) {})
+	b.put(in, "k D 0 sent_total", "k A 0 5", "k D 2 size", "k O 1 3", "k Q POST+"+url+"/~~one")
+	wasmtest.Until(t, "answers", func() bool { return len(records(t, out)) == 5 && b.outboxRows() == 0 })
+	b.shadow(wasmtest.Module(t, "calls"), "1.1.0", "outputs: [out]",
+		"capabilities: {state: true, emit: true, http: {hosts: ['"+strings.TrimPrefix(url, "http://")+"']}}")
+	b.put(in, "k A 0 2")
+	var before module.Stats
+	wasmtest.Until(t, "all counted", func() bool {
+		v, err := b.modules.Active("c")
+		if err != nil {
+			t.Fatal(err)
+		}
+		before = v.Stats()
+		return len(before.Metrics) == 2 && before.Metrics[0].Value == 7 && before.HTTP.Requests == 1 && before.Shadow != nil && before.Shadow.Records+before.Shadow.Skipped > 0
+	})
+	b.stop()
+	b.modules.Close()
+	var err error
+	if b.modules, err = module.Open(context.Background(), module.Options{Store: consume.Modules{Store: b.store}, Runtime: wasmtest.Runtime(t, host.Options{})}); err != nil {
+		t.Fatal(err)
+	}
+	v, err := b.modules.Active("c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after := v.Stats(); !reflect.DeepEqual(after.Metrics, before.Metrics) || *after.HTTP != *before.HTTP || !reflect.DeepEqual(after.Shadow, before.Shadow) {
+		t.Fatalf("after a restart %+v, %+v, %+v\nbefore it %+v, %+v, %+v", after.Metrics, after.HTTP, after.Shadow, before.Metrics, before.HTTP, before.Shadow)
+	}
+}
+
+// loads counts how often the pieces of modules are read.
+type loads struct {
+	module.Store
+	n atomic.Int64
+}
+
+func (l *loads) Get(ctx context.Context, key []byte) ([]byte, error) {
+	if bytes.HasPrefix(key, []byte("b/")) {
+		l.n.Add(1)
+	}
+	return l.Store.Get(ctx, key)
+}
+
+// TestInstanceIsReplacedWithoutLoadingItsModuleAgain: what breaks a module would cost a
+// compilation for each record else.
+func TestInstanceIsReplacedWithoutLoadingItsModuleAgain(t *testing.T) {
+	var l *loads
+	b := openBox(t, t.TempDir(), func(o *module.Options) {
+		l = &loads{Store: o.Store}
+		o.Store = l
+	})
+	in, out := b.stream("in", 1), b.stream("out", 1)
+	b.add("counter", "1.0.0", append(counting, "on_error: {then: drop}")...)
+	b.put(in, "a x")
+	wasmtest.Until(t, "a record out", func() bool { return len(records(t, out)) == 1 })
+	before := l.n.Load()
+	b.put(in, "p T", "p T", "p T", "p T", "a x")
+	wasmtest.Until(t, "the next record out", func() bool { return len(records(t, out)) == 2 })
+	if n := l.n.Load() - before; n > 0 {
+		t.Fatalf("four records that broke the module had it loaded %d times", n)
+	}
 }
 
 func BenchmarkPutPerRecord(b *testing.B) {
@@ -652,7 +707,7 @@ func BenchmarkPutPerRecord(b *testing.B) {
 	if err := add(bx.modules, wasmtest.Module(b, "puts"), "1.0.0", "capabilities: {state: true}"); err != nil {
 		b.Fatal(err)
 	}
-	eventually(b, "all consumed", func() bool {
+	wasmtest.Until(b, "all consumed", func() bool {
 		next := uint64(0)
 		for _, s := range bx.engine.Status() {
 			next += s.Next

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/weirhq/weir/wasm/module"
+	"github.com/weirhq/weir/wasm/wasmtest"
 )
 
 // TestSDKExamplesConsume runs the consumers among the guest SDKs' examples, in
@@ -42,7 +43,7 @@ func TestSDKExamplesConsume(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				eventually(t, fmt.Sprintf("%d records in %s", n, name), func() bool { return len(records(t, out)) >= n })
+				wasmtest.Until(t, fmt.Sprintf("%d records in %s", n, name), func() bool { return len(records(t, out)) >= n })
 				got := records(t, out)
 				if name == "minutes" && !slices.Equal(got, minutes) {
 					t.Errorf("minutes %q, expecting %q", got, minutes)

@@ -53,10 +53,10 @@ func TestHostileConsumersDoNotStopIngestNorOthers(t *testing.T) {
 		}
 		return n
 	}
-	eventually(t, "all of them spin", func() bool { return running() == spinning })
+	wasmtest.Until(t, "all of them spin", func() bool { return running() == spinning })
 	for i := range 50 {
 		b.put(in, fmt.Sprintf("k%d x", i)) // returns when it is synced
-		eventually(t, "a record handled", func() bool { return len(records(t, out)) == i+1 })
+		wasmtest.Until(t, "a record handled", func() bool { return len(records(t, out)) == i+1 })
 	}
 	if n := running(); n != spinning {
 		t.Fatalf("%d of %d attackers are at their first record still: too few to say anything", n, spinning)

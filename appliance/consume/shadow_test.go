@@ -69,13 +69,13 @@ func TestShadowOfAConsumerThatDoesTheSameReportsNoDifference(t *testing.T) {
 		}
 		b.put(in, recs...)
 		total += len(recs)
-		eventually(t, "records compared", func() bool { r := b.shadowReport(); return r.Records+r.Skipped >= uint64(total) })
+		wasmtest.Until(t, "records compared", func() bool { r := b.shadowReport(); return r.Records+r.Skipped >= uint64(total) })
 	}
 	r := b.shadowReport()
 	if r.Differ != 0 || r.Errors != 0 || r.Records < uint64(total)/2 || r.Version != "1.1.0" {
 		t.Fatalf("%+v", r)
 	}
-	eventually(t, "ticks out", func() bool {
+	wasmtest.Until(t, "ticks out", func() bool {
 		return slices.ContainsFunc(records(t, out), func(r string) bool { return strings.HasSuffix(r, " tick") })
 	})
 }
@@ -85,10 +85,10 @@ func TestShadowOfAConsumerReportsDifferencesAndHasNoEffect(t *testing.T) {
 	in, out := b.stream("in", 1), b.stream("out", 1)
 	b.put(in, "a x", "a x")
 	b.add("counter", "1.0.0", counting...)
-	eventually(t, "a first batch", func() bool { return len(records(t, out)) == 2 })
+	wasmtest.Until(t, "a first batch", func() bool { return len(records(t, out)) == 2 })
 	b.shadow(altered(t), "1.1.0", counting...)
 	b.put(in, "a x", "p T", "b s")
-	eventually(t, "a comparison", func() bool { return b.shadowReport().Records == 3 })
+	wasmtest.Until(t, "a comparison", func() bool { return b.shadowReport().Records == 3 })
 	r := b.shadowReport()
 	var got []string
 	for _, d := range r.Examples {
@@ -103,7 +103,7 @@ func TestShadowOfAConsumerReportsDifferencesAndHasNoEffect(t *testing.T) {
 	if !slices.Equal(got, want) || r.Differ != 3 || r.Errors != 0 {
 		t.Fatalf("%+v\ngot  %q\nwant %q", r, got, want)
 	}
-	eventually(t, "the batch is stored", func() bool { return len(records(t, out)) == 3 })
+	wasmtest.Until(t, "the batch is stored", func() bool { return len(records(t, out)) == 3 })
 	if got := records(t, out); !slices.Equal(got, []string{"a a=1", "a a=2", "a a=3"}) {
 		t.Fatalf("the shadow emitted: %v", got)
 	}
@@ -123,7 +123,7 @@ func TestShadowOfAConsumerReportsDifferencesAndHasNoEffect(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.put(in, "a x")
-	eventually(t, "the new version at work", func() bool { return len(records(t, out)) == 4 })
+	wasmtest.Until(t, "the new version at work", func() bool { return len(records(t, out)) == 4 })
 	if got := records(t, out)[3]; got != "a a#4" || b.shadowReport().Version != "" {
 		t.Fatal(got, b.shadowReport())
 	}
@@ -148,8 +148,8 @@ func TestShadowThatBreaksCostsOnlyItself(t *testing.T) {
 		}
 		b.put(in, recs...)
 		n += len(recs)
-		eventually(t, s.name+": all out", func() bool { return len(records(t, out)) == n })
-		eventually(t, s.name+": a report", func() bool {
+		wasmtest.Until(t, s.name+": all out", func() bool { return len(records(t, out)) == n })
+		wasmtest.Until(t, s.name+": a report", func() bool {
 			r := b.shadowReport()
 			return r.Version == fmt.Sprintf("1.1.%d", i) && (r.Errors > 0 || r.Differ > 0) && r.Records+r.Skipped >= 300
 		})

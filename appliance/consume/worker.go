@@ -315,6 +315,11 @@ func (w *worker) countOutbox() error {
 
 // instance makes the module's instance for this shard, in the place of a worn one.
 func (w *worker) instance(ctx context.Context) error {
+	if w.guest != nil { // its code stays for the next, which would load it again
+		if unload, err := w.version.Hold(ctx); err == nil {
+			defer unload()
+		}
+	}
 	w.dropInstance()
 	m := w.version.Manifest
 	s := guest.Services{}

@@ -103,6 +103,13 @@ func (c *Client) Stats() Stats {
 	return Stats{Requests: c.requests.Load(), Denied: c.denied.Load(), Failed: c.failed.Load()}
 }
 
+// Restore sets the counters, for a client that goes on counting.
+func (c *Client) Restore(s Stats) {
+	c.requests.Store(s.Requests)
+	c.denied.Store(s.Denied)
+	c.failed.Store(s.Failed)
+}
+
 // Allowed reports, as ErrDenied, a request that this module may not make.
 // Addresses are checked when they are dialed.
 func (c *Client) Allowed(r *Request) error {

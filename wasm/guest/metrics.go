@@ -3,6 +3,7 @@ package guest
 import (
 	"math"
 	"regexp"
+	"slices"
 	"sync"
 
 	"github.com/weirhq/weir/wasm/abi"
@@ -76,6 +77,23 @@ func (m *Metrics) Reset() {
 		d := &m.mu.defs[i]
 		d.Value, d.Count, d.Sum = 0, 0, 0
 		clear(d.Buckets)
+	}
+}
+
+// Restore sets metrics to what Snapshot gave, for a module that goes on counting. What
+// is not of this form is left out.
+func (m *Metrics) Restore(metrics []Metric) {
+	for _, r := range metrics {
+		kind := slices.Index(metricKinds[:], r.Kind)
+		if kind < 0 {
+			continue
+		}
+		id := m.define(uint32(kind), r.Name)
+		m.mu.Lock()
+		if id >= 0 && len(r.Buckets) == len(m.mu.defs[id].Buckets) {
+			m.mu.defs[id] = r
+		}
+		m.mu.Unlock()
 	}
 }
 

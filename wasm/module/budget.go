@@ -144,6 +144,7 @@ func (c *Catalog) connectShadow(e *entry) {
 		}
 		if want == nil {
 			c.endShadow(v)
+			v.takeFound()
 			continue
 		}
 		if r, ok := v.transform.ShadowReport(); ok && r.Version == want.Manifest.Version {
@@ -151,13 +152,15 @@ func (c *Catalog) connectShadow(e *entry) {
 		}
 		c.endShadow(v)
 		c.o.Logger.Info("module shadow run begins", "module", e.row.Name, "active", name, "shadow", e.row.Shadow)
-		v.transform.SetShadow(transform.NewShadow(want.transform))
+		v.transform.SetShadow(transform.NewShadow(want.transform, v.takeFound()))
 	}
 }
 
-// endShadow ends the shadow run of a version, without waiting for it.
+// endShadow ends the shadow run of a version, without waiting for it. The version keeps
+// what was found.
 func (c *Catalog) endShadow(v *Version) {
 	if s := v.transform.TakeShadow(); s != nil {
+		v.found(s.Report())
 		c.background.Go(s.Close)
 	}
 }

@@ -425,7 +425,12 @@ func (c *Catalog) Activate(ctx context.Context, name, version string) error {
 		if e.row.Shadow == version {
 			e.row.Shadow = ""
 		}
-		e.row.Previous, e.row.Active = e.row.Active, version
+		if e.row.Active != "" {
+			e.row.Previous = e.row.Active
+		} else if e.row.Previous == version { // deactivated meanwhile
+			e.row.Previous = ""
+		}
+		e.row.Active = version
 		v.Activated, v.Failure = c.o.Now(), ""
 		e.versions[version].budget.start(v.Activated)
 		c.o.Logger.Info("module activated", "module", name, "version", version, "previous", e.row.Previous)
@@ -454,6 +459,9 @@ func (c *Catalog) rollback(e *entry, why string) error {
 	failed := e.row.version(e.row.Active)
 	failed.Failure = why
 	e.row.Active, e.row.Previous = e.row.Previous, ""
+	if e.row.Shadow == e.row.Active {
+		e.row.Shadow = ""
+	}
 	c.o.Logger.Warn("module rolled back", "module", e.row.Name, "version", failed.Version, "to", e.row.Active, "reason", why)
 	return nil
 }
@@ -465,7 +473,9 @@ func (c *Catalog) Deactivate(ctx context.Context, name string) error {
 		if len(e.row.Versions) == 0 {
 			return nil, ErrNotFound
 		}
-		e.row.Previous, e.row.Active = e.row.Active, ""
+		if e.row.Active != "" {
+			e.row.Previous, e.row.Active = e.row.Active, ""
+		}
 		return nil, nil
 	})
 }

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// What outlives a restart, and what that costs. A version's counters and last log
-// lines are one row. It is written when the catalogue closes, when they have changed
+// What outlives a restart, and what that costs. A version's counters, its own metrics, what
+// its shadow found and its last log lines are one row. It is written when the catalogue closes, when they have changed
 // for keepEvery, and within keepLook of an error: so a power cut takes with it at most a
 // quarter of an hour of counting, and no error that is older than a minute. All rows
 // that are due go in one commit. A module that only counts costs 96 rows of
@@ -33,6 +33,8 @@ type keeping struct {
 	at              time.Time
 	batches, errors uint64
 	lines, badLines uint64
+
+	requests, compared uint64
 }
 
 func keepKey(name, version string) []byte { return []byte("s/" + name + "/" + version) }
@@ -48,9 +50,9 @@ func (c *Catalog) recall(ctx context.Context, v *Version) {
 		c.o.Logger.Warn("what a module counted is not readable; it counts anew", "module", v.Manifest.Name, "version", v.Manifest.Version, "error", err)
 		return
 	}
-	v.counters.restore(k.Stats)
-	v.logs.restore(k.Lines)
-	v.kept.batches, v.kept.errors = k.Stats.Batches, k.Stats.Errors
+	v.restore(k)
+	s := v.Stats()
+	v.kept.batches, v.kept.errors, v.kept.requests, v.kept.compared = s.Batches, s.Errors, s.requests(), s.compared()
 }
 
 // keepRows writes the rows of versions that are due, until the catalogue closes.
@@ -96,9 +98,9 @@ func (c *Catalog) keep(ctx context.Context, all bool) {
 
 // keep returns the version's row if it is due, and what to call when it is written.
 func (v *Version) keep(now time.Time, all bool) (row []byte, done func()) {
-	s := v.counters.snapshot()
+	s := v.Stats()
 	lines, added, bad := v.logs.tail(keepBytes)
-	next := keeping{now, s.Batches, s.Errors, added, bad}
+	next := keeping{now, s.Batches, s.Errors, added, bad, s.requests(), s.compared()}
 	last := v.kept
 	last.at = now
 	if next == last {

@@ -50,6 +50,36 @@ func TestCountersAndLinesOutliveARestart(t *testing.T) {
 	}
 }
 
+func TestShadowReportOutlivesARestart(t *testing.T) {
+	store := &memory{}
+	c := open(t, store, nil)
+	ctx := context.Background()
+	must(t, add(t, c, "pass", "1.0.0"))
+	must(t, add(t, c, "moods", "1.1.0"))
+	must(t, c.Activate(ctx, "m", "1.0.0"))
+	must(t, c.Shadow(ctx, "m", "1.1.0"))
+	compared := func(records uint64) {
+		t.Helper()
+		wasmtest.Until(t, "comparison", func() bool {
+			s, _ := versionOf(t, c)
+			return s.Shadow != nil && s.Shadow.Records == records
+		})
+	}
+	process(t, c, "x", "rA", "d", "T")
+	compared(4)
+	c.Close()
+	c = open(t, store, nil)
+	if s, _ := versionOf(t, c); s.Shadow == nil || s.Shadow.Differ != 3 || len(s.Shadow.Examples) != 3 {
+		t.Fatalf("after a restart %+v", s.Shadow)
+	}
+	process(t, c, "x", "d")
+	compared(6)
+	must(t, c.Shadow(ctx, "m", ""))
+	if s, _ := versionOf(t, c); s.Shadow != nil {
+		t.Fatalf("after its end %+v", s.Shadow)
+	}
+}
+
 // TestCountersAreWrittenSeldom counts commits against what keep.go promises: an error is
 // on disk within a minute or so, counting alone costs a write a quarter of an hour, and nothing
 // to say costs nothing.

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime"
 	"sort"
 	"strings"
 	"sync"
@@ -124,18 +123,6 @@ func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-// eventually polls until ok says so; a minute is failure.
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(time.Minute)
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("never happened: %s", what)
-		}
-		runtime.Gosched()
 	}
 }
 
@@ -436,7 +423,7 @@ func TestVersionThatFailsItsBudgetIsRolledBack(t *testing.T) {
 			must(t, add(t, c, "moods", "1.1.0"))
 			must(t, c.Activate(ctx, "m", "1.1.0"))
 			process(t, c, batch...)
-			eventually(t, "rollback", func() bool { i, _ := c.Describe("m"); return i.Active == "1.0.0" })
+			wasmtest.Until(t, "rollback", func() bool { i, _ := c.Describe("m"); return i.Active == "1.0.0" })
 			i, err := c.Describe("m")
 			must(t, err)
 			if !strings.Contains(i.Versions[0].Failure, "by itself") {
@@ -481,7 +468,7 @@ func TestShadowReportsDifferencesAndHasNoEffect(t *testing.T) {
 		t.Fatal(got)
 	}
 	var r *transform.ShadowReport
-	eventually(t, "comparison", func() bool {
+	wasmtest.Until(t, "comparison", func() bool {
 		i, err := c.Describe("m")
 		must(t, err)
 		r = i.Versions[1].Stats.Shadow
@@ -493,6 +480,63 @@ func TestShadowReportsDifferencesAndHasNoEffect(t *testing.T) {
 	must(t, c.Activate(ctx, "m", "1.1.0"))
 	if i, _ := c.Describe("m"); i.Shadow != "" {
 		t.Fatal("the shadow became active and is still a shadow")
+	}
+}
+
+// TestVersionThatIsActiveAgainShadowsNobody: one that shadowed the version after it.
+func TestVersionThatIsActiveAgainShadowsNobody(t *testing.T) {
+	c := open(t, &memory{}, nil)
+	ctx := context.Background()
+	must(t, add(t, c, "pass", "1.0.0"))
+	must(t, add(t, c, "moods", "1.1.0"))
+	must(t, c.Activate(ctx, "m", "1.0.0"))
+	must(t, c.Activate(ctx, "m", "1.1.0"))
+	must(t, c.Shadow(ctx, "m", "1.0.0"))
+	must(t, c.Rollback(ctx, "m"))
+	if i, err := c.Describe("m"); err != nil || i.Active != "1.0.0" || i.Shadow != "" || c.ShadowOf("m") != nil {
+		t.Fatalf("%+v, %v", i, err)
+	}
+}
+
+func TestDeactivationKeepsTheWayBack(t *testing.T) {
+	c := open(t, &memory{}, nil)
+	ctx := context.Background()
+	for _, version := range []string{"1.0.0", "1.1.0"} {
+		must(t, add(t, c, "pass", version))
+	}
+	previous := func(want string) {
+		t.Helper()
+		if i, err := c.Describe("m"); err != nil || i.Previous != want {
+			t.Fatalf("the previous version is %q, %v; want %q", i.Previous, err, want)
+		}
+	}
+	must(t, c.Activate(ctx, "m", "1.0.0"))
+	must(t, c.Deactivate(ctx, "m"))
+	must(t, c.Deactivate(ctx, "m"))
+	previous("1.0.0")
+	must(t, c.Activate(ctx, "m", "1.1.0"))
+	previous("1.0.0")
+	must(t, c.Deactivate(ctx, "m"))
+	must(t, c.Activate(ctx, "m", "1.1.0"))
+	previous("")
+}
+
+// TestVectorsLoadTheModuleOnce: each vector has an instance of its own.
+func TestVectorsLoadTheModuleOnce(t *testing.T) {
+	m := wasmtest.ConsumerManifest(t, "c", "inputs: [in]", "outputs: [out]", "capabilities: {state: true, emit: true}",
+		"tests:", "  - {name: one, tick: 1000, emits: [{data: tick}]}", "  - {name: two, tick: 2000, emits: [{data: tick}]}")
+	loads := 0
+	v := module.NewVersion(m, "", module.Environment{Runtime: wasmtest.Runtime(t, host.Options{})}, func(context.Context) ([]byte, error) {
+		loads++
+		return wasmtest.Module(t, "counter"), nil
+	})
+	defer v.Close()
+	results, err := v.RunVectors(context.Background())
+	if err != nil || len(results) != 2 || len(results[0].Problems)+len(results[1].Problems) > 0 {
+		t.Fatalf("%+v, %v", results, err)
+	}
+	if loads != 1 {
+		t.Fatalf("loaded %d times", loads)
 	}
 }
 

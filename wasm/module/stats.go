@@ -10,8 +10,7 @@ import (
 	"github.com/weirhq/weir/wasm/transform"
 )
 
-// Stats are a version's counters. Those up to LastError are since its first batch, restarts of
-// the box included; the others since the process began. Batches, Records, Outputs, Dropped and
+// Stats are a version's counters since its first batch, restarts of the box included. Batches, Records, Outputs, Dropped and
 // Failed are of batches that ended and count each once, though a delivery runs a batch again for
 // its failed records; when its sink has failed and the whole attempt is made again, it counts
 // again. Fuel, WallSeconds, Aborts and Retries are of all runs.
@@ -32,6 +31,22 @@ type Stats struct {
 	Metrics     []guest.Metric          `json:"metrics,omitempty"`
 	HTTP        *egress.Stats           `json:"http,omitempty"`
 	Shadow      *transform.ShadowReport `json:"shadow,omitempty"`
+}
+
+// requests is how many requests were made or denied.
+func (s *Stats) requests() uint64 {
+	if s.HTTP == nil {
+		return 0
+	}
+	return s.HTTP.Requests + s.HTTP.Denied + s.HTTP.Failed
+}
+
+// compared is how much a shadow looked at or passed by.
+func (s *Stats) compared() uint64 {
+	if s.Shadow == nil {
+		return 0
+	}
+	return s.Shadow.Records + s.Shadow.Skipped + s.Shadow.Errors
 }
 
 type counters struct {

@@ -251,6 +251,11 @@ func (t *Trial) collect(res *abi.Result) error {
 
 // consumerVectors runs each vector on a new instance with empty state.
 func (v *Version) consumerVectors(ctx context.Context) ([]VectorResult, error) {
+	release, err := v.Hold(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	var results []VectorResult
 	for i := range max(1, len(v.Manifest.Tests)) {
 		t := &Trial{}

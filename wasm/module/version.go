@@ -50,13 +50,20 @@ type Version struct {
 
 	mu struct {
 		sync.Mutex
-		module    *host.Module // of consumers
-		users     int
-		closed    bool
 		unsigned  error  // why the signature policy does not let it run
 		refusal   string // last logged reason of a request that failed
 		refusedAt time.Time
-		shadow    *transform.ShadowReport // of consumers: what a shadow did otherwise; nil = none
+		// shadow is what a consumer's shadow did otherwise; nil = none. A transform's shadow
+		// reports itself: here is what was found before it began and after it ended.
+		shadow *transform.ShadowReport
+	}
+
+	// loading has a consumer's module. Its lock is held while the module is compiled.
+	loading struct {
+		sync.Mutex
+		module *host.Module
+		users  int
+		closed bool
 	}
 }
 
@@ -120,9 +127,9 @@ func (v *Version) close() {
 	if v.http != nil {
 		v.http.Close()
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.mu.closed = true
+	v.loading.Lock()
+	defer v.loading.Unlock()
+	v.loading.closed = true
 	v.unloadLocked()
 }
 
@@ -143,13 +150,16 @@ func (v *Version) forget() {
 	v.counters.reset()
 	v.metrics.Reset()
 	v.logs.reset()
+	if v.http != nil {
+		v.http.Restore(egress.Stats{})
+	}
 }
 
 func (v *Version) unloadLocked() {
-	if v.mu.module != nil && v.mu.users == 0 {
+	if v.loading.module != nil && v.loading.users == 0 {
 		// Freeing compiled code; there is nothing to do about a failure.
-		_ = v.mu.module.Close(context.Background())
-		v.mu.module = nil
+		_ = v.loading.module.Close(context.Background())
+		v.loading.module = nil
 	}
 }
 
@@ -210,6 +220,15 @@ func (v *Version) options(s guest.Services) guest.Options {
 	return guest.Options{Manifest: v.Manifest, Limits: v.Limits, Services: s, Now: v.env.Now}
 }
 
+// Hold keeps a consumer's compiled code loaded until release, which must be called:
+// an instance that takes the place of another need not load it again.
+func (v *Version) Hold(ctx context.Context) (release func(), err error) {
+	if _, err := v.use(ctx); err != nil {
+		return nil, err
+	}
+	return v.unuse, nil
+}
+
 // Instantiate returns a new instance of a consumer with these services, and
 // release, which closes it and must be called.
 func (v *Version) Instantiate(ctx context.Context, s guest.Services) (g *guest.Guest, release func(), err error) {
@@ -236,12 +255,12 @@ func (v *Version) Instantiate(ctx context.Context, s guest.Services) (g *guest.G
 }
 
 func (v *Version) use(ctx context.Context) (*host.Module, error) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.mu.closed {
+	v.loading.Lock()
+	defer v.loading.Unlock()
+	if v.loading.closed {
 		return nil, fmt.Errorf("module %s %s: %w", v.Manifest.Name, v.Manifest.Version, transform.ErrClosed)
 	}
-	if v.mu.module == nil {
+	if v.loading.module == nil {
 		m, err := v.compile(ctx)
 		if err != nil {
 			return nil, err
@@ -249,16 +268,16 @@ func (v *Version) use(ctx context.Context) (*host.Module, error) {
 		if err := guest.Check(m); err != nil {
 			return nil, errors.Join(err, m.Close(ctx))
 		}
-		v.mu.module = m
+		v.loading.module = m
 	}
-	v.mu.users++
-	return v.mu.module, nil
+	v.loading.users++
+	return v.loading.module, nil
 }
 
 func (v *Version) unuse() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.mu.users--
+	v.loading.Lock()
+	defer v.loading.Unlock()
+	v.loading.users--
 	v.unloadLocked()
 }
 
@@ -285,6 +304,38 @@ func (v *Version) compare(shadow *Version) {
 	case v.mu.shadow == nil || v.mu.shadow.Version != shadow.Manifest.Version:
 		v.mu.shadow = &transform.ShadowReport{Version: shadow.Manifest.Version}
 	}
+}
+
+// found keeps what a transform's shadow has found.
+func (v *Version) found(r transform.ShadowReport) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.mu.shadow = &r
+}
+
+// takeFound returns what found kept and keeps it no more.
+func (v *Version) takeFound() (found transform.ShadowReport) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.mu.shadow != nil {
+		found = *v.mu.shadow
+	}
+	v.mu.shadow = nil
+	return found
+}
+
+// restore takes up what a version counted and logged before the process began.
+func (v *Version) restore(k kept) {
+	v.metrics.Restore(k.Stats.Metrics)
+	if h := k.Stats.HTTP; h != nil && v.http != nil {
+		v.http.Restore(*h)
+	}
+	v.mu.Lock()
+	v.mu.shadow = k.Stats.Shadow
+	v.mu.Unlock()
+	v.logs.restore(k.Lines)
+	k.Stats.Metrics, k.Stats.HTTP, k.Stats.Shadow = nil, nil, nil // not the counters' own
+	v.counters.restore(k.Stats)
 }
 
 // RequestFailed logs why a request of the module's came to nothing: the module is told a
@@ -330,6 +381,7 @@ func (v *Version) Stats() Stats {
 	if v.transform != nil {
 		if r, ok := v.transform.ShadowReport(); ok {
 			s.Shadow = &r
+			return s
 		}
 	}
 	v.mu.Lock()

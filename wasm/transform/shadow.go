@@ -80,11 +80,14 @@ type shadowJob struct {
 }
 
 // NewShadow returns a running shadow; Close ends it. The transform must run
-// with abi.FlagShadow.
-func NewShadow(with *Transform) *Shadow {
+// with abi.FlagShadow. The report goes on from found when that is of the same version.
+func NewShadow(with *Transform, found ShadowReport) *Shadow {
 	ctx, stop := context.WithCancel(context.Background())
 	s := &Shadow{with: with, jobs: make(chan *shadowJob, 1), stop: stop}
 	s.mu.report.Version = with.Version()
+	if found.Version == with.Version() {
+		s.mu.report = found
+	}
 	s.done.Go(func() { s.loop(ctx) })
 	return s
 }

@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/weirhq/weir/wasm/guest"
 	"github.com/weirhq/weir/wasm/host"
@@ -55,6 +56,20 @@ func Runtime(t testing.TB, o host.Options) *host.Runtime {
 		}
 	})
 	return r
+}
+
+// Until polls a condition and fails the test when it does not come true within a
+// minute: how a test waits for what other goroutines do.
+func Until(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for ; !ok(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("never happened: %s", what)
+		}
+	}
 }
 
 // Manifest returns a transform's manifest with these further lines of YAML.
