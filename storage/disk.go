@@ -76,17 +76,18 @@ func (d *disk) wrap() (vfs.FS, interface{ Close() error }) {
 	})
 }
 
-// opened says that stock was taken: what Pebble removed meanwhile goes.
-func (d *disk) opened() error {
+// opened says that stock was taken: what Pebble removed meanwhile goes. What can't
+// be removed is tried again at the next open.
+func (d *disk) opened() {
 	d.opening.Lock()
 	held := d.opening.held
 	d.opening.over, d.opening.held, d.opening.list = true, nil, nil
 	d.opening.Unlock()
-	var err error
 	for _, name := range held {
-		err = errors.Join(err, removeIfThere(d.fs, name))
+		if err := removeIfThere(d.fs, name); err != nil {
+			d.s.log.Warn("a file that is not needed stays", "cause", err)
+		}
 	}
-	return err
 }
 
 // reopening says that Pebble is opened, perhaps once more: nothing of what it takes
@@ -129,6 +130,11 @@ func (d *disk) onFull() {
 		}
 	}
 	d.mu.Unlock()
+	d.rouse()
+}
+
+// rouse has the store look after itself at once.
+func (d *disk) rouse() {
 	select {
 	case d.wake <- struct{}{}:
 	default:
@@ -196,7 +202,11 @@ func (p *patientFS) Link(from, to string) error {
 func (p *patientFS) Rename(from, to string) error {
 	p.d.still()
 	p.d.changed()
-	return p.FS.Rename(from, to)
+	err := p.FS.Rename(from, to)
+	if !p.d.running.Load() {
+		err = p.d.park("rename", to, err)
+	}
+	return err
 }
 
 // List lists a directory, while the store opens once for several that ask.
@@ -233,10 +243,11 @@ func (p *patientFS) Remove(name string) error {
 }
 
 // wrap wraps a file that is written. The write-ahead log is vital, and so are the
-// manifest and the marker that names it.
+// manifest and the marker that names it, and while the store opens all but tables.
 func (p *patientFS) wrap(name string, f vfs.File, err error) (vfs.File, error) {
 	base := p.PathBase(name)
-	vital := strings.HasSuffix(base, ".log") || strings.Contains(base, "MANIFEST")
+	vital := strings.HasSuffix(base, ".log") || strings.Contains(base, "MANIFEST") ||
+		!p.d.running.Load() && !strings.HasSuffix(base, ".sst")
 	if vital {
 		err = p.d.park("make", name, err)
 	}
@@ -305,10 +316,11 @@ func (d *disk) still() {
 
 // park makes the store read-only when an operation on a vital file failed, and
 // does not return then: the caller is one of Pebble's goroutines, and must not
-// go on. Close leaves the engine alone in that state. While the engine is being
-// opened, errors are Pebble's to return.
+// go on. Close leaves the engine alone in that state. So it is while the engine is
+// being opened: Pebble flushes and compacts already, and panics where it
+// can't write a directory or takes what those use away when its open fails.
 func (d *disk) park(operation, name string, err error) error {
-	if err == nil || !d.running.Load() {
+	if err == nil {
 		return err
 	}
 	if file := (*os.PathError)(nil); !errors.As(err, &file) || file.Path != name { // else it says so itself

@@ -45,7 +45,8 @@ func (s *Store) openEngine(ctx context.Context) error {
 		if err != nil {
 			return nil, errors.Join(err, db.Close())
 		}
-		return db, s.disk.opened()
+		s.disk.opened()
+		return db, nil
 	}
 	db, err := open()
 	if err == nil {
