@@ -20,7 +20,8 @@ type Day struct {
 	// Records and BytesIngested (keys and data) count what was accepted.
 	Records, BytesIngested uint64
 	// BytesWritten counts what the store handed to the device: log, tables
-	// and manifest. BytesCompaction are those of it that rewrote older ones.
+	// and manifest. BytesCompaction are those of it that rewrote older ones: to
+	// thin out records or give space back too.
 	BytesWritten, BytesCompaction uint64
 	// Commits counts syncs.
 	Commits uint64
@@ -78,8 +79,9 @@ func totals(db *pebble.DB, c *commit.Committer) keyspace.LedgerRow {
 	s, m := c.Stats(), db.Metrics()
 	var flushed, compacted uint64
 	for i := range m.Levels {
-		flushed += m.Levels[i].TableBytesFlushed + m.Levels[i].TableBytesIngested
-		compacted += m.Levels[i].TableBytesCompacted
+		flushed += m.Levels[i].TableBytesFlushed
+		// What is ingested was written anew: by thinning out, by repair, or to give space back.
+		compacted += m.Levels[i].TableBytesCompacted + m.Levels[i].TableBytesIngested
 	}
 	return keyspace.LedgerRow{
 		Records: s.Records, Ingested: s.DataBytes + s.KeyBytes, Commits: s.Groups, Compaction: compacted,

@@ -10,8 +10,9 @@ type Metrics struct {
 	Flushes, Moves, Compactions int64
 	// UnderWay is how many flushes and compactions run now.
 	UnderWay int64
-	// BytesWAL, BytesFlushed and BytesCompacted were handed to the device.
-	BytesWAL, BytesFlushed, BytesCompacted uint64
+	// BytesWAL, BytesFlushed, BytesCompacted and BytesRewritten were handed to the
+	// device, the last to thin out records or to give space back.
+	BytesWAL, BytesFlushed, BytesCompacted, BytesRewritten uint64
 	// Tables and TableBytes are what there is of tables, those that wait to be
 	// removed included; DiskBytes adds log and manifest.
 	Tables     int64
@@ -34,6 +35,7 @@ func (s *Store) Metrics() Metrics {
 	for i := range m.Levels {
 		out.BytesFlushed += m.Levels[i].TableBytesFlushed
 		out.BytesCompacted += m.Levels[i].TableBytesCompacted
+		out.BytesRewritten += m.Levels[i].TableBytesIngested
 		out.Tables += m.Levels[i].TablesCount
 	}
 	out.TableBytes = m.Table.Local.LiveSize + m.Table.ObsoleteSize + m.Table.ZombieSize

@@ -110,6 +110,9 @@ func (s *Store) recoverState(ctx context.Context) error {
 		return err
 	}
 	s.addEntries(f)
+	if s.trimmed, err = f.stageForgotten(b); err != nil {
+		return err
+	}
 	if err := s.writeSession(f, b); err != nil {
 		return err
 	}
@@ -482,7 +485,16 @@ func (s *Store) buildStreams(f *found, b *pebble.Batch) error {
 		streams[r.ID] = r
 		s.mu.row.NextStream = max(s.mu.row.NextStream, r.ID+1)
 	}
+	for id := range runs {
+		s.mu.row.NextShard = max(s.mu.row.NextShard, id+1)
+	}
+	for id := range f.trims {
+		s.mu.row.NextShard = max(s.mu.row.NextShard, id+1)
+	}
 	for _, r := range f.shards {
+		if f.trims[r.ID] == keyspace.TrimmedAll {
+			continue // deleted: an older version of the row was saved
+		}
 		st, ok := streams[r.Stream]
 		hash, err := hashRange(r)
 		if !ok || err != nil {
@@ -644,20 +656,20 @@ func (s *Store) logState(f *found, name string, r keyspace.ShardRow, runs []epoc
 // addEntries fills the epoch directory; runs of shards that are gone need
 // nothing any more.
 func (s *Store) addEntries(f *found) {
-	live := map[uint32]bool{}
-	for _, st := range s.mu.streams {
-		for _, sh := range st.All() {
-			live[sh.ID] = true
-		}
-	}
+	live := s.shardIDs()
 	entries := make([]epoch.Entry, len(f.epochs))
 	for i := range f.epochs {
 		row, e := &f.epochs[i], &entries[i]
 		*e = epoch.Entry{Key: row.Key, Session: row.Session, StartMS: row.StartMS, EndMS: row.EndMS, Written: true}
 		for j := range row.Runs {
-			if r := &row.Runs[j]; live[r.Shard] && r.Last >= f.trims[r.Shard] {
+			r := &row.Runs[j]
+			e.Total += r.Stored
+			switch {
+			case r.Last >= f.trims[r.Shard]: // also where the rows of the shard are lost
 				e.Live++
 				e.Stored += r.Stored
+			case !live[r.Shard]:
+				e.Deleted += r.Stored
 			}
 		}
 	}
@@ -667,6 +679,40 @@ func (s *Store) addEntries(f *found) {
 			s.directory.SetSession(r.FirstEpoch, r.Through, r.ShiftMS)
 		}
 	}
+}
+
+// shardIDs are the store-wide ids of all shards.
+func (s *Store) shardIDs() map[uint32]bool {
+	ids := map[uint32]bool{}
+	for _, st := range s.all() {
+		for _, sh := range st.All() {
+			ids[sh.ID] = true
+		}
+	}
+	return ids
+}
+
+// stageForgotten removes the trims of deleted shards of which no epoch holds
+// anything, and returns how many others there are.
+func (f *found) stageForgotten(b *pebble.Batch) (left int, err error) {
+	held := map[uint32]bool{}
+	for i := range f.epochs {
+		for j := range f.epochs[i].Runs {
+			held[f.epochs[i].Runs[j].Shard] = true
+		}
+	}
+	for id, trim := range f.trims {
+		switch {
+		case trim != keyspace.TrimmedAll:
+		case held[id]:
+			left++
+		default:
+			if err := b.Delete(keyspace.Meta(keyspace.KindTrim, id), nil); err != nil {
+				return left, err
+			}
+		}
+	}
+	return left, nil
 }
 
 // keptSessions is how many rows of old opens are kept at least.

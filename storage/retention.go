@@ -1,7 +1,6 @@
 package storage
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,7 +29,8 @@ func (s *Store) maintain() {
 	defer cancel()
 	tick := time.NewTicker(maintainEvery)
 	defer tick.Stop()
-	last := struct{ ledger, expire time.Time }{time.Now(), time.Now()}
+	rush := 0
+	last := struct{ ledger, expire, space time.Time }{time.Now(), time.Now(), time.Now()}
 	for {
 		select {
 		case <-s.stop:
@@ -44,9 +44,23 @@ func (s *Store) maintain() {
 		if err := s.Retain(ctx); err != nil {
 			s.log.Warn("retention", "cause", err)
 		}
+		if s.deleted.Swap(false) {
+			rush = spaceRush
+		}
+		if rush > 0 || time.Since(last.space) >= spaceEvery {
+			freed, err := s.Reclaim(ctx, spaceBytesAtOnce)
+			if err != nil && !errors.Is(err, ErrClosed) {
+				s.log.Warn("give space back", "cause", err)
+			}
+			if freed == 0 && err == nil { // else there may be more, perhaps elsewhere
+				last.space = time.Now()
+				rush = max(rush-1, 0)
+			}
+		}
 		if time.Since(last.expire) >= expireEvery {
 			last.expire = time.Now()
 			s.expireShards(ctx)
+			s.forgetDeleted(ctx)
 		}
 		if time.Since(last.ledger) >= ledgerEvery {
 			last.ledger = time.Now()
@@ -166,7 +180,7 @@ func (c *cut) drop(sh *shard.Shard, fn func(*epoch.Run) bool) []epoch.Run {
 		return nil
 	}
 	for _, r := range runs {
-		c.s.directory.Release(r)
+		c.s.directory.Release(r, false)
 	}
 	if !slices.Contains(c.shards, sh) {
 		c.shards = append(c.shards, sh)
@@ -228,22 +242,15 @@ func (s *Store) excise(ctx context.Context, from, to []byte) error {
 	return nil
 }
 
-// reclaim takes a deleted stream's records off the disk. Epochs it shares
-// with others give their space back when the others' records go.
+// reclaim takes a deleted stream's records off the disk, where they have a file
+// to themselves, and has the others written anew in the background.
 func (s *Store) reclaim(ctx context.Context, st *Stream) error {
-	if err := s.committer.CloseEpoch(); err != nil {
-		return err
-	}
-	// The rows of the epoch just closed go with the next group.
-	t, err := s.committer.Begin(ctx, 1)
-	if err != nil {
-		return err
-	}
-	t.OnEncode(func(*commit.Staging) error { return nil })
-	err = t.Commit(ctx)
-	t.Recycle()
-	if err != nil {
-		return err
+	// What was reserved before the shards were closed is in its epoch after one
+	// group, and the row of that epoch on the disk after the next.
+	for _, step := range []func() error{s.emptyGroup(ctx), s.committer.CloseEpoch, s.emptyGroup(ctx)} {
+		if err := step(); err != nil {
+			return err
+		}
 	}
 	s.maintaining.Lock()
 	defer s.maintaining.Unlock()
@@ -251,38 +258,48 @@ func (s *Store) reclaim(ctx context.Context, st *Stream) error {
 		return err
 	}
 	defer s.env.Leave()
-	type part struct {
-		epoch.Key
-		shard uint32
-	}
-	var parts []part
 	for _, sh := range st.All() {
 		for _, r := range sh.Trim(func(*epoch.Run) bool { return true }) {
-			s.directory.Release(r)
-			parts = append(parts, part{epoch.Key{Lane: r.Lane, Epoch: r.Epoch}, sh.ID})
+			s.directory.Release(r, true)
 		}
 	}
 	c := &cut{s: s}
 	if err := c.apply(ctx); err != nil {
 		return err
 	}
-	slices.SortFunc(parts, func(a, b part) int {
-		return cmp.Or(cmp.Compare(a.Lane, b.Lane), cmp.Compare(a.Epoch, b.Epoch), cmp.Compare(a.shard, b.shard))
-	})
-	for i := 0; i < len(parts); {
-		j := i + 1
-		for j < len(parts) && parts[j].Key == parts[i].Key && parts[j].shard == parts[j-1].shard+1 {
-			j++
-		}
-		k := parts[i].Key
-		if s.directory.Has(k) {
-			if err := s.excise(ctx, keyspace.ShardStart(k.Lane, k.Epoch, parts[i].shard), keyspace.ShardStart(k.Lane, k.Epoch, parts[j-1].shard+1)); err != nil {
-				return err
-			}
-		}
-		i = j
-	}
+	s.deleted.Store(true)
+	s.disk.rouse()
 	return nil
+}
+
+// emptyGroup returns a function that waits for a group of its own.
+func (s *Store) emptyGroup(ctx context.Context) func() error {
+	return func() error {
+		t, err := s.committer.Begin(ctx, 1)
+		if err != nil {
+			return err
+		}
+		defer t.Recycle()
+		t.OnEncode(func(*commit.Staging) error { return nil })
+		return t.Commit(ctx)
+	}
+}
+
+// Reclaim takes out of shared tables what nobody needs, of deleted streams above all,
+// up to about limit bytes written, and returns how many bytes came back. It does so
+// where at least as much comes back as is written. The store does it by itself, a
+// few MiB every second.
+func (s *Store) Reclaim(ctx context.Context, limit int64) (freed int64, err error) {
+	s.maintaining.Lock()
+	defer s.maintaining.Unlock()
+	if err := s.env.Enter(); err != nil {
+		return 0, err
+	}
+	defer s.env.Leave()
+	if err := s.Failed(); err != nil {
+		return 0, fmt.Errorf("%w: %w", ErrReadOnly, err)
+	}
+	return s.giveBack(ctx, false, limit)
 }
 
 // relieve applies the policies while space is short, by the disk's free space
@@ -294,7 +311,13 @@ func (s *Store) relieve(ctx context.Context) error {
 	epochBytes := s.o.MemTableBytes
 	if limit := d.softLimit(total); known && free < limit {
 		level = soft
-		if need := limit + 2*epochBytes - free; s.sacrifice(ctx, need) {
+		need := limit + 2*epochBytes - free
+		// What nobody needs goes first.
+		back, err := s.giveBack(ctx, true, spacePressedBytes)
+		if err != nil {
+			s.log.Warn("give space back", "cause", err)
+		}
+		if s.sacrifice(ctx, need-back) || back > 0 {
 			if free, _, _ = d.look(); free >= limit {
 				level = relaxed
 			}
@@ -401,10 +424,13 @@ func (s *Store) yield(ctx context.Context, st *Stream) (freed uint64, err error)
 
 // expireShards forgets closed shards that have nothing left.
 func (s *Store) expireShards(ctx context.Context) {
+	s.creating.Lock()
+	defer s.creating.Unlock()
 	for _, st := range s.all() {
 		if n, err := st.Expire(ctx, s.now()); err != nil {
 			s.log.Warn("forget closed shards", "stream", st.Name(), "cause", err)
 		} else if n > 0 {
+			s.trimmed += n
 			s.log.Info("closed shards forgotten", "stream", st.Name(), "shards", n)
 		}
 	}

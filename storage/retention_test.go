@@ -77,6 +77,7 @@ func TestRetentionByTimeTakesWholeEpochs(t *testing.T) {
 	}
 	defer r.Close()
 	clock.pass(30 * time.Minute)
+	settle(t, s)
 	fill(t, s, st, 1)
 	waitFor(t, func() bool { return s.Metrics().TableBytes > 3<<20 })
 	clock.pass(31 * time.Minute)
@@ -103,6 +104,16 @@ func TestRetentionByTimeTakesWholeEpochs(t *testing.T) {
 	if g := r.Skipped(); len(g) != 1 || g[0].Reason != GapRetention || g[0].First != 1 || g[0].Last != info.First-1 || g[0].Records != info.First-1 {
 		t.Fatalf("gaps %+v", g)
 	}
+}
+
+// settle ends the epoch and waits until its table has moved down: tables that wait in
+// level 0 together become one, which then goes as one.
+func settle(t testing.TB, s *Store) {
+	t.Helper()
+	if err := s.committer.CloseEpoch(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, func() bool { return s.Metrics().UnderWay == 0 && s.db.Metrics().Levels[0].TablesCount == 0 })
 }
 
 // waitFor polls until cond holds.
@@ -283,12 +294,6 @@ func TestDeletedStreamGivesSpaceBack(t *testing.T) {
 	st := mustCreate(t, s, StreamConfig{Name: "a", Shards: 2})
 	other := mustCreate(t, s, StreamConfig{Name: "b", Shards: 2})
 	fill(t, s, st, 3)
-	// Tables that wait in level 0 together become one, and what one record of another
-	// stream keeps is the whole table: so the epochs before must have moved down.
-	if err := s.committer.CloseEpoch(); err != nil {
-		t.Fatal(err)
-	}
-	waitFor(t, func() bool { return s.Metrics().UnderWay == 0 && s.db.Metrics().Levels[0].TablesCount == 0 })
 	put(t, s, other, 100, func(i int) (string, string) { return fmt.Sprint(i), "kept" })
 	put(t, s, st, 100, func(i int) (string, string) { return fmt.Sprint(i), noise(rand.New(rand.NewPCG(1, 1)), 1000) })
 	if err := s.DeleteStream(ctx, "a"); err != nil {

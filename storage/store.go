@@ -53,8 +53,11 @@ type Store struct {
 		streams map[string]*stream.Stream
 		closed  bool
 	}
-	creating    sync.Mutex // one create or delete at a time
-	maintaining sync.Mutex // one cut at a time
+	creating    sync.Mutex         // one create or delete at a time
+	trimmed     int                // deleted shards whose trims are not forgotten, under creating
+	maintaining sync.Mutex         // one cut at a time
+	deleted     atomic.Bool        // a stream was, and giveBack has not looked since
+	untouchable map[epoch.Key]bool // where giveBack failed
 
 	stop       chan struct{}
 	background sync.WaitGroup
@@ -67,7 +70,7 @@ type Store struct {
 // open. ctx bounds the recovery.
 func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 	o = o.complete()
-	s := &Store{o: o, dir: dir, log: o.Logger, hashes: newHashes(), stop: make(chan struct{}), failed: make(chan struct{})}
+	s := &Store{o: o, dir: dir, log: o.Logger, hashes: newHashes(), untouchable: map[epoch.Key]bool{}, stop: make(chan struct{}), failed: make(chan struct{})}
 	if err := s.guard(func() error { return s.open(ctx) }); err != nil {
 		if s.Failed() != nil && s.lock != nil {
 			_ = s.lock.Close() // the rest stays as it stopped
@@ -142,7 +145,7 @@ func removeLeftOver(fs vfs.FS, dir string) error {
 		return err
 	}
 	for _, name := range names {
-		if strings.HasSuffix(name, ".sst") && (strings.HasPrefix(name, "thin-") || strings.HasPrefix(name, "repair-")) {
+		if strings.HasSuffix(name, ".sst") && (strings.HasPrefix(name, "thin-") || strings.HasPrefix(name, "space-") || strings.HasPrefix(name, "repair-")) {
 			if err := removeIfThere(fs, fs.PathJoin(dir, name)); err != nil {
 				return err
 			}
@@ -369,6 +372,7 @@ func (s *Store) DeleteStream(ctx context.Context, name string) error {
 	if err := st.Delete(ctx); err != nil {
 		return err
 	}
+	s.trimmed++
 	s.mu.Lock()
 	delete(s.mu.streams, name)
 	s.mu.Unlock()

@@ -1,6 +1,7 @@
 package commit
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
@@ -207,6 +208,21 @@ func (l *Log) Closed() []epoch.Run {
 	l.place.RLock()
 	defer l.place.RUnlock()
 	return slices.Clone(l.place.runs)
+}
+
+// InEpochs returns a copy of the closed runs in a lane's epochs from … to, to not
+// among them.
+func (l *Log) InEpochs(lane uint8, from, to uint32) (out []epoch.Run) {
+	l.place.RLock()
+	defer l.place.RUnlock()
+	// Epochs only grow, and so do indexes.
+	i, _ := slices.BinarySearchFunc(l.place.runs, from, func(r epoch.Run, from uint32) int { return cmp.Compare(r.Epoch, from) })
+	for ; i < len(l.place.runs) && l.place.runs[i].Epoch < to; i++ {
+		if l.place.runs[i].Lane == lane {
+			out = append(out, l.place.runs[i])
+		}
+	}
+	return out
 }
 
 // Jumps returns a copy of the recorded jumps, in order.

@@ -43,6 +43,8 @@ type Entry struct {
 	StartMS int64
 	EndMS   int64  // highest arrival in the store so far
 	Stored  uint64 // bytes of blocks still needed
+	Total   uint64 // bytes of blocks that its table holds
+	Deleted uint64 // of those not needed, bytes of deleted streams
 	Live    int    // shards that still need it
 	Written bool   // its row is on disk
 }
@@ -89,6 +91,7 @@ func (d *Directory) Fill(entries []Entry) {
 		d.mu.entries = make(map[Key]*Entry, len(entries))
 	}
 	for i := range entries {
+		entries[i].Total = max(entries[i].Total, entries[i].Stored)
 		d.mu.entries[entries[i].Key] = &entries[i]
 		d.mu.stored += entries[i].Stored
 	}
@@ -105,8 +108,9 @@ func (d *Directory) SetWritten(keys []Key) {
 	}
 }
 
-// Release notes that one shard no longer needs its run in the epoch.
-func (d *Directory) Release(r Run) {
+// Release notes that one shard no longer needs its run in the epoch, or that its
+// stream was deleted. The bytes stay in the table until Rewritten or Remove.
+func (d *Directory) Release(r Run, deleted bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if e := d.mu.entries[Key{r.Lane, r.Epoch}]; e != nil {
@@ -114,6 +118,18 @@ func (d *Directory) Release(r Run) {
 		n := min(e.Stored, uint64(r.Stored))
 		e.Stored -= n
 		d.mu.stored -= n
+		if deleted {
+			e.Deleted += n
+		}
+	}
+}
+
+// Rewritten notes that the epoch's table holds only what is needed.
+func (d *Directory) Rewritten(k Key) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if e := d.mu.entries[k]; e != nil {
+		e.Total, e.Deleted = e.Stored, 0
 	}
 }
 
@@ -124,6 +140,7 @@ func (d *Directory) Shrink(k Key, bytes uint64) {
 	if e := d.mu.entries[k]; e != nil {
 		n := min(e.Stored, bytes)
 		e.Stored -= n
+		e.Total -= min(e.Total, n)
 		d.mu.stored -= n
 	}
 }

@@ -13,11 +13,11 @@ func add(d *Directory, lane uint8, e uint32, live int, stored uint64, written bo
 func TestEpochDiesWithItsLastShardAndItsRow(t *testing.T) {
 	d := New()
 	add(d, 1, 7, 2, 100, false)
-	d.Release(Run{Lane: 1, Epoch: 7, Stored: 60})
+	d.Release(Run{Lane: 1, Epoch: 7, Stored: 60}, false)
 	if d.Stored() != 40 || len(d.Dead()) != 0 {
 		t.Fatalf("stored %d, dead %+v", d.Stored(), d.Dead())
 	}
-	d.Release(Run{Lane: 1, Epoch: 7, Stored: 40})
+	d.Release(Run{Lane: 1, Epoch: 7, Stored: 40}, false)
 	if len(d.Dead()) != 0 {
 		t.Fatal("an epoch whose row is not on disk must stay: recovery would scan for it")
 	}
@@ -30,7 +30,7 @@ func TestEpochDiesWithItsLastShardAndItsRow(t *testing.T) {
 	if d.Has(Key{1, 7}) || d.Stored() != 0 || len(d.Entries()) != 0 {
 		t.Fatalf("%+v", d.Entries())
 	}
-	d.Release(Run{Lane: 1, Epoch: 7, Stored: 40}) // late, of one that is gone
+	d.Release(Run{Lane: 1, Epoch: 7, Stored: 40}, false) // late, of one that is gone
 	if d.Stored() != 0 {
 		t.Fatalf("stored %d", d.Stored())
 	}
@@ -82,7 +82,7 @@ func TestDirectoryCountsLikeItsModel(t *testing.T) {
 			add(d, k.Lane, k.Epoch, len(e.runs), e.stored, true)
 		case 1, 2:
 			if e := model[k]; e != nil && len(e.runs) > 0 {
-				d.Release(Run{Lane: k.Lane, Epoch: k.Epoch, Stored: e.runs[0]})
+				d.Release(Run{Lane: k.Lane, Epoch: k.Epoch, Stored: e.runs[0]}, false)
 				e.stored -= uint64(e.runs[0])
 				e.runs = e.runs[1:]
 			}

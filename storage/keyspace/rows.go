@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/weirhq/weir/storage/record"
 )
@@ -87,6 +88,10 @@ func DecodeJSON(b []byte, row any) error {
 	}
 	return nil
 }
+
+// TrimmedAll is the trim of a shard that was deleted: none of its records is
+// kept. The row goes when no epoch holds any of them.
+const TrimmedAll uint64 = math.MaxUint64
 
 // EncodeIndex encodes the value of bound and trim rows.
 func EncodeIndex(i uint64) []byte { return binary.LittleEndian.AppendUint64(nil, i) }

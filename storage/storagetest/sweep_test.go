@@ -49,17 +49,7 @@ func storyOptions(fs vfs.FS) storage.Options {
 // rows come and go; epochs fill, so that memtables are flushed and moved.
 func (s *story) steps() []func(*Model) error {
 	ctx := context.Background()
-	create := func(name string, shards int, codec storage.Codec) func(*Model) error {
-		return func(m *Model) error {
-			m.CreateStream(name, shards)
-			s.next[name] = record.ShardNumber(shards)
-			_, err := s.store.CreateStream(ctx, storage.StreamConfig{Name: name, Shards: shards, Codec: codec})
-			return err
-		}
-	}
-	put := func(name string, n, size int) func(*Model) error {
-		return func(m *Model) error { return s.append(ctx, m, name, n, size) }
-	}
+	create, put, drop := s.create, s.put, s.drop
 	split := func(name string, shard int) func(*Model) error {
 		return func(m *Model) error {
 			sh := m.Streams[name].Shards[shard]
@@ -89,16 +79,30 @@ func (s *story) steps() []func(*Model) error {
 			return st.Merge(ctx, a.Number, b.Number)
 		}
 	}
-	drop := func(name string) func(*Model) error {
-		return func(m *Model) error {
-			delete(m.Streams, name)
-			return s.store.DeleteStream(ctx, name)
-		}
-	}
 	return []func(*Model) error{
 		create("a", 2, storage.Zstd), put("a", 1, 10), put("a", 30, 300), create("b", 1, storage.None),
 		put("b", 8, 50_000), put("b", 8, 60_000), put("a", 5, 1000), put("b", 10, 60_000), split("a", 0), put("a", 20, 300),
 		put("b", 1, 900_000), put("a", 3, 20), merge("a", 2, 3), put("a", 10, 100), drop("b"), put("a", 4, 70_000), put("a", 1, 1),
+	}
+}
+
+func (s *story) create(name string, shards int, codec storage.Codec) func(*Model) error {
+	return func(m *Model) error {
+		m.CreateStream(name, shards)
+		s.next[name] = record.ShardNumber(shards)
+		_, err := s.store.CreateStream(context.Background(), storage.StreamConfig{Name: name, Shards: shards, Codec: codec})
+		return err
+	}
+}
+
+func (s *story) put(name string, n, size int) func(*Model) error {
+	return func(m *Model) error { return s.append(context.Background(), m, name, n, size) }
+}
+
+func (s *story) drop(name string) func(*Model) error {
+	return func(m *Model) error {
+		delete(m.Streams, name)
+		return s.store.DeleteStream(context.Background(), name)
 	}
 }
 
@@ -146,10 +150,12 @@ func (s *story) append(ctx context.Context, m *Model, name string, n, size int) 
 
 // tell runs the story from the beginning and stops at the first error. It
 // returns how many steps were acknowledged.
-func (s *story) tell() (int, error) {
+func (s *story) tell() (int, error) { return s.tellAll(s.steps()) }
+
+func (s *story) tellAll(steps []func(*Model) error) (int, error) {
 	s.next = map[string]record.ShardNumber{}
 	s.models = []*Model{NewModel()}
-	for i, step := range s.steps() {
+	for i, step := range steps {
 		s.step.Store(int64(i + 1))
 		m := s.models[i].Clone()
 		err := step(m)

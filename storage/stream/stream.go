@@ -330,15 +330,17 @@ func (st *Stream) Delete(ctx context.Context) error {
 	return nil
 }
 
-// stageShardGone removes a shard's row and what hangs on its id.
+// stageShardGone removes a shard's row and what hangs on its id, and notes that
+// its records are not wanted any more: those of a shard that only lost its row are.
 func (st *Stream) stageShardGone(s *commit.Staging, sh *shard.Shard) error {
 	if err := s.Delete(keyspace.Meta(keyspace.KindShard, st.mu.row.ID, uint32(sh.Number))); err != nil {
 		return err
 	}
-	for _, key := range [][]byte{keyspace.Meta(keyspace.KindBound, sh.ID), keyspace.Meta(keyspace.KindTrim, sh.ID)} {
-		if err := s.Delete(key); err != nil {
-			return err
-		}
+	if err := s.Delete(keyspace.Meta(keyspace.KindBound, sh.ID)); err != nil {
+		return err
+	}
+	if err := s.Set(keyspace.Meta(keyspace.KindTrim, sh.ID), keyspace.EncodeIndex(keyspace.TrimmedAll)); err != nil {
+		return err
 	}
 	for _, j := range sh.Jumps() {
 		if err := s.Delete(keyspace.MetaIndex(keyspace.KindJump, sh.ID, j.First)); err != nil {
