@@ -478,6 +478,33 @@ func TestForgetDeletesEverythingKept(t *testing.T) {
 	}
 }
 
+// TestDeletedStreamLeavesNothingBehind: its number never comes again, so nobody would ever
+// delete what was kept for it.
+func TestDeletedStreamLeavesNothingBehind(t *testing.T) {
+	b := openBox(t, t.TempDir(), nil)
+	in, out := b.stream("in", 2), b.stream("out", 1)
+	b.put(in, "a x", "b x")
+	b.add("counter", "1.0.0", counting...)
+	wasmtest.Until(t, "out", func() bool { return len(records(t, out)) == 2 })
+	if err := b.store.DeleteStream(context.Background(), "in"); err != nil {
+		t.Fatal(err)
+	}
+	rows := func() (n int) {
+		for _, table := range []storage.Table{storage.TableLease, storage.TableCheckpoint, storage.TableConsumer, storage.TableModuleState} {
+			if err := b.store.Scan(table, nil, nil, 0, func(_, _ []byte) bool { n++; return true }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return n
+	}
+	wasmtest.Until(t, "no rows", func() bool { return rows() == 0 })
+	b.put(b.stream("in", 1), "a x")
+	wasmtest.Until(t, "out again", func() bool { return len(records(t, out)) == 3 })
+	if got := records(t, out)[2]; got != "a a=1" {
+		t.Fatal(got)
+	}
+}
+
 func TestMissingOutputIsSaidAndWaitedFor(t *testing.T) {
 	b := openBox(t, t.TempDir(), nil)
 	in := b.stream("in", 1)

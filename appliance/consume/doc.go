@@ -49,5 +49,6 @@
 //	consumer    wasm/NAME 0 stream u32                         first start
 //
 // stream is the store's number of the stream, so a stream that is deleted and
-// made again begins anew.
+// made again begins anew. What was kept for the deleted one goes, but its outbox,
+// which is sent.
 package consume

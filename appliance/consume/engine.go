@@ -39,6 +39,7 @@ type Engine struct {
 	wake  chan struct{}
 
 	outboxRows int
+	streams    map[uint32]bool // there were when reconcile looked last
 
 	mu struct {
 		sync.Mutex
@@ -103,6 +104,9 @@ func (e *Engine) poke() {
 
 // reconcile starts workers for shards that should have one and stops the others.
 func (e *Engine) reconcile(ctx context.Context) {
+	if err := e.forgetDeleted(ctx); err != nil && ctx.Err() == nil {
+		e.o.Logger.Error("consumers", "error", err)
+	}
 	want := map[shardKey]*storage.Stream{}
 	consumers := map[string]*module.Version{}
 	for _, v := range e.o.Modules.Consumers() {

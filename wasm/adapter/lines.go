@@ -13,7 +13,8 @@
 // standard input, so it knows which record the command works on: what it writes
 // between taking record n and coming back for the next belongs to record n. No
 // line drops the record, one line that is the record's own leaves it unchanged,
-// other lines replace it, each by one record.
+// other lines replace it, each by one record, at most the manifest's
+// outputs_per_record.
 //
 // That is right only for commands that write before they read on. The first
 // batches are therefore small, and a command that is seen to hold output back
@@ -78,7 +79,7 @@ func NewLines(m *host.Module, instances int, o guest.Options) (*Lines, error) {
 	}
 	l := &Lines{module: m, o: o, slots: make(chan *lineEngine, instances)}
 	for range instances {
-		l.slots <- &lineEngine{l: l}
+		l.slots <- &lineEngine{l: l, out: answer{limit: o.Limits.OutputsPerRecord}}
 	}
 	return l, nil
 }
@@ -261,6 +262,7 @@ func (f *feed) finish(l *Lines, lo, hi int) bool {
 // answer collects lines and lays them out as a weir/1 result, so that the
 // rest of the way is the same as for any other module.
 type answer struct {
+	limit int      // lines of a record; of more, one is kept to tell
 	spans [][]span // lines of each record, in data
 	bad   []bool
 	data  []byte
@@ -285,7 +287,7 @@ func (a *answer) forget(record int) { a.spans[record], a.bad[record] = a.spans[r
 
 // lines gives text's lines to a record; the last need not end in a line feed.
 func (a *answer) lines(record int, text []byte) {
-	for len(text) > 0 {
+	for len(text) > 0 && len(a.spans[record]) <= a.limit {
 		line, rest, _ := bytes.Cut(text, []byte{'\n'})
 		from := len(a.data)
 		a.data = append(a.data, line...)
@@ -301,6 +303,9 @@ func (a *answer) result(b *transform.Batch) (abi.Result, error) {
 	n := len(a.spans)
 	outs := 0
 	for i := range a.spans {
+		if len(a.spans[i]) > a.limit {
+			return abi.Result{}, &abi.InvalidResultError{What: "lines", Got: fmt.Sprintf("more than %d for one record; outputs_per_record is %d", a.limit, a.limit)}
+		}
 		outs += len(a.spans[i])
 		if a.bad[i] {
 			outs++
@@ -341,9 +346,6 @@ func (a *answer) result(b *transform.Batch) (abi.Result, error) {
 		case len(lines) == 1 && bytes.Equal(a.data[lines[0].from:lines[0].to], b.Records[i].Data):
 			e[0] = byte(abi.StatusUnchanged)
 		default:
-			if len(lines) > 1<<16-1 {
-				return abi.Result{}, &abi.InvalidResultError{What: "lines", Got: fmt.Sprintf("%d for one record; expecting at most %d", len(lines), 1<<16-1)}
-			}
 			e[0] = byte(abi.StatusReplaced)
 			le.PutUint16(e[2:], uint16(len(lines)))
 			for _, s := range lines {

@@ -72,6 +72,16 @@ func TestLinesBelongToTheRecordTheyWereReadFor(t *testing.T) {
 	}
 }
 
+// TestRecordThatBecomesTooManyLinesFails: lines cost the host memory that the module's
+// limit doesn't cover.
+func TestRecordThatBecomesTooManyLinesFails(t *testing.T) {
+	tr := open(t, wasmtest.Module(t, "lines"), wasmtest.Manifest(t, "lines", "abi: wasi-lines", "limits: {outputs_per_record: 1}"))
+	want := "0 replaced \"ABC\"\n1 failed 0xffff0003\n2 replaced \"LAST\"\n"
+	if got := run(t, tr, wasmtest.Records("abc", "+twice", "last")); got != want {
+		t.Fatalf("got\n%swant\n%s", got, want)
+	}
+}
+
 func TestCommandThatHoldsOutputBackRunsOncePerRecord(t *testing.T) {
 	tr := open(t, wasmtest.Module(t, "sorted"), wasmtest.Manifest(t, "sorted", "abi: wasi-lines"))
 	want := "0 replaced \"1:c\"\n1 replaced \"1:a\"\n2 replaced \"1:b\"\n"
