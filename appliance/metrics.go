@@ -63,6 +63,7 @@ func (b *box) writeListener(w io.Writer) {
 	gauge(w, "weir_http_requests_in_flight", s.Requests)
 	gauge(w, "weir_http_streams_in_flight", s.Streams)
 	gauge(w, "weir_http_body_bytes_in_flight", s.BodyBytes)
+	gauge(w, "weir_http_answer_bytes_in_flight", s.AnswerBytes)
 	gauge(w, "weir_http_connections_total", s.Accepted)
 	const turnedAway = "weir_http_connections_turned_away_total"
 	gauge(w, turnedAway+`{reason="full"}`, s.TurnedAway.Full)

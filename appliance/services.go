@@ -93,7 +93,7 @@ func (b *box) makeServer(c *config.Loaded, routes api.Routes) error {
 	b.server = listen.New(listen.Options{
 		Handler: listen.NewGate(gate), Certificate: b.cert.get, ClientCAs: authorities, Cleartext: peers(l.Cleartext),
 		MaxConns: l.MaxConnections, MaxConnsPerAddress: l.PerAddress, MaxHeaderBytes: int(l.MaxHeaderBytes),
-		MaxBodyBytes: int(l.MaxBodyBytes), MaxBodyMemory: int(l.BodyMemory), MaxRequests: l.MaxRequests,
+		MaxBodyBytes: int(l.MaxBodyBytes), MaxBodyMemory: int(l.BodyMemory), MaxAnswerMemory: int(l.AnswerMemory), MaxRequests: l.MaxRequests,
 		HeaderTimeout: l.HeaderTimeout, BodyTimeout: l.BodyTimeout, IdleTimeout: l.IdleTimeout, MinRate: int(l.MinRate),
 		DrainTimeout: c.Shutdown.Drain, Logger: b.log,
 	})

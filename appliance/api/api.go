@@ -67,6 +67,11 @@ type Response interface {
 	// Body is the buffer of the answer: append to *Body() to answer without a copy.
 	// The buffer comes from a pool and goes back after it was sent.
 	Body() *[]byte
+	// Reserve takes memory for a body that may be large: want bytes, or fewer, down to
+	// least, when there is not plenty. It waits its turn and returns how long the body
+	// may become, 0 if there was no room in time: the answer is then to say so. What was
+	// reserved before is given back first, and what is reserved once the answer was sent.
+	Reserve(ctx context.Context, least, want int) int
 	// Stream makes the answer a stream: the header is sent when Serve returns, then
 	// fn runs and what it writes is sent as the body. Anything already in Body is
 	// sent first. fn must not touch the Request. ctx ends when the client is gone,
@@ -82,6 +87,11 @@ type Response interface {
 type StreamWriter interface {
 	io.Writer
 	Flush() error
+	// Lend lends an empty buffer to build what is written next: its capacity is want
+	// bytes, or fewer, down to least, when there is not plenty. It waits its turn and
+	// returns nil if there was no room in time, or ctx ended. The buffer goes back with
+	// the next Flush, or Lend, and must not be used after that.
+	Lend(ctx context.Context, least, want int) []byte
 }
 
 // Handler serves exchanges of one protocol. Serve is called from many goroutines.

@@ -42,6 +42,7 @@ type Listen struct {
 	MaxHeaderBytes Bytes         `yaml:"max_header_bytes" min:"4KiB" max:"1MiB" doc:"size of a request's line and headers; larger ones are answered with 431"`
 	MaxBodyBytes   Bytes         `yaml:"max_body_bytes" min:"1MiB" max:"256MiB" doc:"size of one request body; a larger one is answered with 413"`
 	BodyMemory     Bytes         `yaml:"body_memory" min:"1MiB" max:"1GiB" doc:"memory of all request bodies in flight; a request waits for its share, and is then answered with 503"`
+	AnswerMemory   Bytes         `yaml:"answer_memory" min:"16MiB" max:"1GiB" doc:"memory of all answers with records in flight; when it is short an answer has fewer records, or a request for one waits and is then throttled"`
 	HeaderTimeout  time.Duration `yaml:"header_timeout" min:"1s" max:"10m" doc:"time a client has to send its request line and headers, and over HTTP/1.1 a body of up to 8 KiB"`
 	BodyTimeout    time.Duration `yaml:"body_timeout" min:"1s" max:"1h" doc:"time a client has to send its request body"`
 	IdleTimeout    time.Duration `yaml:"idle_timeout" min:"1s" max:"24h" doc:"time a connection may be idle between requests"`
@@ -220,6 +221,7 @@ func Default() *Config {
 			MaxHeaderBytes: 16 << 10,
 			MaxBodyBytes:   16 << 20,
 			BodyMemory:     32 << 20,
+			AnswerMemory:   32 << 20,
 			HeaderTimeout:  10 * time.Second,
 			BodyTimeout:    time.Minute,
 			IdleTimeout:    5 * time.Minute,

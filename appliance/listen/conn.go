@@ -45,6 +45,7 @@ type conn struct {
 	bodyFrom   time.Time
 	bodyBytes  int64
 	out        []byte       // the answer's buffer, until it is written
+	held       int          // what of it is reserved
 	lastOut    atomic.Int32 // length of the last answer, which the next may well have, too
 	stateOnce  sync.Once
 	stateOfTLS *tls.ConnectionState

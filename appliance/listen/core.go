@@ -8,7 +8,6 @@ import (
 	"strconv"
 
 	"github.com/weirhq/weir/appliance/api"
-	"golang.org/x/sync/semaphore"
 )
 
 // Screener is implemented by a Handler that can turn a request away before its
@@ -73,10 +72,7 @@ func (s *Server) handle(ctx context.Context, x exchange, res api.Response) rest 
 		if body != nil {
 			s.putBuffer(body)
 		}
-		if held > 0 {
-			s.bodies.Release(int64(held))
-			s.bodyBytes.Add(-int64(held))
-		}
+		s.bodies.give(held)
 	}()
 	if why != nil {
 		s.refuse(ctx, x, res, why)
@@ -172,11 +168,9 @@ func (s *Server) takeBody(ctx context.Context, x exchange) (body []byte, held in
 		}
 	}
 	hold := func(n int) bool {
-		if !s.holdBody(ctx, n) {
-			return false
-		}
+		n = s.bodies.take(ctx, n, n)
 		held += n
-		return true
+		return n > 0
 	}
 	if n > 0 {
 		if !hold(n) {
@@ -230,21 +224,6 @@ func refusalOf(err error) *api.Refusal {
 	}
 	return refuseCut
 }
-
-// holdBody takes n bytes of the body memory, waiting for them in turn.
-func (s *Server) holdBody(ctx context.Context, n int) bool {
-	if !s.bodies.TryAcquire(int64(n)) {
-		ctx, cancel := context.WithTimeout(ctx, s.o.QueueTimeout)
-		defer cancel()
-		if s.bodies.Acquire(ctx, int64(n)) != nil {
-			return false
-		}
-	}
-	s.bodyBytes.Add(int64(n))
-	return true
-}
-
-func newBodies(o *Options) *semaphore.Weighted { return semaphore.NewWeighted(int64(o.MaxBodyMemory)) }
 
 // runStream calls fn and turns its panic into an error.
 func (s *Server) runStream(ctx context.Context, fn func(context.Context, api.StreamWriter) error, w api.StreamWriter) (err error) {

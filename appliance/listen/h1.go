@@ -57,6 +57,8 @@ func (c *conn) releaseOut() {
 		c.s.putBuffer(c.out)
 		c.out = nil
 	}
+	c.s.answers.give(c.held)
+	c.held = 0
 }
 
 // failHTTP1 answers a request that could not be read.
@@ -215,6 +217,11 @@ func (x *response1) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+func (x *response1) Reserve(ctx context.Context, least, want int) int {
+	x.c.s.reserve(ctx, &x.c.out, &x.c.held, least, want)
+	return x.c.held
+}
+
 func (x *response1) Stream(fn func(context.Context, api.StreamWriter) error) { x.stream = fn }
 
 // stream1 is the body of a streamed answer. fasthttp calls WriteTo once the
@@ -248,13 +255,14 @@ func (b *stream1) Read([]byte) (int, error) {
 func (b *stream1) WriteTo(io.Writer) (int64, error) {
 	s := b.c.s
 	b.ran = true
-	w := &chunks{c: b.c, buf: getBuffer(smallestBuffer)[:chunkHead]}
+	w := &chunks{c: b.c, loan: loan{s: s}, buf: getBuffer(smallestBuffer)[:chunkHead]}
 	w.buf = append(w.buf, b.c.out...)
 	b.c.releaseOut()
 	ctx, unwatch := b.c.watch(s.ctx)
 	err := s.runStream(ctx, b.fn, w)
 	unwatch()
 	putBuffer(w.buf)
+	w.loan.back()
 	if err != nil {
 		_ = b.c.shut() // so that the client does not take what it has for all
 	}
@@ -270,28 +278,47 @@ const (
 
 // chunks writes chunked transfer coding to the connection.
 type chunks struct {
+	loan
 	c   *conn
 	buf []byte // chunkHead bytes, then data
 	err error
 }
 
-// Write buffers p.
+// Write buffers p, or sends it at once if it is large.
 func (w *chunks) Write(p []byte) (int, error) {
+	if len(p) > flushAt {
+		w.send()
+		w.sendLarge(p)
+	} else if w.buf = append(w.buf, p...); len(w.buf) > flushAt {
+		w.send()
+	}
 	if w.err != nil {
 		return 0, w.err
-	}
-	w.buf = append(w.buf, p...)
-	if len(w.buf) > flushAt {
-		return len(p), w.Flush()
 	}
 	return len(p), nil
 }
 
-// Flush sends what is buffered as one chunk.
+// Flush sends what is buffered.
 func (w *chunks) Flush() error {
+	w.send()
+	w.loan.back()
+	return w.err
+}
+
+// sendLarge sends p as one chunk, without a copy.
+func (w *chunks) sendLarge(p []byte) {
+	for _, part := range [][]byte{append(strconv.AppendUint(nil, uint64(len(p)), 16), "\r\n"...), p, []byte("\r\n")} {
+		if w.err == nil {
+			_, w.err = w.c.Write(part)
+		}
+	}
+}
+
+// send sends what is buffered as one chunk.
+func (w *chunks) send() {
 	n := len(w.buf) - chunkHead
 	if w.err != nil || n == 0 {
-		return w.err
+		return
 	}
 	var head [chunkHead]byte
 	hex := strconv.AppendUint(head[:0], uint64(n), 16)
@@ -304,5 +331,4 @@ func (w *chunks) Flush() error {
 		w.buf = getBuffer(smallestBuffer)
 	}
 	w.buf = w.buf[:chunkHead]
-	return w.err
 }

@@ -93,6 +93,7 @@ type http2x struct {
 	query    string
 	body     []byte
 	out      []byte
+	held     int // what of out is reserved
 	status   int
 	from     time.Time
 	read     int64
@@ -122,7 +123,14 @@ func (s *Server) exchangeHTTP2(w http.ResponseWriter, r *http.Request) {
 		_, _ = w.Write(x.out)
 	}
 	x.c.lastOut.Store(int32(min(len(x.out), maxGuess)))
-	s.putBuffer(x.out)
+	x.release()
+}
+
+// release gives up the answer's buffer.
+func (x *http2x) release() {
+	x.c.s.putBuffer(x.out)
+	x.c.s.answers.give(x.held)
+	x.out, x.held = nil, 0
 }
 
 // headerBytes is how long the request line and the headers would be in HTTP/1.1.
@@ -139,12 +147,12 @@ func headerBytes(r *http.Request) int {
 // stream2 sends a streamed answer.
 func (s *Server) stream2(x *http2x) {
 	x.w.WriteHeader(x.status)
-	w := &stream2{s: s, x: x}
+	w := &stream2{loan: loan{s: s}, x: x}
+	defer w.loan.back()
 	if len(x.out) > 0 {
 		_, _ = w.Write(x.out)
 	}
-	s.putBuffer(x.out)
-	x.out = nil
+	x.release()
 	_ = w.Flush()
 	if err := s.runStream(x.r.Context(), x.stream, w); err != nil {
 		panic(http.ErrAbortHandler) // resets the stream
@@ -234,11 +242,16 @@ func (x *response2) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+func (x *response2) Reserve(ctx context.Context, least, want int) int {
+	x.c.s.reserve(ctx, &x.out, &x.held, least, want)
+	return x.held
+}
+
 func (x *response2) Stream(fn func(context.Context, api.StreamWriter) error) { x.stream = fn }
 
 // stream2 is the body of a streamed answer.
 type stream2 struct {
-	s *Server
+	loan
 	x *http2x
 }
 
@@ -252,6 +265,7 @@ func (w *stream2) Write(p []byte) (int, error) {
 
 // Flush sends what is buffered.
 func (w *stream2) Flush() error {
+	defer w.loan.back()
 	if err := w.x.ctl.SetWriteDeadline(w.s.writeUntil(0)); err != nil {
 		return err
 	}

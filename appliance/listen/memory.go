@@ -1,11 +1,53 @@
 package listen
 
 import (
+	"context"
 	"runtime"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 )
+
+// allowance is memory that all requests share, by count.
+type allowance struct {
+	sem   *semaphore.Weighted
+	limit int
+	used  atomic.Int64
+	wait  time.Duration // for a turn
+}
+
+func newAllowance(limit int, wait time.Duration) *allowance {
+	return &allowance{sem: semaphore.NewWeighted(int64(limit)), limit: limit, wait: wait}
+}
+
+// take takes want bytes, or half of what is free if that is less: those who have much
+// and are slow leave something for others. It takes least at least, for which it waits
+// in turn. It returns how many it took, 0 if there was no room in time.
+func (a *allowance) take(ctx context.Context, least, want int) int {
+	n := min(want, (a.limit-int(a.used.Load()))/2)
+	if n <= least || !a.sem.TryAcquire(int64(n)) {
+		n = least
+		if !a.sem.TryAcquire(int64(n)) {
+			ctx, cancel := context.WithTimeout(ctx, a.wait)
+			defer cancel()
+			if a.sem.Acquire(ctx, int64(n)) != nil {
+				return 0
+			}
+		}
+	}
+	a.used.Add(int64(n))
+	return n
+}
+
+func (a *allowance) give(n int) {
+	if n > 0 {
+		a.used.Add(-int64(n))
+		a.sem.Release(int64(n))
+	}
+}
 
 // Buffers for bodies come from pools by size. What the garbage collector finds
 // unused it frees, so a burst of large requests is not held for ever. Larger ones
@@ -50,6 +92,64 @@ func putBuffer(b []byte) {
 	p := headers.Get().(*[]byte)
 	*p = b
 	buffers[class].Put(p)
+}
+
+// bufferSize is the capacity of the buffer that getBuffer makes for n bytes.
+func bufferSize(n int) int {
+	for class, size := 0, smallestBuffer; class < bufferClasses; class, size = class+1, size*4 {
+		if n <= size {
+			return size
+		}
+	}
+	return n
+}
+
+// lend takes memory for an answer and returns a buffer of it, with what it counts as;
+// nil if there is no room.
+func (s *Server) lend(ctx context.Context, least, want int) (b []byte, n int) {
+	least, want = bufferSize(least), bufferSize(max(least, want))
+	if n = s.answers.take(ctx, least, want); n == 0 {
+		return nil, 0
+	}
+	fit := n
+	if n < largestBuffer {
+		for fit = least; fit*4 <= n; fit *= 4 {
+		}
+	}
+	s.answers.give(n - fit)
+	return getBuffer(fit), fit
+}
+
+// reserve gives back what was reserved for an answer, and reserves anew: out is then an
+// empty buffer.
+func (s *Server) reserve(ctx context.Context, out *[]byte, held *int, least, want int) {
+	if *out != nil {
+		s.putBuffer(*out)
+	}
+	s.answers.give(*held)
+	*out, *held = s.lend(ctx, least, want)
+}
+
+// loan is the buffer that a StreamWriter has lent.
+type loan struct {
+	s    *Server
+	lent []byte
+	held int
+}
+
+// Lend implements api.StreamWriter.
+func (l *loan) Lend(ctx context.Context, least, want int) []byte {
+	l.back()
+	l.lent, l.held = l.s.lend(ctx, least, want)
+	return l.lent
+}
+
+func (l *loan) back() {
+	if l.lent != nil {
+		l.s.putBuffer(l.lent)
+	}
+	l.s.answers.give(l.held)
+	l.lent, l.held = nil, 0
 }
 
 // putBuffer gives a buffer back and has what is not kept collected in time.

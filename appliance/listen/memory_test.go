@@ -1,9 +1,16 @@
 package listen
 
 import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
 	"runtime"
+	"slices"
 	"testing"
+	"time"
 
+	"github.com/weirhq/weir/appliance/api"
 	"github.com/weirhq/weir/appliance/api/apitest"
 )
 
@@ -75,4 +82,86 @@ func TestMemoryIsGivenBackAfterLargeBodies(t *testing.T) {
 		tidy.dropped(cap(b))
 	}
 	apitest.Until(t, "it is back", func() bool { return held() < before-24<<20 })
+}
+
+// TestAnswersShareTheirMemory: clients that ask for large answers and don't take them
+// hold no more than the limit together; what is asked for meanwhile is smaller, and all
+// comes back when they have taken theirs, or have gone.
+func TestAnswersShareTheirMemory(t *testing.T) {
+	const limit, large = 32 << 20, 14 << 20
+	handler := api.HandlerFunc(func(ctx context.Context, req api.Request, res api.Response) {
+		if string(req.Path()) == "/stream" {
+			res.Stream(func(ctx context.Context, w api.StreamWriter) error {
+				b := w.Lend(ctx, smallestBuffer, large)
+				if b == nil {
+					return errors.New("no room")
+				}
+				if _, err := w.Write(b[:cap(b)]); err != nil {
+					return err
+				}
+				return w.Flush()
+			})
+			return
+		}
+		n := res.Reserve(ctx, smallestBuffer, large)
+		if n == 0 {
+			res.SetStatus(503)
+			return
+		}
+		*res.Body() = (*res.Body())[:n]
+	})
+	for _, path := range []string{"/", "/stream"} {
+		eachClient(t, Options{Handler: handler, MaxAnswerMemory: limit, QueueTimeout: time.Minute}, func(t *testing.T, s *Server, c *http.Client, url, _ string) {
+			var sizes []int
+			var bodies []io.ReadCloser
+			for range 12 {
+				res, err := c.Get(url + path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				bodies = append(bodies, res.Body)
+				if used := s.Stats().AnswerBytes; used > limit || used == 0 {
+					t.Fatalf("%d bytes of at most %d", used, limit)
+				}
+			}
+			for _, b := range bodies {
+				n, err := io.Copy(io.Discard, b)
+				if err != nil || b.Close() != nil {
+					t.Fatal(err)
+				}
+				sizes = append(sizes, int(n))
+			}
+			if sizes[0] < large || slices.Min(sizes) < smallestBuffer || slices.Min(sizes) > large/4 {
+				t.Errorf("answers of %d bytes", sizes)
+			}
+			apitest.Until(t, "all is back", func() bool { return s.Stats().AnswerBytes == 0 })
+			res, err := c.Get(url + path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = res.Body.Close() // with most of it not taken
+			apitest.Until(t, "what nobody takes is back", func() bool { return s.Stats().AnswerBytes == 0 })
+		})
+	}
+}
+
+// TestOneWhoFindsNoRoomWaitsForIt: in turn, and not for ever.
+func TestOneWhoFindsNoRoomWaitsForIt(t *testing.T) {
+	a := newAllowance(100, time.Millisecond)
+	if n := a.take(t.Context(), 10, 1000); n != 50 {
+		t.Fatalf("%d of 100", n)
+	}
+	if n := a.take(t.Context(), 50, 50); n != 50 {
+		t.Fatalf("%d of 50", n)
+	}
+	if n := a.take(t.Context(), 1, 1); n != 0 || a.used.Load() != 100 {
+		t.Fatalf("%d of nothing", n)
+	}
+	a.wait = time.Minute
+	got := make(chan int)
+	go func() { got <- a.take(context.Background(), 20, 30) }()
+	a.give(50)
+	if n := <-got; n < 20 {
+		t.Fatalf("%d of 50", n)
+	}
 }

@@ -40,6 +40,10 @@ type Options struct {
 	// waits up to QueueTimeout for its share, first come first served, and is then
 	// answered with 503.
 	MaxBodyMemory int
+	// MaxAnswerMemory bounds the answers with records of all requests in flight, until the
+	// clients have taken them; 64 MiB, and room for one of 16 MiB at least. When it is short,
+	// an answer has fewer records; for one record a request waits up to QueueTimeout.
+	MaxAnswerMemory int
 	// MaxRequests bounds the requests in flight; 1024. More are answered with 503.
 	MaxRequests int
 	// MaxStreams bounds the streamed answers in flight, which don't count as requests;
@@ -63,7 +67,7 @@ type Options struct {
 	Grace time.Duration
 	// IdleTimeout is how long a connection may be without a request; 5 min.
 	IdleTimeout time.Duration
-	// QueueTimeout bounds the wait for body memory; 5 s.
+	// QueueTimeout bounds the wait for body and answer memory; 5 s.
 	QueueTimeout time.Duration
 	// DrainTimeout bounds a graceful stop; 20 s.
 	DrainTimeout time.Duration
@@ -98,6 +102,8 @@ func (o Options) withDefaults() Options {
 	orDefault(&o.MaxBodyBytes, 16<<20)
 	orDefault(&o.MaxBodyMemory, 64<<20)
 	o.MaxBodyMemory = max(o.MaxBodyMemory, o.MaxBodyBytes+1) // or the largest body would wait for ever
+	orDefault(&o.MaxAnswerMemory, 64<<20)
+	o.MaxAnswerMemory = max(o.MaxAnswerMemory, 16<<20) // a record of 10 MiB in base64
 	orDefault(&o.MaxRequests, 1024)
 	orDefault(&o.MaxStreams, 2048)
 	orDefault(&o.MaxStreamsPerConn, 1024)

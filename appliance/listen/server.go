@@ -15,7 +15,6 @@ import (
 	"github.com/valyala/fasthttp"
 	"github.com/weirhq/weir/appliance/api"
 	"golang.org/x/net/http2"
-	"golang.org/x/sync/semaphore"
 )
 
 // Server serves the one port. Make it with New, run it with Serve, end it with
@@ -31,13 +30,13 @@ type Server struct {
 	stopNow  context.CancelFunc
 	draining chan struct{}
 
-	bodies    *semaphore.Weighted
-	bodyBytes atomic.Int64
-	inFlight  atomic.Int64
-	streams   atomic.Int64
-	away      away
-	stats     counters
-	tidy      tidier
+	bodies   *allowance
+	answers  *allowance
+	inFlight atomic.Int64
+	streams  atomic.Int64
+	away     away
+	stats    counters
+	tidy     tidier
 
 	mu struct {
 		sync.Mutex
@@ -60,6 +59,7 @@ type Stats struct {
 	Requests      int64 // in flight
 	Streams       int64 // streamed answers in flight
 	BodyBytes     int64 // bytes of request bodies in flight
+	AnswerBytes   int64 // bytes of answers with records in flight
 	Accepted      int64 // connections since the start
 	TurnedAway    TurnedAway
 	BadHandshakes int64 // TLS handshakes that failed
@@ -78,7 +78,8 @@ func New(o Options) *Server {
 	}
 	s := &Server{o: o.withDefaults(), draining: make(chan struct{})}
 	s.ctx, s.stopNow = context.WithCancel(api.WithDraining(context.Background(), s.draining))
-	s.bodies = newBodies(&s.o)
+	s.bodies = newAllowance(s.o.MaxBodyMemory, s.o.QueueTimeout)
+	s.answers = newAllowance(s.o.MaxAnswerMemory, s.o.QueueTimeout)
 	s.mu.listeners = map[*net.Listener]struct{}{}
 	s.mu.conns = map[*conn]struct{}{}
 	s.mu.byAddr = map[netip.Prefix]int{}
@@ -122,7 +123,7 @@ func (s *Server) Stats() Stats {
 	}
 	s.mu.Unlock()
 	return Stats{
-		Conns: conns, Parked: parked, Requests: s.inFlight.Load(), Streams: s.streams.Load(), BodyBytes: s.bodyBytes.Load(),
+		Conns: conns, Parked: parked, Requests: s.inFlight.Load(), Streams: s.streams.Load(), BodyBytes: s.bodies.used.Load(), AnswerBytes: s.answers.used.Load(),
 		Accepted: s.stats.accepted.Load(), TurnedAway: s.away.stats(), BadHandshakes: s.stats.handshakes.Load(),
 		TotalRequests: s.stats.requests.Load(), Refused: s.stats.refused.Load(), Panics: s.stats.panics.Load(),
 	}

@@ -26,6 +26,8 @@ type Request struct {
 	State    *tls.ConnectionState
 	Version  string // HTTP/1.1 if empty
 	Who      *api.Identity
+	// Room is the memory there is for a large answer; without end if 0.
+	Room int
 }
 
 // Result is what a handler answered. Body has the streamed part, too.
@@ -44,7 +46,7 @@ type Result struct {
 // end or until ctx is done.
 func Do(ctx context.Context, h api.Handler, r *Request) *Result {
 	req := newRequest(r)
-	res := &response{Result: Result{Status: 200, Header: http.Header{}}}
+	res := &response{Result: Result{Status: 200, Header: http.Header{}}, room: r.Room}
 	h.Serve(ctx, req, res)
 	req.spoil()
 	if res.stream != nil {
@@ -143,6 +145,7 @@ func (q *request) SetIdentity(id *api.Identity) { q.who = id }
 type response struct {
 	Result
 	stream func(context.Context, api.StreamWriter) error
+	room   int
 }
 
 func (p *response) SetStatus(code int)           { p.Result.Status = code }
@@ -153,6 +156,24 @@ func (p *response) Body() *[]byte                { return &p.Result.Body }
 func (p *response) Write(b []byte) (int, error) {
 	p.Result.Body = append(p.Result.Body, b...)
 	return len(b), nil
+}
+
+func (p *response) Reserve(_ context.Context, least, want int) int {
+	switch want = max(least, want); {
+	case p.room == 0 || want <= p.room:
+		return want
+	case least <= p.room:
+		return p.room
+	}
+	return 0
+}
+
+func (p *response) Lend(ctx context.Context, least, want int) []byte {
+	n := p.Reserve(ctx, least, want)
+	if n == 0 {
+		return nil
+	}
+	return make([]byte, 0, n)
 }
 
 func (p *response) Stream(fn func(context.Context, api.StreamWriter) error) { p.stream = fn }

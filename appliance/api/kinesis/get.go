@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 
+	"github.com/weirhq/weir/appliance/api"
 	"github.com/weirhq/weir/appliance/api/aws"
 	"github.com/weirhq/weir/storage"
 	"github.com/weirhq/weir/storage/record"
@@ -17,7 +18,7 @@ const (
 	getRecordsBytes = 10 << 20
 )
 
-func (s *Service) getRecords(_ context.Context, c *aws.Call) error {
+func (s *Service) getRecords(ctx context.Context, c *aws.Call) error {
 	var in getRecordsInput
 	if err := c.Decode(&in); err != nil {
 		return err
@@ -40,7 +41,7 @@ func (s *Service) getRecords(_ context.Context, c *aws.Call) error {
 	if in.Limit != nil {
 		limit = *in.Limit
 	}
-	return s.answerRecords(c, st, &info, it, limit)
+	return s.answerRecords(ctx, c, st, &info, it, limit)
 }
 
 // atIterator checks an iterator and finds its shard.
@@ -74,22 +75,33 @@ func (s *Service) atIterator(c *aws.Call, in *getRecordsInput, it *iterator) (*s
 }
 
 // answerRecords reads from an iterator's position on and writes the answer
-// straight from the reader's records.
-func (s *Service) answerRecords(c *aws.Call, st *stream, info *storage.ShardInfo, it iterator, limit int) error {
+// straight from the reader's records, as many as there is room for.
+func (s *Service) answerRecords(ctx context.Context, c *aws.Call, st *stream, info *storage.ShardInfo, it iterator, limit int) error {
 	r, err := st.NewReader(it.shard, storage.Position{Kind: storage.AtIndex, Index: it.index})
 	if err != nil {
 		return s.readError(err, st.Name(), it.shard)
 	}
 	defer r.Close()
-	w := c.Writer()
-	w.BeginMap()
-	w.Key("Records")
-	w.BeginList()
-	out := recordWriter{w: w, st: st, shard: it.shard}
-	_, err = r.Read(limit, getRecordsBytes, out.write)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return s.readError(err, st.Name(), it.shard)
+	out := recordWriter{st: st, shard: it.shard}
+	least, want := roomFor(r, limit, getRecordsBytes)
+	for {
+		room := c.Response.Reserve(ctx, least, want)
+		if room == 0 {
+			return aws.ProvisionedThroughputExceeded.New("This server has no memory for the records of shard %s in stream %s now. Try again.", it.shard, st.Name())
+		}
+		out.w, out.room = c.Writer(), room-answerRest
+		out.w.BeginMap()
+		out.w.Key("Records")
+		out.w.BeginList()
+		if _, err = r.Read(limit, getRecordsBytes, out.write); err != nil && !errors.Is(err, io.EOF) {
+			return s.readError(err, st.Name(), it.shard)
+		}
+		if out.lacks == 0 {
+			break
+		}
+		least, want, out.lacks = out.lacks+answerRest, 0, 0
 	}
+	w := out.w
 	w.EndList()
 	now := s.now()
 	if s.o.Quotas {
@@ -126,14 +138,39 @@ func behind(r *storage.Reader) int64 {
 	return max(age.Milliseconds(), 1)
 }
 
-// recordWriter writes records as GetRecords and SubscribeToShard show them.
+const (
+	// answerRest is what an answer has besides its records: iterator, child shards.
+	answerRest = 2 << 10
+	// recordRest is what a record in an answer has at most besides its data and key.
+	recordRest = 192
+)
+
+// roomFor is how much room an answer with what there is to read takes.
+func roomFor(r *storage.Reader, maxRecords, maxBytes int) (least, want int) {
+	records, size, _ := r.Lag()
+	return api.RoomForRecords(records, size, maxRecords, maxBytes, recordRest, answerRest)
+}
+
+// recordWriter writes records as GetRecords and SubscribeToShard show them, as long as
+// there is room.
 type recordWriter struct {
 	w     *aws.Writer
+	room  int // how long the buffer may become
+	lacks int // what the first record takes, if that is more
 	st    *stream
 	shard record.ShardNumber
 	n     int
 	bytes int
 	last  record.SequenceNumber // of the last record written
+}
+
+// fits tells whether there is room for a record.
+func (o *recordWriter) fits(r *record.Record) bool {
+	size := len(o.w.Buf) + recordRest + base64.StdEncoding.EncodedLen(len(r.Data)) + 6*len(r.PartitionKey)
+	if size > o.room && o.n == 0 {
+		o.lacks = size
+	}
+	return size <= o.room
 }
 
 // The parts of a record in JSON, put end to end.
@@ -145,6 +182,9 @@ const (
 )
 
 func (o *recordWriter) write(r *record.Record) bool {
+	if !o.fits(r) {
+		return false
+	}
 	o.last = o.st.sequence(o.shard, r.Index, r.Arrival)
 	o.bytes += len(r.Data) + len(r.PartitionKey)
 	o.n++

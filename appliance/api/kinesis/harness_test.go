@@ -24,6 +24,7 @@ type box struct {
 	fs    vfs.FS
 	clock *apitest.Clock
 	who   *api.Identity
+	room  int // memory there is for an answer; without end if 0
 }
 
 var everybody = &api.Identity{Name: "tester", Policy: api.FullAccess}
@@ -104,7 +105,7 @@ func (a answer) list(path ...any) []any {
 func (b *box) request(op, body string) *apitest.Request {
 	return &apitest.Request{
 		Headers: http.Header{"X-Amz-Target": {Target + "." + op}, "Content-Type": {"application/x-amz-json-1.1"}},
-		Payload: []byte(body), Who: b.who,
+		Payload: []byte(body), Who: b.who, Room: b.room,
 	}
 }
 

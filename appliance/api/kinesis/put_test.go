@@ -47,6 +47,7 @@ func (r *response) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+func (e *response) Reserve(_ context.Context, least, want int) int { return max(least, want) }
 func (r *response) Stream(func(context.Context, api.StreamWriter) error) {
 	panic("BUG: no stream here")
 }

@@ -21,8 +21,6 @@ const (
 	subscribeEventBytes = 512 << 10
 	// subscribeEventRecords bounds the records of one event.
 	subscribeEventRecords = 10000
-	// subscribeKeptBytes is how large a buffer an idle subscription keeps.
-	subscribeKeptBytes = 16 << 10
 	// subscribePause is waited before an answer over HTTP/1.1. The AWS SDK for Go
 	// closes a request's body as soon as it has the answer's header, and its
 	// transport, if it is not quite done with that body, then takes the connection
@@ -169,7 +167,7 @@ type push struct {
 	r     *storage.Reader
 	w     api.StreamWriter
 	sub   *subscription
-	buf   []byte
+	buf   []byte // of heartbeats
 	out   bucket // what the consumer may still get, if quotas are on
 }
 
@@ -224,7 +222,7 @@ func (p *push) step(ctx context.Context) error {
 	if err != nil {
 		return p.gone(err)
 	}
-	n, err := p.event(&info)
+	n, err := p.event(ctx, &info)
 	if err != nil {
 		return err
 	}
@@ -251,18 +249,51 @@ func (p *push) gone(err error) error {
 }
 
 // event sends what can be read now and returns its size; 0 means that there was
-// nothing. At the end of a closed shard it sends the children and ends.
-func (p *push) event(info *storage.ShardInfo) (int, error) {
+// nothing, or no memory for it. At the end of a closed shard it sends the children
+// and ends.
+func (p *push) event(ctx context.Context, info *storage.ShardInfo) (int, error) {
+	if info.Open() && p.r.Position() > info.Last {
+		return 0, nil
+	}
 	out := recordWriter{st: p.st, shard: p.shard}
-	var bad error
-	ended := false
-	p.buf = aws.AppendEvent(p.buf[:0], "SubscribeToShardEvent", eventContentType, func(b []byte) []byte {
+	least, want := roomFor(p.r, subscribeEventRecords, subscribeEventBytes)
+	for {
+		buf := p.w.Lend(ctx, least, want)
+		if buf == nil && ctx.Err() != nil {
+			return 0, context.Cause(ctx)
+		}
+		if buf == nil {
+			return 0, p.heartbeat()
+		}
+		ended, err := p.build(&buf, &out, info)
+		switch {
+		case err != nil:
+			return 0, err
+		case out.lacks > 0:
+			least, want, out.lacks = out.lacks+answerRest, 0, 0
+		case ended:
+			if err := p.send(buf); err != nil {
+				return 0, err
+			}
+			return 0, errEnd
+		case out.n == 0:
+			return 0, nil
+		default:
+			return out.bytes, p.send(buf)
+		}
+	}
+}
+
+// build makes an event of what there is room for.
+func (p *push) build(buf *[]byte, out *recordWriter, info *storage.ShardInfo) (ended bool, err error) {
+	out.room = cap(*buf) - answerRest
+	*buf = aws.AppendEvent(*buf, "SubscribeToShardEvent", eventContentType, func(b []byte) []byte {
 		w := &aws.Writer{Buf: b}
 		out.w = w
 		w.BeginMap()
 		w.Key("Records")
 		w.BeginList()
-		_, bad = p.r.Read(subscribeEventRecords, subscribeEventBytes, out.write)
+		_, err = p.r.Read(subscribeEventRecords, subscribeEventBytes, out.write)
 		w.EndList()
 		if ended = atEnd(p.st, info, p.r.Position()); ended {
 			writeChildShards(w, childrenOf(p.st.Shards(), p.shard))
@@ -271,22 +302,10 @@ func (p *push) event(info *storage.ShardInfo) (int, error) {
 		w.EndMap()
 		return w.Buf
 	})
-	switch {
-	case bad != nil && !errors.Is(bad, io.EOF):
-		return 0, p.gone(bad)
-	case ended:
-		if err := p.send(p.buf); err != nil {
-			return 0, err
-		}
-		return 0, errEnd
-	case out.n == 0:
-		return 0, nil
+	if err != nil && !errors.Is(err, io.EOF) {
+		return false, p.gone(err)
 	}
-	err := p.send(p.buf)
-	if cap(p.buf) > subscribeKeptBytes && len(p.buf) < subscribeKeptBytes {
-		p.buf = nil
-	}
-	return out.bytes, err
+	return ended, nil
 }
 
 // tail writes the members that every event has. The continuation is where the
@@ -307,9 +326,6 @@ func (p *push) tail(w *aws.Writer, ended bool) {
 }
 
 func (p *push) heartbeat() error {
-	if cap(p.buf) > subscribeKeptBytes {
-		p.buf = nil
-	}
 	p.buf = aws.AppendEvent(p.buf[:0], "SubscribeToShardEvent", eventContentType, func(b []byte) []byte {
 		w := &aws.Writer{Buf: b}
 		w.BeginMap()

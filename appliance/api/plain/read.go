@@ -1,6 +1,7 @@
 package plain
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -51,7 +52,7 @@ func positionOf(req api.Request, from string) (storage.Position, error) {
 }
 
 // read answers with the records of one shard from a position on.
-func (s *Service) read(req api.Request, res api.Response, name string) error {
+func (s *Service) read(ctx context.Context, req api.Request, res api.Response, name string) error {
 	st, err := s.stream(req, name, actionGet)
 	if err != nil {
 		return err
@@ -79,31 +80,46 @@ func (s *Service) read(req api.Request, res api.Response, name string) error {
 		return err
 	}
 	defer r.Close()
-	return s.answerRead(req, res, st, &info, r, limit)
+	return s.answerRead(ctx, req, res, st, &info, r, limit)
 }
 
-func (s *Service) answerRead(req api.Request, res api.Response, st *storage.Stream, info *storage.ShardInfo, r *storage.Reader, limit int) error {
+func (s *Service) answerRead(ctx context.Context, req api.Request, res api.Response, st *storage.Stream, info *storage.ShardInfo, r *storage.Reader, limit int) error {
 	lines := strings.Contains(string(req.Header("Accept")), typeNDJSON)
-	start := len(*res.Body())
-	b := *res.Body()
-	if !lines {
-		b = append(b, `{"records":[`...)
-	}
-	count := 0
-	_, err := r.Read(limit, readMaxBytes, func(rec *record.Record) bool {
-		if !lines && count > 0 {
-			b = append(b, ',')
+	var b []byte
+	for least, want := roomFor(r, limit, readMaxBytes); ; {
+		room := res.Reserve(ctx, least, want)
+		if room == 0 {
+			return refuse(429, "Busy", "this server has no memory for the records now")
 		}
-		b = appendRecord(b, st, info.Number, rec)
-		if lines {
-			b = append(b, '\n')
+		b = *res.Body()
+		if !lines {
+			b = append(b, `{"records":[`...)
 		}
-		count++
-		return true
-	})
-	if err != nil && !errors.Is(err, io.EOF) {
-		*res.Body() = b[:start]
-		return err
+		count, lacks := 0, 0
+		_, err := r.Read(limit, readMaxBytes, func(rec *record.Record) bool {
+			if size := len(b) + sizeOf(rec); size > room-answerRest {
+				if count == 0 {
+					lacks = size
+				}
+				return false
+			}
+			if !lines && count > 0 {
+				b = append(b, ',')
+			}
+			b = appendRecord(b, st, info.Number, rec)
+			if lines {
+				b = append(b, '\n')
+			}
+			count++
+			return true
+		})
+		if err != nil && !errors.Is(err, io.EOF) {
+			return err
+		}
+		if lacks == 0 {
+			break
+		}
+		least, want = lacks+answerRest, 0
 	}
 	ended := !info.Open() && r.Position() > info.Last
 	next := ""
@@ -128,6 +144,24 @@ func (s *Service) answerRead(req api.Request, res api.Response, st *storage.Stre
 	}
 	*res.Body() = fmt.Appendf(b, ",\"millis_behind_latest\":%d}\n", age.Milliseconds())
 	return nil
+}
+
+const (
+	// answerRest is what an answer has besides its records.
+	answerRest = 2 << 10
+	// recordRest is what a record has at most besides its data and key.
+	recordRest = 256
+)
+
+// roomFor is how much room an answer with what there is to read takes.
+func roomFor(r *storage.Reader, maxRecords, maxBytes int) (least, want int) {
+	records, size, _ := r.Lag()
+	return api.RoomForRecords(records, size, maxRecords, maxBytes, recordRest, answerRest)
+}
+
+// sizeOf is the most that a record's JSON takes.
+func sizeOf(r *record.Record) int {
+	return base64.StdEncoding.EncodedLen(len(r.Data)) + 6*len(r.PartitionKey) + recordRest
 }
 
 // appendRecord appends a record's JSON.

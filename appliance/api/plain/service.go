@@ -157,7 +157,7 @@ func (s *Service) route(ctx context.Context, req api.Request, res api.Response) 
 	case "records POST":
 		return s.put(ctx, req, res, name)
 	case "records GET":
-		return s.read(req, res, name)
+		return s.read(ctx, req, res, name)
 	case "tail GET":
 		return s.tail(ctx, req, res, name)
 	}

@@ -456,3 +456,47 @@ func FuzzEventID(f *testing.F) {
 		}
 	})
 }
+
+// TestReadsHaveTheRoomThereIs: where memory is short, an answer has fewer records and
+// the place to go on from; where there is none for one record, the reader is to wait.
+func TestReadsHaveTheRoomThereIs(t *testing.T) {
+	b := newBox(t, Options{}, 1)
+	var want []string
+	for i := range 30 {
+		data := strings.Repeat(string(rune('A'+i)), 20)
+		if i == 13 {
+			data = strings.Repeat("m", 50_000)
+		}
+		b.post("?key=k", data)
+		want = append(want, data)
+	}
+	ask := func(target string, room int) *apitest.Result {
+		return apitest.Do(context.Background(), b.Service, &apitest.Request{Verb: "GET", Target: target, Headers: http.Header{}, Who: device, Room: room})
+	}
+	for _, room := range []int{0, 80_000} {
+		var got []string
+		for target := "/v1/streams/s/records?from=oldest"; len(got) < len(want); {
+			r := ask(target, room)
+			var out struct {
+				Records []struct{ Data []byte }
+				Next    string
+			}
+			if err := json.Unmarshal(r.Body, &out); err != nil || r.Status != 200 || len(out.Records) == 0 {
+				t.Fatalf("%d %v %.100s", r.Status, err, r.Body)
+			}
+			for _, rec := range out.Records {
+				got = append(got, string(rec.Data))
+			}
+			target = "/v1/streams/s/records?after=" + out.Next
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("with room for %d bytes: %d records, expecting %d", room, len(got), len(want))
+		}
+	}
+	r := ask("/v1/streams/s/records?from=oldest", 50_000)
+	var out struct{ Next string }
+	if err := json.Unmarshal(r.Body, &out); err != nil {
+		t.Fatal(err)
+	}
+	b.refused(ask("/v1/streams/s/records?after="+out.Next, 50_000), 429, "Busy")
+}

@@ -19,15 +19,16 @@ const (
 	tailBatchRecords = 1000
 	tailBatchBytes   = 256 << 10
 	tailMaxShards    = 256
+	tailRoundBytes   = 1 << 20 // of events at a time
+	maxPosition      = 32      // of a shard in an event's id
 )
 
 // follow is one tail: a reader for each shard it follows.
 type follow struct {
 	s       *Service
 	st      *storage.Stream
-	one     bool // only the shard that was asked for, not its children
-	readers []*shardReader
-	buf     []byte
+	one     bool           // only the shard that was asked for, not its children
+	readers []*shardReader // the one whose turn it is first
 }
 
 type shardReader struct {
@@ -132,7 +133,7 @@ func (f *follow) run(ctx context.Context, w api.StreamWriter) error {
 		return err
 	}
 	for {
-		sent, err := f.send(w)
+		sent, err := f.send(ctx, w)
 		if errors.Is(err, storage.ErrStreamNotFound) {
 			return nil // deleted: that is the end of it
 		}
@@ -152,50 +153,96 @@ func (f *follow) run(ctx context.Context, w api.StreamWriter) error {
 			return nil // the client or the stream is gone
 		}
 		if !woken {
-			if _, err := w.Write([]byte(": still here\n\n")); err != nil {
-				return err
-			}
-			if err := w.Flush(); err != nil {
+			if err := f.stillHere(w); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// send writes one batch of each shard. The last event has the positions of all.
-func (f *follow) send(w api.StreamWriter) (bool, error) {
-	f.buf = f.buf[:0]
-	last := 0
-	for i := 0; i < len(f.readers); i++ {
+// send writes one batch of each shard, as far as there is room. The last event has the
+// positions of all.
+func (f *follow) send(ctx context.Context, w api.StreamWriter) (bool, error) {
+	rest := answerRest + maxPosition*len(f.readers)
+	least, want := rest, rest
+	for _, one := range f.readers {
+		l, n := roomFor(one.r, tailBatchRecords, tailBatchBytes)
+		least, want = max(least, rest+l), min(want+n, tailRoundBytes)
+	}
+	for {
+		buf := w.Lend(ctx, least, want)
+		switch {
+		case ctx.Err() != nil:
+			return false, nil
+		case buf == nil: // try again, and say so to the client
+			return true, f.stillHere(w)
+		}
+		b := tailBatch{buf: buf, room: cap(buf) - rest}
+		if err := f.read(&b); err != nil {
+			return false, err
+		}
+		switch {
+		case b.lacks > 0:
+			least, want = b.lacks+rest, 0
+		case len(b.buf) == 0:
+			return false, w.Flush()
+		default:
+			_, err := w.Write(slices.Insert(b.buf, b.last, f.eventID()...))
+			return true, errors.Join(err, w.Flush())
+		}
+	}
+}
+
+// tailBatch is what is sent at a time.
+type tailBatch struct {
+	buf   []byte
+	room  int // how long it may become
+	last  int // where its last event begins
+	full  bool
+	lacks int // what the first event takes, if there is no room for it
+}
+
+// add appends an event, or notes that there is no room for it.
+func (b *tailBatch) add(st *storage.Stream, n record.ShardNumber, rec *record.Record) bool {
+	size := len(b.buf) + sizeOf(rec)
+	if b.full = size > b.room; b.full {
+		if len(b.buf) == 0 {
+			b.lacks = size
+		}
+		return false
+	}
+	b.last = len(b.buf)
+	b.buf = append(b.buf, "data: "...)
+	b.buf = appendRecord(b.buf, st, n, rec)
+	b.buf = append(b.buf, "\n\n"...)
+	return true
+}
+
+// read reads from one shard after the other; the next time another one is first.
+func (f *follow) read(b *tailBatch) error {
+	for i := 0; i < len(f.readers) && !b.full; i++ {
 		one := f.readers[i]
-		n, err := one.r.Read(tailBatchRecords, tailBatchBytes, func(rec *record.Record) bool {
-			last = len(f.buf)
-			f.buf = append(f.buf, "data: "...)
-			f.buf = appendRecord(f.buf, f.st, one.n, rec)
-			f.buf = append(f.buf, "\n\n"...)
-			return true
-		})
+		n, err := one.r.Read(tailBatchRecords, tailBatchBytes, func(rec *record.Record) bool { return b.add(f.st, one.n, rec) })
 		switch {
 		case err != nil && !errors.Is(err, io.EOF):
-			return false, err
+			return err
 		case err != nil && n == 0:
 			if err := f.ended(i); err != nil {
-				return false, err
+				return err
 			}
 			i--
 		}
 	}
-	if len(f.buf) == 0 {
-		return false, nil
+	if len(f.readers) > 1 && b.lacks == 0 {
+		f.readers = append(f.readers[1:], f.readers[0])
 	}
-	f.buf = slices.Insert(f.buf, last, f.eventID()...)
-	if _, err := w.Write(f.buf); err != nil {
-		return false, err
-	}
-	if cap(f.buf) > 2*tailBatchBytes {
-		f.buf = nil
-	}
-	return true, w.Flush()
+	return nil
+}
+
+// stillHere tells the client that it is connected.
+func (f *follow) stillHere(w api.StreamWriter) error {
+	_, err := w.Write([]byte(": still here\n\n"))
+	return errors.Join(err, w.Flush())
 }
 
 // ended replaces the reader of a shard that was split or merged by those of its
