@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/weirhq/weir/appliance/api"
+	"github.com/weirhq/weir/wasm/guest"
+	"github.com/weirhq/weir/wasm/module"
 )
 
 // metrics answers /metrics in Prometheus text form. Parts count for themselves;
@@ -23,6 +26,7 @@ func (b *box) metrics(_ context.Context, req api.Request, res api.Response) {
 	b.writeBox(res)
 	b.writeListener(res)
 	b.writeStreams(res)
+	writeModules(res, b.modules.List())
 	b.deliveries.WriteMetrics(res)
 	metrics.WriteProcessMetrics(res)
 }
@@ -95,4 +99,50 @@ func (b *box) writeStreams(w io.Writer) {
 			gauge(w, "weir_stream_last_arrival_timestamp_seconds"+label, float64(last.UnixMilli())/1000)
 		}
 	}
+}
+
+// writeModules writes what the versions of modules counted, and the metrics that they
+// define themselves, as weir_module_metric_NAME.
+func writeModules(w io.Writer, modules []module.Info) {
+	for _, m := range modules {
+		for i := range m.Versions {
+			v := &m.Versions[i]
+			s := &v.Stats
+			if v.Version != m.Active && s.Batches+s.Errors == 0 {
+				continue // never run
+			}
+			label := fmt.Sprintf("{module=%q,version=%q}", m.Name, v.Version)
+			gauge(w, "weir_module_active"+label, flag(v.Version == m.Active))
+			gauge(w, "weir_module_batches_total"+label, s.Batches)
+			gauge(w, "weir_module_records_total"+label, s.Records)
+			gauge(w, "weir_module_outputs_total"+label, s.Outputs)
+			gauge(w, "weir_module_dropped_total"+label, s.Dropped)
+			gauge(w, "weir_module_failed_total"+label, s.Failed)
+			gauge(w, "weir_module_aborts_total"+label, s.Aborts)
+			gauge(w, "weir_module_retries_total"+label, s.Retries)
+			gauge(w, "weir_module_errors_total"+label, s.Errors)
+			gauge(w, "weir_module_fuel_total"+label, s.Fuel)
+			gauge(w, "weir_module_seconds_total"+label, s.WallSeconds)
+			for k := range s.Metrics {
+				writeModuleMetric(w, label, &s.Metrics[k])
+			}
+		}
+	}
+}
+
+func writeModuleMetric(w io.Writer, label string, m *guest.Metric) {
+	name := "weir_module_metric_" + m.Name
+	if m.Buckets == nil {
+		gauge(w, name+label, m.Value)
+		return
+	}
+	bucket := name + "_bucket" + strings.TrimSuffix(label, "}")
+	var below uint64
+	for i, n := range m.Buckets[:len(m.Buckets)-1] {
+		below += n
+		gauge(w, fmt.Sprintf("%s,le=\"%v\"}", bucket, guest.BucketBound(i)), below)
+	}
+	gauge(w, bucket+`,le="+Inf"}`, m.Count)
+	gauge(w, name+"_sum"+label, m.Sum)
+	gauge(w, name+"_count"+label, m.Count)
 }

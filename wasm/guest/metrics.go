@@ -194,6 +194,9 @@ func (p *pendingMetrics) apply(m *Metrics) {
 // the answers that show its metrics.
 func sum(a, b float64) float64 { return min(max(a+b, -math.MaxFloat64), math.MaxFloat64) }
 
+// BucketBound is what the values in bucket i of a histogram are below.
+func BucketBound(i int) float64 { return math.Ldexp(1, i+firstBucketExp) }
+
 func bucket(v float64) int {
 	if v <= 0 {
 		return 0
