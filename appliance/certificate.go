@@ -1,10 +1,12 @@
 package appliance
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"os"
 	"sync/atomic"
+	"time"
 
 	"github.com/weirhq/weir/appliance/config"
 	"github.com/weirhq/weir/appliance/fault"
@@ -33,6 +35,38 @@ func (c *certificate) load(l *config.Listen, t *trust.Trust) error {
 	}
 	c.current.Store(&pair)
 	return nil
+}
+
+// certificateLook is how often the box looks whether its certificate needs to be another.
+const certificateLook = time.Hour
+
+// renewals keeps the box's own certificate good while it runs, which may be for years:
+// for new addresses of the machine, for its end, for a clock that was set.
+func (b *box) renewals(ctx context.Context) error {
+	tick := time.NewTicker(certificateLook)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if err := b.renewCertificate(trust.Hosts(), time.Now()); err != nil {
+				b.log.Warn("the certificate is not renewed; tried again in an hour", "error", err)
+			}
+		}
+	}
+}
+
+func (b *box) renewCertificate(hosts []string, now time.Time) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	l := &b.mu.config.Listen
+	renewed, err := b.trust.Renew(append(hosts, l.Names...), now)
+	if err != nil || !renewed {
+		return err
+	}
+	b.log.Info("server certificate issued again", "names", append(hosts, l.Names...))
+	return b.cert.load(l, b.trust)
 }
 
 // clientAuthorities reads the authorities of client certificates, nil for none.

@@ -86,7 +86,7 @@ func (b *box) serve(ctx context.Context) error {
 			}
 		})
 	}
-	for _, run := range []func(context.Context) error{b.accept, b.reloads, b.watchdog, b.kinesis.Run, b.plain.Run, b.consumers.Run} {
+	for _, run := range []func(context.Context) error{b.accept, b.reloads, b.renewals, b.watchdog, b.kinesis.Run, b.plain.Run, b.consumers.Run} {
 		start(running, run)
 	}
 	start(delivering, b.deliveries.Run)

@@ -85,35 +85,49 @@ func (a *authority) issue(hosts []string, now time.Time) ([]byte, error) {
 	return slices.Concat(encodeCert(der), a.certPEM, keyPEM), err
 }
 
-// renew issues the server certificate again when it lacks a host or is near
-// its end. The names it has stay: a client may know the box by an old one.
-func (t *Trust) renew(hosts []string, now time.Time) error {
+// maxHosts bounds the names and addresses of the server certificate. A machine whose
+// addresses change, as IPv6's do every day, would have it grow for ever else.
+const maxHosts = 64
+
+// Renew issues the server certificate again when it lacks one of the hosts, names or
+// addresses, or is near its end at the time now, and says whether it did. The names it
+// has stay, as a client may know the box by an old one, but when there are more than 64:
+// then the oldest go, addresses first. The new one is on disk on return.
+func (t *Trust) Renew(hosts []string, now time.Time) (renewed bool, err error) {
 	leaf, err := x509.ParseCertificate(t.Server.Certificate[0])
 	if err != nil {
-		return err
+		return false, err
 	}
-	have := leaf.DNSNames
+	var have []string // what goes first comes first
 	for _, ip := range leaf.IPAddresses {
 		have = append(have, ip.String())
 	}
-	missing := slices.ContainsFunc(hosts, func(h string) bool { return !slices.Contains(have, h) })
-	if !missing && later(now).Add(renewBefore).Before(leaf.NotAfter) {
-		return nil
-	}
+	have = append(have, leaf.DNSNames...)
+	var want []string
+	missing := false
 	for _, h := range hosts {
-		if !slices.Contains(have, h) {
-			have = append(have, h)
+		if ip := net.ParseIP(h); ip != nil {
+			h = ip.String() // as it will be found in the certificate
+		}
+		if !slices.Contains(want, h) {
+			want = append(want, h)
+			missing = missing || !slices.Contains(have, h)
 		}
 	}
+	if !missing && later(now).Add(renewBefore).Before(leaf.NotAfter) {
+		return false, nil
+	}
+	old := slices.DeleteFunc(have, func(h string) bool { return slices.Contains(want, h) })
+	old = old[max(0, min(len(old), len(old)+len(want)-maxHosts)):]
 	ca, err := t.authority()
 	if err != nil {
-		return err
+		return false, err
 	}
-	server, err := ca.issue(have, now)
+	server, err := ca.issue(append(old, want...), now)
 	if err != nil {
-		return err
+		return false, err
 	}
-	return t.replaceServer(server)
+	return true, t.replaceServer(server)
 }
 
 // replaceServer puts a new certificate with its key in the place of the old.

@@ -69,7 +69,7 @@ func Open(dir string, hosts []string, now time.Time) (*Trust, error) {
 	}
 	_, err = os.Stat(filepath.Join(dir, unshownFile))
 	t.Unshown = err == nil
-	if err := t.renew(hosts, now); err != nil {
+	if _, err := t.Renew(hosts, now); err != nil {
 		return nil, unreadable(filepath.Join(dir, serverFile), "cannot issue the server certificate", err)
 	}
 	return t, nil

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"os"
@@ -98,6 +99,32 @@ func TestCertificateIsIssuedAgainForANewNameOrNearItsEnd(t *testing.T) {
 	}
 	if renewed.AdminPassword != renamed.AdminPassword {
 		t.Error("renewal changed the password")
+	}
+}
+
+// TestCertificateDoesNotGrowWithEachNewAddress: a year of days with an IPv6 address each.
+func TestCertificateDoesNotGrowWithEachNewAddress(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "trust")
+	tr := open(t, dir, []string{"oldname", "box"}, now)
+	for day := range 365 {
+		hosts := []string{"box", "192.0.2.7", fmt.Sprintf("2001:DB8::%d", day+1)}
+		for again := range 2 {
+			if renewed, err := tr.Renew(hosts, now); err != nil || renewed == (again == 1) {
+				t.Fatalf("day %d: issued again: %v, %v", day, renewed, err)
+			}
+		}
+	}
+	leaf, err := x509.ParseCertificate(tr.Server.Certificate[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(leaf.DNSNames) + len(leaf.IPAddresses); n != maxHosts {
+		t.Errorf("it has %d names and addresses", n)
+	}
+	for _, host := range []string{"oldname", "box", "192.0.2.7", "2001:db8::365", "2001:db8::364"} {
+		if err := verifies(t, tr, host, now); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
