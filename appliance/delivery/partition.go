@@ -14,16 +14,41 @@ import (
 	"github.com/weirhq/weir/wasm/transform"
 )
 
-// queryTime bounds what a jq expression may take for one record: a query is
-// the user's program, and some programs don't end.
+// queryTime bounds what a jq expression may take for one record, at most twice of
+// it: a query is the user's program, and some programs don't end.
 const queryTime = time.Second
+
+// queryTimer lends the contexts that end a query. One serves all records for a
+// while, since to make one for each would cost as much as a short query. The zero
+// value is ready.
+type queryTimer struct {
+	ctx  context.Context
+	end  context.CancelFunc
+	made time.Time
+}
+
+func (t *queryTimer) context() context.Context {
+	if now := time.Now(); t.ctx == nil || now.Sub(t.made) > queryTime {
+		t.stop()
+		t.made = now
+		t.ctx, t.end = context.WithTimeout(context.Background(), 2*queryTime)
+	}
+	return t.ctx
+}
+
+func (t *queryTimer) stop() {
+	if t.ctx != nil {
+		t.end()
+		t.ctx = nil
+	}
+}
 
 // query makes partition keys of a JSON record: a jq expression that yields
 // one object of names and values.
 type query struct {
 	code  *gojq.Code
 	names []string
-	plain *paths // nil when some value does not begin with a path
+	plain *paths // nil when some value is not made of paths
 }
 
 // compileQuery reads a MetadataExtractionQuery. The names are those of the
@@ -62,13 +87,11 @@ func compileQuery(source string) (*query, error) {
 
 // run runs the query over one record and returns the values in the order
 // of the names. They are appended to dst.
-func (q *query) run(dst []string, data []byte) ([]string, error) {
+func (q *query) run(ctx context.Context, dst []string, data []byte) ([]string, error) {
 	var doc any
 	if err := json.Unmarshal(data, &doc); err != nil {
 		return nil, fmt.Errorf("record is not JSON: %w", err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), queryTime)
-	defer cancel()
 	out, ok := q.code.RunWithContext(ctx, doc).Next()
 	if !ok {
 		return nil, errors.New("jq expression gives no result")
@@ -118,8 +141,8 @@ type queryStage struct {
 	skip   int // items whose partition is known already
 	next   stage
 	values []string
-	plain  [][]byte
-	places []pathText
+	time   queryTimer
+	plain  *pathReader       // of a plain query
 	seen   map[string]string // values by their bytes, so that each is made once
 }
 
@@ -130,16 +153,16 @@ const maxSeen = 4096
 func (s *queryStage) read(data []byte) ([]string, error) {
 	if p := s.query.plain; p != nil {
 		if s.plain == nil {
-			s.plain, s.places, s.seen = make([][]byte, p.n), make([]pathText, p.places), map[string]string{}
+			s.plain, s.seen = newPathReader(p, &s.time), map[string]string{}
 		}
-		if p.read(s.plain, s.places, data) {
-			for _, v := range s.plain {
+		if values, ok := s.plain.read(data); ok {
+			for _, v := range values {
 				s.values = append(s.values, s.known(v))
 			}
 			return s.values, nil
 		}
 	}
-	return s.query.run(s.values, data)
+	return s.query.run(s.time.context(), s.values, data)
 }
 
 func (s *queryStage) known(v []byte) string {
@@ -153,7 +176,10 @@ func (s *queryStage) known(v []byte) string {
 	return text
 }
 
-func (s *queryStage) flush() error { return s.next.flush() }
+func (s *queryStage) flush() error {
+	s.time.stop()
+	return s.next.flush()
+}
 
 func (s *queryStage) push(it *item) error {
 	if s.skip > 0 {

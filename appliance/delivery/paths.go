@@ -1,7 +1,8 @@
 package delivery
 
 import (
-	"context"
+	"encoding/binary"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -10,21 +11,24 @@ import (
 )
 
 // paths is a query whose values are plain paths, {site: .site, id: .device.id},
-// as most are, or begin with one, {day: (.ts | strftime("%d"))}. Those are read by
-// looking at the record's bytes once, without making a document of it; what comes
-// after a path is run by gojq on that value alone. Whatever is not plain about a
+// as most are, or are made of nothing but them, {day: (.ts | strftime("%d")), at:
+// "\(.site)-\(.n % 100)"}. Those are read by looking at the record's bytes once,
+// without making a document of it; what is made of them is computed by gojq from
+// their values alone, once for each that repeats. Whatever is not plain about a
 // record is left to gojq whole, so that both ways have the same outcome.
 type paths struct {
 	root   *pathNode
-	places int // where values are read
-	n      int // values
+	marks  uint // given out
+	places int  // where values are read
 	values []pathValue
 }
 
-// pathValue is one value of the query.
+// pathValue is one value of the query: what is read at a place, or what is made
+// of what is read at several.
 type pathValue struct {
 	place int
-	then  *gojq.Code // what is made of it; nil: nothing
+	then  *gojq.Code // nil: it is as it is read
+	from  []int      // places that are the variables of then
 }
 
 // pathNode is a place in documents that values are read from, or below.
@@ -43,119 +47,190 @@ const maxPathNodes = 64
 const maxPathDepth = 64
 
 // plainPaths returns the paths of an object construction; nil when some value
-// does not begin with one.
+// is not made of them.
 func plainPaths(q *gojq.Query, names []string) *paths {
 	if q.Meta != nil || len(q.Imports) > 0 || len(q.FuncDefs) > 0 || len(q.Term.SuffixList) > 0 {
 		return nil
 	}
 	p := &paths{root: &pathNode{value: -1}}
-	marks := uint(0)
 	for i, kv := range q.Term.Object.KeyVals {
-		if strings.HasPrefix(kv.Key, "$") || kv.KeyString != nil && kv.KeyString.Queries != nil {
+		if strings.HasPrefix(kv.Key, "$") || kv.KeyString != nil && kv.KeyString.Queries != nil || slices.Contains(names[:i], names[i]) {
 			return nil
 		}
-		steps, then := []string{names[i]}, (*gojq.Code)(nil)
-		if kv.Val != nil {
-			if steps, then = pathAndThen(kv.Val); steps == nil {
-				return nil
-			}
+		v, ok := p.value(kv.Val, names[i])
+		if !ok {
+			return nil
 		}
-		for j := range i {
-			if names[j] == names[i] {
-				return nil
-			}
-		}
-		at := p.root
-		for _, s := range steps {
-			if s == "" || strings.ContainsAny(s, "\\\"\ufffd") || !utf8.ValidString(s) {
-				return nil
-			}
-			if at.value >= 0 {
-				return nil
-			}
-			if at = at.child(s, &marks); marks > maxPathNodes {
-				return nil
-			}
-		}
-		if len(at.names) > 0 {
-			return nil // another value is read below
-		}
-		if at.value < 0 {
-			at.value = p.places
-			p.places++
-		}
-		p.values = append(p.values, pathValue{at.value, then})
-		p.n++
+		p.values = append(p.values, v)
 	}
 	return p
 }
 
-// pathAndThen takes .a.b | f apart: the names of the path, nil when there is none
-// at the beginning, and what comes after it.
-func pathAndThen(q *gojq.Query) (steps []string, then *gojq.Code) {
-	steps, rest := splitPipe(q)
-	if steps == nil || rest == nil {
-		return steps, nil
+// value adds the value that q is; a nil one is the member of that name.
+func (p *paths) value(q *gojq.Query, name string) (v pathValue, ok bool) {
+	if q == nil {
+		v.place, ok = p.place([]string{name})
+		return v, ok
 	}
-	then, err := gojq.Compile(rest)
-	if err != nil {
-		return nil, nil
-	}
-	return steps, then
-}
-
-func splitPipe(q *gojq.Query) (steps []string, rest *gojq.Query) {
-	for q.Meta == nil && len(q.Imports) == 0 && len(q.FuncDefs) == 0 && q.Left == nil && q.Right == nil &&
-		q.Term != nil && q.Term.Type == gojq.TermTypeQuery && len(q.Term.SuffixList) == 0 {
+	for isPlain(q) && q.Term != nil && q.Term.Type == gojq.TermTypeQuery && len(q.Term.SuffixList) == 0 {
 		q = q.Term.Query // parentheses
 	}
-	if q.Op != gojq.OpPipe || q.Left == nil || q.Right == nil || len(q.Patterns) > 0 || q.Meta != nil || len(q.Imports) > 0 || len(q.FuncDefs) > 0 {
-		return pathSteps(q), nil
+	if isPlain(q) && q.Term != nil {
+		if steps, rest := pathSteps(q.Term); steps != nil && len(rest) == 0 {
+			v.place, ok = p.place(steps)
+			return v, ok
+		}
 	}
-	steps, rest = splitPipe(q.Left)
-	if rest == nil {
-		return steps, q.Right
+	own, err := gojq.Parse(q.String()) // it is changed, and q is still to be compiled
+	if err != nil {
+		return v, false
 	}
-	return steps, &gojq.Query{Left: rest, Op: gojq.OpPipe, Right: q.Right}
+	l := lifter{paths: p}
+	if !l.query(own) || len(l.from) == 0 {
+		return v, false
+	}
+	v.from = l.from
+	v.then, err = gojq.Compile(own, gojq.WithVariables(l.names))
+	return v, err == nil
 }
 
-// pathSteps are the names of .a.b, or nil.
-func pathSteps(q *gojq.Query) []string {
-	if q.Meta != nil || len(q.Imports) > 0 || len(q.FuncDefs) > 0 || q.Left != nil || q.Right != nil || q.Term == nil {
-		return nil
+// isPlain says whether q is an expression and nothing besides.
+func isPlain(q *gojq.Query) bool {
+	return q.Meta == nil && len(q.Imports) == 0 && len(q.FuncDefs) == 0 && len(q.Patterns) == 0
+}
+
+// place is where what is at a path is read; false when it can't be told from what
+// is read above or below it, or when there are too many.
+func (p *paths) place(steps []string) (int, bool) {
+	at := p.root
+	for _, s := range steps {
+		if s == "" || strings.ContainsAny(s, "\\\"\ufffd") || !utf8.ValidString(s) || at.value >= 0 {
+			return 0, false
+		}
+		if at = at.child(s, &p.marks); p.marks > maxPathNodes {
+			return 0, false
+		}
 	}
-	t := q.Term
+	if len(at.names) > 0 {
+		return 0, false
+	}
+	if at.value < 0 {
+		at.value = p.places
+		p.places++
+	}
+	return at.value, true
+}
+
+// lifter replaces the paths in an expression by variables. What is left of it
+// must not look at the record in any other way.
+type lifter struct {
+	paths *paths
+	names []string // of the variables
+	from  []int    // their places
+}
+
+func (l *lifter) query(q *gojq.Query) bool {
+	switch {
+	case q == nil:
+		return true
+	case !isPlain(q):
+		return false
+	case q.Term != nil:
+		return l.term(q.Term)
+	}
+	switch q.Op {
+	case gojq.OpPipe:
+		return l.query(q.Left) // and that is what the right one looks at
+	case gojq.OpAdd, gojq.OpSub, gojq.OpMul, gojq.OpDiv, gojq.OpMod, gojq.OpEq, gojq.OpNe, gojq.OpGt, gojq.OpLt, gojq.OpGe, gojq.OpLe,
+		gojq.OpAnd, gojq.OpOr, gojq.OpAlt:
+		return l.query(q.Left) && l.query(q.Right)
+	}
+	return false
+}
+
+func (l *lifter) term(t *gojq.Term) bool {
+	ok := false
+	switch t.Type {
+	case gojq.TermTypeIndex:
+		ok = l.path(t)
+	case gojq.TermTypeNull, gojq.TermTypeTrue, gojq.TermTypeFalse, gojq.TermTypeNumber:
+		ok = true
+	case gojq.TermTypeQuery:
+		ok = l.query(t.Query)
+	case gojq.TermTypeUnary:
+		ok = l.term(t.Unary.Term)
+	case gojq.TermTypeString, gojq.TermTypeFormat:
+		ok = t.Str != nil
+		for i := 0; ok && i < len(t.Str.Queries); i++ {
+			ok = l.query(t.Str.Queries[i])
+		}
+	case gojq.TermTypeIf:
+		ok = t.If.Else != nil && l.query(t.If.Cond) && l.query(t.If.Then) && l.query(t.If.Else)
+		for i := 0; ok && i < len(t.If.Elif); i++ {
+			ok = l.query(t.If.Elif[i].Cond) && l.query(t.If.Elif[i].Then)
+		}
+	}
+	for i := 0; ok && i < len(t.SuffixList); i++ {
+		s := t.SuffixList[i]
+		// A part of a text; anything else is of an array or an object.
+		ok = s.Index != nil && s.Index.IsSlice && !s.Iter && !s.Optional && l.query(s.Index.Start) && l.query(s.Index.End)
+	}
+	return ok
+}
+
+// path makes a variable of the path that t begins with.
+func (l *lifter) path(t *gojq.Term) bool {
+	steps, rest := pathSteps(t)
+	if steps == nil {
+		return false
+	}
+	place, ok := l.paths.place(steps)
+	if !ok {
+		return false
+	}
+	i := slices.Index(l.from, place)
+	if i < 0 {
+		i = len(l.from)
+		l.from, l.names = append(l.from, place), append(l.names, "$__path"+strconv.Itoa(i))
+	}
+	*t = gojq.Term{Type: gojq.TermTypeFunc, Func: &gojq.Func{Name: l.names[i]}, SuffixList: rest}
+	return true
+}
+
+// pathSteps are the names of .a.b, and what comes after it; nil when t is none.
+func pathSteps(t *gojq.Term) (steps []string, rest []*gojq.Suffix) {
 	if t.Type != gojq.TermTypeIndex {
-		return nil
+		return nil, nil
 	}
-	var steps []string
-	index := []*gojq.Index{t.Index}
-	for _, s := range t.SuffixList {
-		if s.Index == nil || s.Iter || s.Optional {
-			return nil
+	name, ok := stepName(t.Index)
+	if !ok {
+		return nil, nil
+	}
+	steps = append(steps, name)
+	for i, s := range t.SuffixList {
+		if name, ok = stepName(s.Index); !ok || s.Iter || s.Optional {
+			return steps, t.SuffixList[i:]
 		}
-		index = append(index, s.Index)
+		steps = append(steps, name)
 	}
-	for _, x := range index {
-		switch {
-		case x.End != nil || x.IsSlice:
-			return nil
-		case x.Start != nil:
-			text := x.Start.Term
-			if text == nil || text.Type != gojq.TermTypeString || text.Str.Queries != nil || len(text.SuffixList) > 0 ||
-				x.Start.Left != nil || len(x.Start.FuncDefs) > 0 {
-				return nil
-			}
-			steps = append(steps, text.Str.Str)
-		case x.Str != nil && x.Str.Queries == nil:
-			steps = append(steps, x.Str.Str)
-		case x.Str == nil && x.Name != "":
-			steps = append(steps, x.Name)
-		default:
-			return nil
+	return steps, nil
+}
+
+// stepName is the name in .a, ."a" or .["a"].
+func stepName(x *gojq.Index) (string, bool) {
+	switch {
+	case x == nil || x.End != nil || x.IsSlice:
+		return "", false
+	case x.Start != nil:
+		text := x.Start.Term
+		if !isPlain(x.Start) || x.Start.Left != nil || text == nil || text.Type != gojq.TermTypeString || text.Str.Queries != nil || len(text.SuffixList) > 0 {
+			return "", false
 		}
+		return text.Str.Str, true
+	case x.Str != nil:
+		return x.Str.Str, x.Str.Queries == nil
 	}
-	return steps
+	return x.Name, x.Name != ""
 }
 
 func (n *pathNode) child(name string, marks *uint) *pathNode {
@@ -170,61 +245,73 @@ func (n *pathNode) child(name string, marks *uint) *pathNode {
 	return c
 }
 
-// read fills values with the texts of the paths' values and says whether it
-// could: false means that gojq has to look at the record. places is memory for
-// p.places of them. Values that are texts are slices of data.
-func (p *paths) read(values [][]byte, places []pathText, data []byte) bool {
-	clear(places)
-	s := pathScan{data: data, values: places}
+// pathReader reads the values of records one after the other.
+type pathReader struct {
+	paths  *paths
+	time   *queryTimer
+	values [][]byte
+	places []pathText
+	args   []any
+	key    []byte
+	made   map[string][]byte // what gojq made of what was read, by what was read
+}
+
+func newPathReader(p *paths, t *queryTimer) *pathReader {
+	return &pathReader{paths: p, time: t, values: make([][]byte, len(p.values)), places: make([]pathText, p.places), made: map[string][]byte{}}
+}
+
+// read returns the texts of the values of a record, valid until the next call, and
+// whether it could: false means that gojq has to look at the record. Values that
+// are texts are slices of data.
+func (r *pathReader) read(data []byte) ([][]byte, bool) {
+	clear(r.places)
+	s := pathScan{data: data, values: r.places}
 	s.space()
-	if !s.object(p.root, 0) {
-		return false
+	if !s.object(r.paths.root, 0) {
+		return nil, false
 	}
 	s.space()
 	if s.at != len(data) {
-		return false
+		return nil, false
 	}
-	for i, v := range p.values {
-		from := &places[v.place]
-		if len(from.text) == 0 {
-			return false
+	for i := range r.places {
+		if len(r.places[i].text) == 0 {
+			return nil, false
 		}
-		if values[i] = from.text; v.then == nil {
+	}
+	for i := range r.paths.values {
+		v := &r.paths.values[i]
+		if v.then == nil {
+			r.values[i] = r.places[v.place].text
 			continue
 		}
-		text, ok := from.apply(v.then)
+		text, ok := r.compute(byte(i), v)
 		if !ok {
-			return false
+			return nil, false
 		}
-		values[i] = text
+		r.values[i] = text
 	}
-	return true
+	return r.values, true
 }
 
-// pathText is a value that was read: its text, and whether that is a string's.
-type pathText struct {
-	text   []byte
-	quoted bool
-}
-
-// apply has gojq make a key of the value; false when that fails, or makes several.
-func (p *pathText) apply(then *gojq.Code) ([]byte, bool) {
-	var in any = string(p.text)
-	if !p.quoted {
-		switch p.text[0] {
-		case 't', 'f':
-			in = p.text[0] == 't'
-		default:
-			f, err := strconv.ParseFloat(string(p.text), 64)
-			if err != nil {
-				return nil, false
-			}
-			in = f
-		}
+// compute is what the i-th value is made to be of what was read.
+func (r *pathReader) compute(i byte, v *pathValue) ([]byte, bool) {
+	r.key = append(r.key[:0], i)
+	for _, n := range v.from {
+		r.key = r.places[n].appendKey(r.key)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), queryTime)
-	defer cancel()
-	results := then.RunWithContext(ctx, in)
+	if text, known := r.made[string(r.key)]; known {
+		return text, true
+	}
+	r.args = r.args[:0]
+	for _, n := range v.from {
+		value, ok := r.places[n].value()
+		if !ok {
+			return nil, false
+		}
+		r.args = append(r.args, value)
+	}
+	results := v.then.RunWithContext(r.time.context(), nil, r.args...)
 	out, ok := results.Next()
 	if !ok {
 		return nil, false
@@ -236,7 +323,39 @@ func (p *pathText) apply(then *gojq.Code) ([]byte, bool) {
 	if _, more := results.Next(); more {
 		return nil, false
 	}
-	return []byte(text), true
+	made := []byte(text)
+	if len(r.made) < maxSeen {
+		r.made[string(r.key)] = made
+	}
+	return made, true
+}
+
+// pathText is a value that was read: its text, and whether that is a string's.
+type pathText struct {
+	text   []byte
+	quoted bool
+}
+
+// appendKey appends the value so that no two lists of values are alike.
+func (p *pathText) appendKey(b []byte) []byte {
+	kind := byte('v')
+	if p.quoted {
+		kind = 's'
+	}
+	b = binary.AppendUvarint(append(b, kind), uint64(len(p.text)))
+	return append(b, p.text...)
+}
+
+// value is what gojq takes for it.
+func (p *pathText) value() (any, bool) {
+	switch {
+	case p.quoted:
+		return string(p.text), true
+	case p.text[0] == 't' || p.text[0] == 'f':
+		return p.text[0] == 't', true
+	}
+	f, err := strconv.ParseFloat(string(p.text), 64)
+	return f, err == nil
 }
 
 // pathScan is a pass over a document. Its methods return false at anything

@@ -1,8 +1,10 @@
 package delivery
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -13,11 +15,15 @@ func both(t *testing.T, q *query, data []byte) (short bool) {
 	if q.plain == nil {
 		t.Fatalf("the paths %q are not seen as plain", q.names)
 	}
-	values := make([][]byte, q.plain.n)
-	if !q.plain.read(values, make([]pathText, q.plain.places), data) {
+	r := newPathReader(q.plain, &queryTimer{})
+	values, ok := r.read(data)
+	if !ok {
 		return false
 	}
-	want, err := q.run(nil, data)
+	if again, ok := r.read(data); !ok || !slices.EqualFunc(values, again, bytes.Equal) {
+		t.Fatalf("%q: read again it gives %q, %t", data, again, ok)
+	}
+	want, err := q.run(t.Context(), nil, data)
 	if err != nil {
 		t.Fatalf("%q: the short way gives %q, gojq says %v", data, values, err)
 	}
@@ -71,6 +77,10 @@ func TestPlainPathsAreFound(t *testing.T) {
 		`{a: .a, b: .a}`: true, `{a: .ts|todate}`: true, `{y: (.ts|floor|strftime("%Y")), m: (.ts|strftime("%m"))}`: true,
 		`{a: ((.a|tostring)|length)}`: true, `{a: (.a as $x|$x)}`: false, `{a: (1|.a)}`: false,
 		`{a: .a, a: .b}`: false, `{a: .a, b: .a.b}`: false, `{a: .a[0]}`: false, `{a: .a?}`: false,
+		`{a: .ts[0:10]}`: true, `{a: .ts[:-1]}`: true, `{a: (.n % 500)}`: true, `{a: (.a + "-" + .b.c)}`: true, `{a: "\(.a)/\(.n|floor)"}`: true,
+		`{a: (if .n > 5 then "high" else .a end)}`: true, `{a: (.a // "none")}`: true, `{a: @text "x\(.a)"}`: true, `{a: (.a + .)}`: false,
+		`{a: (.n | if . > 5 then 1 end)}`: true, `{a: (if .n > 5 then 1 end)}`: false, `{a: (.a, .b)}`: false, `{a: ([.a]|length)}`: false, `{a: (.a|@base64)}`: true, `{a: @base64}`: false,
+		`{a: .a[.b]}`: false, `{a: .a, b: (.a.b + 1)}`: false, `{a: (.n + now)}`: false, `{a: ($ENV.HOME + .a)}`: false, `{a: (try .a)}`: false, `{a: (-.n)}`: true,
 		`{a: (.a)}`: true, `{a: (.a|tostring)}`: true, `{a: .a[]}`: false, `{a: "x"}`: false, `{a: .}`: false, `{a: .a}.a`: false,
 	} {
 		if q := mustCompile(t, source); (q.plain != nil) != plain {
@@ -98,6 +108,33 @@ func TestWhatComesAfterAPathAgreesWithGojq(t *testing.T) {
 	}
 }
 
+// TestWhatIsMadeOfPathsAgreesWithGojq, too.
+func TestWhatIsMadeOfPathsAgreesWithGojq(t *testing.T) {
+	for _, made := range []string{
+		".a % 500", ".a + .b.c", ".a[0:4]", ".a[:-1]", ".a[2:]", `"\(.a)-\(.b.c)"`, `if .a == 7 then "seven" elif .a then .b.c else 0 end`, ".a // .b.c", "-.a", ".a / .b.c",
+		".a and .b.c", `.a == "A" or .b.c > 3`, `@uri "x=\(.a)"`, "(.a | tostring) + (.b.c | tostring)", ".a * 2 - .b.c", ".a as $x | .b.c", `.a + "" | ascii_downcase`, ".a[.b.c:]",
+	} {
+		q := mustCompile(t, `{k: (`+made+`), m: .a}`)
+		if strings.Contains(made, " as ") {
+			if q.plain != nil {
+				t.Errorf("%s is seen as plain", made)
+			}
+			continue
+		}
+		decided := 0
+		for _, a := range []string{`"Pump-7"`, `"A"`, `""`, `7`, `1763900000.25`, `-3`, `-0`, `0`, `true`, `false`, `null`, `[1,2]`, `{"x":1}`, `"1e3"`} {
+			for _, c := range []string{`1`, `"x"`, `0`, `false`, `-2.5`} {
+				if both(t, q, []byte(`{"a":`+a+`,"b":{"c":`+c+`}}`)) {
+					decided++
+				}
+			}
+		}
+		if decided == 0 {
+			t.Errorf("%s: nothing was decided the short way", made)
+		}
+	}
+}
+
 // FuzzPlainPaths: whatever a record holds, the short way and gojq agree.
 func FuzzPlainPaths(f *testing.F) {
 	f.Add([]byte(`{"a":"x","b":{"c":1,"d":[true,null,{"a":-0.5e3}]}}`))
@@ -106,23 +143,36 @@ func FuzzPlainPaths(f *testing.F) {
 	f.Add([]byte("{\"a\":\"\xc3\x28\",\"b\":{\"c\":false}}"))
 	q := mustCompile(f, `{a: .a, c: .b.c}`)
 	then := mustCompile(f, `{a: (.a|tostring), t: (.a|todate), c: (.b.c|ascii_downcase)}`)
+	made := mustCompile(f, `{n: (.a % 7), s: "\(.a)/\(.b.c)", d: (if .a == .b.c then .a else .b.c end)}`)
+	slice := mustCompile(f, `{d: .a[1:3], e: (.b.c // "none")}`)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		both(t, q, data)
+		both(t, made, data)
+		both(t, slice, data)
 		both(t, then, data)
 	})
 }
 
 // go test -run - -bench Query -benchtime 2s ./appliance/delivery
 func BenchmarkQuery(b *testing.B) {
-	data := fmt.Appendf(nil, `{"device":"pump-%02d","site":"north-%d","seq":%d,"ts":"2026-11-23T10:00:00.000Z","temperature":21.53,"pressure":3.212,"vibration":[12,21,40],"status":"ok","firmware":"2.1.1"}`+"\n", 7, 3, 123456)
-	for name, source := range map[string]string{"plain": `{d: .device, s: .site}`, "then": `{d: (.device|tostring), s: .site}`, "gojq": `{d: (.device,.x|tostring), s: .site}`} {
+	record := func(seq int) []byte {
+		return fmt.Appendf(nil, `{"device":"pump-%02d","site":"north-%d","seq":%d,"ts":"2026-11-23T10:00:00.000Z","temperature":21.53,"pressure":3.212,"vibration":[12,21,40],"status":"ok","firmware":"2.1.1"}`+"\n", 7, 3, seq)
+	}
+	var data [10_000][]byte
+	for i := range data {
+		data[i] = record(100_000 + i)
+	}
+	for name, source := range map[string]string{
+		"plain": `{d: .device, s: .site}`, "of few values": `{d: (.device|tostring), s: .ts[0:10]}`, "of many values": `{d: (.seq % 500), s: .site}`,
+		"gojq": `{d: (.device,.x|tostring), s: .site}`,
+	} {
 		b.Run(name, func(b *testing.B) {
 			s := &queryStage{query: mustCompile(b, source)}
-			b.SetBytes(int64(len(data)))
+			b.SetBytes(int64(len(data[0])))
 			b.ReportAllocs()
-			for b.Loop() {
+			for i := 0; b.Loop(); i++ {
 				s.values = s.values[:0]
-				if _, err := s.read(data); err != nil {
+				if _, err := s.read(data[i%len(data)]); err != nil {
 					b.Fatal(err)
 				}
 			}
