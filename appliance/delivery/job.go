@@ -235,6 +235,7 @@ type objectSpec struct {
 	extension   string
 	contentType string
 	cheap       bool
+	most        int64 // bytes it can have; 0: not known
 	render      func(ctx context.Context, w io.Writer) (counts, error)
 	runs        *[]Range // of failed records, filled by render
 }
@@ -268,7 +269,7 @@ func (j *job) put(ctx context.Context, o *objectSpec) error {
 	if err != nil {
 		return err
 	}
-	buffer := j.engine.memory.buffer()
+	buffer := j.engine.memory.buffer(o.most)
 	defer j.engine.memory.free(buffer)
 	var n counts
 	var ours *SinkError // rendering failed, whatever the sink makes of that
