@@ -35,7 +35,7 @@ type conn struct {
 	remote  netip.AddrPort
 	network netip.Prefix // what its address is counted as
 	tls     *tls.Conn    // nil in cleartext
-	session *session     // nil if it does not speak HTTP/2
+	h2      *h2Conn      // nil if it does not speak HTTP/2
 
 	phase      atomic.Int32
 	parked     bool // Read has given up waiting, and the connection is open
@@ -238,7 +238,7 @@ func (c *conn) shut() error {
 func (c *conn) shutIdle() {
 	switch {
 	case !c.phase.CompareAndSwap(int32(phaseIdle), int32(phaseGone)):
-	case c.session != nil:
+	case c.h2 != nil:
 		_ = c.SetReadDeadline(time.Unix(1, 0))
 	default:
 		_ = c.shut()

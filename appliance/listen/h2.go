@@ -63,25 +63,25 @@ type connKey struct{}
 func (c *conn) serveHTTP2() step {
 	_ = c.SetDeadline(time.Time{})
 	c.setPhase(phaseBusy)
-	if c.session == nil {
-		c.session = newSession(c)
+	if c.h2 == nil {
+		c.h2 = newH2Conn(c)
 	}
-	var nc net.Conn = c.session
+	var nc net.Conn = c.h2
 	if c.tls != nil {
-		nc = tlsSession{c.session}
+		nc = tlsH2Conn{c.h2}
 	}
 	c.s.h2.ServeConn(nc, &http2.ServeConnOpts{
 		Context:    context.WithValue(c.s.ctx, connKey{}, c),
 		BaseConfig: c.s.base2,
 	})
-	if !c.session.retired {
+	if !c.h2.retired {
 		return nil
 	}
 	return (*conn).parkHTTP2
 }
 
 // parkHTTP2 waits for the next frame.
-func (c *conn) parkHTTP2() step { return c.session.park() }
+func (c *conn) parkHTTP2() step { return c.h2.park() }
 
 // http2x is one exchange over HTTP/2.
 type http2x struct {

@@ -21,19 +21,19 @@ const (
 	frameHead     = 9
 )
 
-// session is an HTTP/2 connection as x/net's server sees it, and remembers what a
+// h2Conn is an HTTP/2 connection as x/net's server sees it, and remembers what a
 // later server needs to go on where this one ends: the client's settings, what
 // each side may still send on the connection, and the highest stream. Thus a
 // connection that is quiet costs no server:
 //
 //	server ── quiet ──► SETTINGS: header table 0 ── acknowledged ──► server ends
 //	                                                                      │
-//	   a new server, told the session's state ◄── the next byte ◄── the connection is parked
+//	   a new server, told what the old one knew ◄── the next byte ◄── the connection is parked
 //
 // The client's header table is the one part of the state that can't be handed on,
 // so it is emptied first, and stays empty. Our own needs nothing: entries are
 // counted from the newest, and the client drops the oldest first.
-type session struct {
+type h2Conn struct {
 	c *conn
 
 	// Of the goroutine that reads.
@@ -70,13 +70,13 @@ type session struct {
 	odd       bool             // something has happened that is not kept track of
 }
 
-func newSession(c *conn) *session {
-	return &session{c: c, rest: len(preface), send: initialWindow, recv: initialWindow, idleSince: time.Now()}
+func newH2Conn(c *conn) *h2Conn {
+	return &h2Conn{c: c, rest: len(preface), send: initialWindow, recv: initialWindow, idleSince: time.Now()}
 }
 
-// resume prepares the session for a new server, which is told what the client has
+// resume prepares the connection for a new server, which is told what the client has
 // said, and whose first words the client does not need to hear again.
-func (n *session) resume() {
+func (n *h2Conn) resume() {
 	n.retired, n.prelude, n.held, n.skip = false, preludeFrames, nil, 0
 	n.grow = uint32(max(0, windowBytes-n.recv)) // of now: what comes from here on, the server sees
 	n.before, n.idle = n.last, false
@@ -160,9 +160,9 @@ func (s *frames) scan(p []byte, fn func(f frame, grow uint32)) {
 	}
 }
 
-// Read gives the server whole frames' bytes, without those that are meant for the
-// session, and io.EOF once it is not needed any more.
-func (n *session) Read(p []byte) (int, error) {
+// Read gives the server whole frames' bytes, without those that are only for
+// remembering, and io.EOF once it is not needed any more.
+func (n *h2Conn) Read(p []byte) (int, error) {
 	for {
 		switch {
 		case len(n.ready) > 0:
@@ -185,14 +185,14 @@ func (n *session) Read(p []byte) (int, error) {
 }
 
 // stayAwake ends the wait for silence.
-func (n *session) stayAwake() {
+func (n *h2Conn) stayAwake() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	_ = n.c.SetReadDeadline(time.Time{})
 }
 
 // readFull reads len(p) bytes of a frame.
-func (n *session) readFull(p []byte) error {
+func (n *h2Conn) readFull(p []byte) error {
 	for at := 0; at < len(p); {
 		k, err := n.c.sniffed.Read(p[at:])
 		if at += k; k > 0 {
@@ -209,9 +209,9 @@ func (n *session) readFull(p []byte) error {
 	return nil
 }
 
-// readFrame reads the head of the next frame, and all of a small one that the
-// session has to know, and makes it ready unless nobody else needs it.
-func (n *session) readFrame() error {
+// readFrame reads the head of the next frame, and all of a small one that
+// has to be remembered, and makes it ready unless nobody else needs it.
+func (n *h2Conn) readFrame() error {
 	n.mu.Lock()
 	if n.idle {
 		_ = n.c.SetReadDeadline(time.Now().Add(n.c.s.o.quietAfter))
@@ -243,7 +243,7 @@ func (n *session) readFrame() error {
 
 // received takes note of a frame from the client and tells whether it is meant for
 // the server.
-func (n *session) received(f frame) bool {
+func (n *h2Conn) received(f frame) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch f.kind {
@@ -272,7 +272,7 @@ func (n *session) received(f frame) bool {
 	return true
 }
 
-func (n *session) receivedSettings(f frame) bool {
+func (n *h2Conn) receivedSettings(f frame) bool {
 	if f.flags.Has(http2.FlagSettingsAck) {
 		n.acked++
 		n.emptied = n.emptied || n.acked == n.asked
@@ -288,7 +288,7 @@ func (n *session) receivedSettings(f frame) bool {
 	return true
 }
 
-func (n *session) learn(s http2.Setting) {
+func (n *h2Conn) learn(s http2.Setting) {
 	at := slices.IndexFunc(n.settings[:n.known], func(have http2.Setting) bool { return have.ID == s.ID })
 	switch {
 	case at >= 0:
@@ -303,7 +303,7 @@ func (n *session) learn(s http2.Setting) {
 
 // receivedWindow lets us send more. What the server believes it may send already
 // is taken off.
-func (n *session) receivedWindow() bool {
+func (n *h2Conn) receivedWindow() bool {
 	grow := binary.BigEndian.Uint32(n.small[frameHead:]) &^ (1 << 31)
 	n.send += int64(grow)
 	if n.debt == 0 {
@@ -321,7 +321,7 @@ func (n *session) receivedWindow() bool {
 
 // quiet tells whether the connection can do without its server, which it then
 // retires. Before, it asks the client to empty its header table.
-func (n *session) quiet() bool {
+func (n *h2Conn) quiet() bool {
 	if !n.writing.TryLock() {
 		return false
 	}
@@ -349,13 +349,13 @@ func (n *session) quiet() bool {
 }
 
 // sayGoAway tells the client that no further stream will be served.
-func (n *session) sayGoAway() {
+func (n *h2Conn) sayGoAway() {
 	b := binary.BigEndian.AppendUint32(appendHead(nil, 8, http2.FrameGoAway, 0), n.last)
 	n.say(append(b, 0, 0, 0, byte(http2.ErrCodeNo)))
 }
 
 // say sends a frame of our own on a connection that nothing else is sent on.
-func (n *session) say(b []byte) {
+func (n *h2Conn) say(b []byte) {
 	_ = n.c.SetWriteDeadline(time.Now().Add(time.Second))
 	if _, err := n.c.sniffed.Write(b); err != nil {
 		_ = n.c.shut()
@@ -364,7 +364,7 @@ func (n *session) say(b []byte) {
 }
 
 // Write takes note of what the server sends.
-func (n *session) Write(p []byte) (int, error) {
+func (n *h2Conn) Write(p []byte) (int, error) {
 	n.writing.Lock()
 	defer n.writing.Unlock()
 	if n.retired {
@@ -394,7 +394,7 @@ func (n *session) Write(p []byte) (int, error) {
 }
 
 // said takes note of a frame that the server sends.
-func (n *session) said(f frame, grow uint32) {
+func (n *h2Conn) said(f frame, grow uint32) {
 	switch f.kind {
 	case http2.FrameData:
 		n.send -= int64(f.length)
@@ -416,7 +416,7 @@ func (n *session) said(f frame, grow uint32) {
 
 // awaitWindow waits until the client takes the DATA that is about to be sent. It
 // has to only while there is a debt.
-func (n *session) awaitWindow() error {
+func (n *h2Conn) awaitWindow() error {
 	for {
 		n.mu.Lock()
 		enough := n.send >= 0
@@ -436,9 +436,9 @@ func (n *session) awaitWindow() error {
 const preludeFrames = 3
 
 // withoutPrelude takes away what each server says first: its SETTINGS, which the
-// client knows, and the acknowledgement of those that the session has told it. The
+// client knows, and the acknowledgement of those that we have told it. The
 // window is grown by what is missing only.
-func (n *session) withoutPrelude(p []byte) (b []byte) {
+func (n *h2Conn) withoutPrelude(p []byte) (b []byte) {
 	n.held = append(n.held, p...)
 	for n.prelude > 0 && len(n.held) >= frameHead {
 		f := headOf(n.held)
@@ -468,12 +468,12 @@ func (n *session) withoutPrelude(p []byte) (b []byte) {
 
 // noteState is told by the server when the last stream ends and the first begins.
 func noteState(nc net.Conn, state http.ConnState) {
-	var n *session
+	var n *h2Conn
 	switch nc := nc.(type) {
-	case *session:
+	case *h2Conn:
 		n = nc
-	case tlsSession:
-		n = nc.session
+	case tlsH2Conn:
+		n = nc.h2Conn
 	default:
 		return
 	}
@@ -491,7 +491,7 @@ func noteState(nc net.Conn, state http.ConnState) {
 }
 
 // Close closes the connection, unless only the server is at its end.
-func (n *session) Close() error {
+func (n *h2Conn) Close() error {
 	n.writing.Lock()
 	defer n.writing.Unlock()
 	if n.retired {
@@ -501,29 +501,29 @@ func (n *session) Close() error {
 }
 
 // LocalAddr and the others are the connection's.
-func (n *session) LocalAddr() net.Addr { return n.c.LocalAddr() }
+func (n *h2Conn) LocalAddr() net.Addr { return n.c.LocalAddr() }
 
 // RemoteAddr is the client's.
-func (n *session) RemoteAddr() net.Addr { return n.c.sniffed.RemoteAddr() }
+func (n *h2Conn) RemoteAddr() net.Addr { return n.c.sniffed.RemoteAddr() }
 
-// SetDeadline is not for the server: the deadline to read is the session's.
-func (n *session) SetDeadline(t time.Time) error { return n.SetWriteDeadline(t) }
+// SetDeadline is not for the server: the deadline to read is its own.
+func (n *h2Conn) SetDeadline(t time.Time) error { return n.SetWriteDeadline(t) }
 
 // SetReadDeadline does nothing.
-func (n *session) SetReadDeadline(time.Time) error { return nil }
+func (n *h2Conn) SetReadDeadline(time.Time) error { return nil }
 
 // SetWriteDeadline bounds the next Write.
-func (n *session) SetWriteDeadline(t time.Time) error { return n.c.SetWriteDeadline(t) }
+func (n *h2Conn) SetWriteDeadline(t time.Time) error { return n.c.SetWriteDeadline(t) }
 
-// tlsSession is a session over TLS. It shows the TLS state, for which http2 checks
+// tlsH2Conn is one over TLS. It shows the TLS state, for which http2 checks
 // that the cipher is good enough.
-type tlsSession struct{ *session }
+type tlsH2Conn struct{ *h2Conn }
 
 // ConnectionState returns the state of TLS.
-func (n tlsSession) ConnectionState() tls.ConnectionState { return *n.c.connectionState() }
+func (n tlsH2Conn) ConnectionState() tls.ConnectionState { return *n.c.connectionState() }
 
 // park waits for the client's next frame without a server.
-func (n *session) park() step {
+func (n *h2Conn) park() step {
 	c := n.c
 	c.off, c.n = 0, 0
 	n.ready = nil

@@ -99,6 +99,13 @@ func TestConnectionsThatAreQuietForMoments(t *testing.T) {
 	}
 }
 
+type blockWriter []byte
+
+func (w *blockWriter) Write(p []byte) (int, error) {
+	*w = append(*w, p...)
+	return len(p), nil
+}
+
 // h2raw is a client that says what it is told to, and acknowledges settings.
 type h2raw struct {
 	t   *testing.T

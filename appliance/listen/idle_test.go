@@ -8,9 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/net/http2"
-	"golang.org/x/net/http2/hpack"
-
 	"github.com/weirhq/weir/appliance/api/apitest"
 )
 
@@ -61,12 +58,14 @@ func TestIdleConnectionsAreCheap(t *testing.T) {
 			return c
 		}},
 		{"HTTP/2", bound, func(addr string) net.Conn {
-			c, err := net.Dial("tcp", addr)
-			if err != nil {
-				t.Fatal(err)
-			}
-			getOverHTTP2(t, c)
-			return c
+			h := dialHTTP2(t, addr)
+			h.get(1)
+			h.data(1, 1<<20)
+			go func() { // acknowledges what it is told from here on
+				for err := error(nil); err == nil; _, err = h.next() {
+				}
+			}()
+			return h.c
 		}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -92,61 +91,4 @@ func TestIdleConnectionsAreCheap(t *testing.T) {
 			}
 		})
 	}
-}
-
-// acknowledge does what a client does that waits.
-func acknowledge(f *http2.Framer) {
-	for {
-		fr, err := f.ReadFrame()
-		if err != nil {
-			return
-		}
-		if fr, ok := fr.(*http2.SettingsFrame); ok && !fr.IsAck() {
-			_ = f.WriteSettingsAck()
-		}
-	}
-}
-
-// getOverHTTP2 makes one request by hand, so that the client costs little afterwards.
-func getOverHTTP2(t testing.TB, c net.Conn) {
-	t.Helper()
-	if _, err := io.WriteString(c, preface); err != nil {
-		t.Fatal(err)
-	}
-	f := http2.NewFramer(c, c)
-	if err := f.WriteSettings(); err != nil {
-		t.Fatal(err)
-	}
-	var block blockWriter
-	enc := hpack.NewEncoder(&block)
-	for _, h := range [][2]string{{":method", "GET"}, {":scheme", "http"}, {":authority", "h"}, {":path", "/"}} {
-		_ = enc.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]})
-	}
-	if err := f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block, EndHeaders: true, EndStream: true}); err != nil {
-		t.Fatal(err)
-	}
-	for {
-		fr, err := f.ReadFrame()
-		if err != nil {
-			t.Fatal(err)
-		}
-		switch fr := fr.(type) {
-		case *http2.SettingsFrame:
-			if !fr.IsAck() {
-				_ = f.WriteSettingsAck()
-			}
-		case *http2.DataFrame:
-			if fr.StreamEnded() {
-				go acknowledge(f)
-				return
-			}
-		}
-	}
-}
-
-type blockWriter []byte
-
-func (w *blockWriter) Write(p []byte) (int, error) {
-	*w = append(*w, p...)
-	return len(p), nil
 }
