@@ -694,7 +694,12 @@ func (e *Engine) Delete(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := w.hold(ctx); err != nil {
+	resume, err := w.hold(ctx)
+	if err != nil {
+		return err
+	}
+	if err := e.forget(ctx, w); err != nil {
+		resume() // it is there as before
 		return err
 	}
 	w.mu.Lock()
@@ -704,10 +709,24 @@ func (e *Engine) Delete(ctx context.Context, name string) error {
 		cancel()
 		<-w.stopped
 	}
+	e.mu.Lock()
+	delete(e.mu.workers, name)
+	e.mu.Unlock()
+	if d := w.definition(); d.Buffer != "" {
+		if err := e.store.DeleteStream(ctx, d.Buffer); err != nil && !errors.Is(err, storage.ErrStreamNotFound) {
+			return fmt.Errorf("delete delivery %s: buffer stream: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// forget deletes all that is kept of a delivery stream. Its worker is held.
+func (e *Engine) forget(ctx context.Context, w *worker) error {
 	d := w.definition()
+	name := d.Config.Name
 	txn, err := e.store.Begin(ctx, 4096)
 	if err != nil {
-		return err
+		return fmt.Errorf("delete delivery %s: %w", name, err)
 	}
 	txn.Delete(storage.TableDelivery, definitionKey(name))
 	txn.Delete(storage.TableDelivery, cursorKey(d.ID))
@@ -721,14 +740,6 @@ func (e *Engine) Delete(ctx context.Context, name string) error {
 	txn.DeletePrefix(storage.TableManifest, prefix)
 	if err := commit(ctx, txn); err != nil {
 		return fmt.Errorf("delete delivery %s: %w", name, err)
-	}
-	e.mu.Lock()
-	delete(e.mu.workers, name)
-	e.mu.Unlock()
-	if d.Buffer != "" {
-		if err := e.store.DeleteStream(ctx, d.Buffer); err != nil && !errors.Is(err, storage.ErrStreamNotFound) {
-			return fmt.Errorf("delete delivery %s: buffer stream: %w", name, err)
-		}
 	}
 	return nil
 }

@@ -728,6 +728,7 @@ func (l *lane) gate(ctx context.Context, j *job) (leave func(), err error) {
 					held = true
 					continue // the other attempt may have changed everything
 				case <-ctx.Done():
+					leave()
 					return nil, ctx.Err()
 				}
 			}
