@@ -54,7 +54,7 @@ type disk struct {
 		over bool // stock was taken: removals are what they say
 		held []string
 		dir  string   // last listed …
-		list []string // … and what was in it; nil since something changed
+		list []string // … and what is in it; nil when that is not known
 	}
 }
 
@@ -102,7 +102,6 @@ func (d *disk) reopening() {
 func (d *disk) hold(name string) bool {
 	d.opening.Lock()
 	defer d.opening.Unlock()
-	d.opening.list = nil
 	base := d.fs.PathBase(name)
 	if d.opening.over || !strings.HasSuffix(base, ".sst") && !strings.HasSuffix(base, ".log") && !strings.HasPrefix(base, "MANIFEST") {
 		return false
@@ -111,11 +110,27 @@ func (d *disk) hold(name string) bool {
 	return true
 }
 
-// changed forgets a listing.
-func (d *disk) changed() {
-	d.opening.Lock()
-	d.opening.list = nil
-	d.opening.Unlock()
+// changed keeps the listing right: a file went from a path, came to another, or
+// both; "" stands for none. After an error what is there is not known any more.
+func (d *disk) changed(from, to string, err error) {
+	o := &d.opening
+	o.Lock()
+	defer o.Unlock()
+	if o.list == nil {
+		return
+	}
+	if err != nil {
+		o.list = nil
+		return
+	}
+	if from != "" && d.fs.PathDir(from) == o.dir {
+		if i := slices.Index(o.list, d.fs.PathBase(from)); i >= 0 {
+			o.list = slices.Delete(o.list, i, i+1)
+		}
+	}
+	if to != "" && d.fs.PathDir(to) == o.dir && !slices.Contains(o.list, d.fs.PathBase(to)) {
+		o.list = append(o.list, d.fs.PathBase(to))
+	}
 }
 
 // onFull is called while a failed write waits to be tried once more: it gives
@@ -161,24 +176,24 @@ func (p *patientFS) Create(name string, category vfs.DiskWriteCategory) (vfs.Fil
 		}
 	}
 	p.d.still()
-	p.d.changed()
 	f, err := p.FS.Create(name, category)
+	p.d.changed("", name, err)
 	return p.wrap(name, f, err)
 }
 
 // ReuseForWrite makes a new log of an old one.
 func (p *patientFS) ReuseForWrite(from, to string, category vfs.DiskWriteCategory) (vfs.File, error) {
 	p.d.still()
-	p.d.changed()
 	f, err := p.FS.ReuseForWrite(from, to, category)
+	p.d.changed(from, to, err)
 	return p.wrap(to, f, err)
 }
 
 // OpenReadWrite opens a file to change it.
 func (p *patientFS) OpenReadWrite(name string, category vfs.DiskWriteCategory, o ...vfs.OpenOption) (vfs.File, error) {
 	p.d.still()
-	p.d.changed()
 	f, err := p.FS.OpenReadWrite(name, category, o...)
+	p.d.changed("", name, err)
 	return p.wrap(name, f, err)
 }
 
@@ -194,15 +209,16 @@ func (p *patientFS) OpenDir(name string) (vfs.File, error) {
 // Link gives a file a second name.
 func (p *patientFS) Link(from, to string) error {
 	p.d.still()
-	p.d.changed()
-	return p.FS.Link(from, to)
+	err := p.FS.Link(from, to)
+	p.d.changed("", to, err)
+	return err
 }
 
 // Rename gives a file another name.
 func (p *patientFS) Rename(from, to string) error {
 	p.d.still()
-	p.d.changed()
 	err := p.FS.Rename(from, to)
+	p.d.changed(from, to, err)
 	if !p.d.running.Load() {
 		err = p.d.park("rename", to, err)
 	}
@@ -239,7 +255,9 @@ func (p *patientFS) Remove(name string) error {
 	if p.d.hold(name) {
 		return nil
 	}
-	return p.FS.Remove(name)
+	err := p.FS.Remove(name)
+	p.d.changed(name, "", err)
+	return err
 }
 
 // wrap wraps a file that is written. The write-ahead log is vital, and so are the

@@ -34,6 +34,8 @@ func (s *Store) openEngine(ctx context.Context) error {
 		}
 		p := pebbleOptions(s.o, fs, engineLogger{s.log, s.fail}, s.disk.listener())
 		p.DisableConsistencyCheck = true // survey does, for less
+		s.compacting = newCompactions()
+		p.Experimental.CompactionScheduler = s.compacting
 		db, err := pebble.Open(path, p)
 		if err != nil {
 			return nil, err
@@ -64,8 +66,15 @@ func (s *Store) openEngine(ctx context.Context) error {
 	if err2 != nil {
 		return err2
 	}
-	if s.db, err = s.rescueLog(logs, open); err != nil {
-		if s.db, err = s.rescueAll(path, logs, err, open); err != nil {
+	busy := func() (*pebble.DB, error) { // much will be written to it
+		db, err := open()
+		if err == nil {
+			s.compacting.begin()
+		}
+		return db, err
+	}
+	if s.db, err = s.rescueLog(logs, busy); err != nil {
+		if s.db, err = s.rescueAll(path, logs, err, busy); err != nil {
 			return err
 		}
 	}

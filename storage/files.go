@@ -1,8 +1,8 @@
 package storage
 
 import (
+	"bytes"
 	"errors"
-	"io"
 	"os"
 
 	"github.com/cockroachdb/errors/oserror"
@@ -40,8 +40,12 @@ func readFile(fs vfs.FS, path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := io.ReadAll(f)
-	return b, errors.Join(err, f.Close())
+	var b bytes.Buffer
+	if info, err := f.Stat(); err == nil {
+		b.Grow(int(info.Size()) + bytes.MinRead)
+	}
+	_, err = b.ReadFrom(f)
+	return b.Bytes(), errors.Join(err, f.Close())
 }
 
 // writeFile replaces dir/name in one step, durable on return.

@@ -36,6 +36,7 @@ type Store struct {
 	env        *shard.Env
 	streamEnv  *stream.Env
 	disk       *disk
+	compacting *compactions
 	tables     []table // that the open found, and the rows; both only until it is over
 	found      *found
 	unreadable []epoch.Key // epochs that the open could read nothing of, and so have no row
@@ -102,6 +103,7 @@ func (s *Store) open(ctx context.Context) (err error) {
 	go s.maintain()
 	go s.lookAtTables(s.tables)
 	s.tables, s.found = nil, nil
+	s.compacting.begin()
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -23,14 +24,17 @@ type table struct {
 // takeStock finds out what tables and rows a database has. An error that is not
 // ctx's means that what all else rests on is damaged.
 func (s *Store) takeStock(ctx context.Context, db *pebble.DB) (err error) {
-	if s.tables, err = s.survey(db); err != nil {
-		return err
+	var other error
+	var surveying sync.WaitGroup
+	surveying.Go(func() { s.tables, other = s.survey(db) })
+	s.found, err = readRows(ctx, db)
+	if surveying.Wait(); other != nil {
+		return other
 	}
-	if s.found, err = readRows(ctx, db); err != nil {
-		return err
+	if err == nil {
+		s.found.match(s.tables)
 	}
-	s.found.match(s.tables)
-	return nil
+	return err
 }
 
 // checkNamed returns an error when epochs have rows but no table while there are
