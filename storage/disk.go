@@ -178,7 +178,10 @@ func (p *patientFS) Create(name string, category vfs.DiskWriteCategory) (vfs.Fil
 	p.d.still()
 	f, err := p.FS.Create(name, category)
 	p.d.changed("", name, err)
-	return p.wrap(name, f, err)
+	if f, err = p.wrap(name, f, err); err == nil && strings.HasSuffix(name, ".sst") {
+		f = writeTable(f)
+	}
+	return f, err
 }
 
 // ReuseForWrite makes a new log of an old one.

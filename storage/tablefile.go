@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
+	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
@@ -50,4 +52,90 @@ func (t *tableFile) ReadAt(p []byte, at int64) (int, error) {
 func maskedChecksum(b []byte) uint32 {
 	sum := crc32.Checksum(b, castagnoli)
 	return (sum>>15 | sum<<17) + 0xa282ead8
+}
+
+// tableWriteBytes is how much of a table is handed to the file system at once.
+const tableWriteBytes = 128 << 10
+
+var tableBuffers = sync.Pool{New: func() any { return new([tableWriteBytes]byte) }}
+
+// tableWriter is a table that is written. Pebble writes a block of 32 KiB as 4 KiB and
+// the rest, neither aligned, which costs the kernel twice what large writes do: a
+// twentieth of all CPU of an append.
+type tableWriter struct {
+	vfs.File
+	buf     *[tableWriteBytes]byte
+	n       int   // bytes of buf that were not written yet
+	written int64 // bytes that were
+	err     error // of an earlier write
+}
+
+func writeTable(f vfs.File) vfs.File {
+	return &tableWriter{File: f, buf: tableBuffers.Get().(*[tableWriteBytes]byte)}
+}
+
+func (t *tableWriter) Write(p []byte) (int, error) {
+	for rest := p; len(rest) > 0; {
+		if t.err != nil {
+			return 0, t.err
+		}
+		n := copy(t.buf[t.n:], rest)
+		rest = rest[n:]
+		if t.n += n; t.n == len(t.buf) {
+			t.flush()
+		}
+	}
+	return len(p), t.err
+}
+
+func (t *tableWriter) flush() error {
+	if t.err == nil && t.n > 0 {
+		var n int
+		if n, t.err = t.File.Write(t.buf[:t.n]); t.err == nil && n < t.n {
+			t.err = io.ErrShortWrite
+		}
+		t.written += int64(n)
+		t.n = 0
+	}
+	return t.err
+}
+
+func (t *tableWriter) Sync() error {
+	if err := t.flush(); err != nil {
+		return err
+	}
+	return t.File.Sync()
+}
+
+func (t *tableWriter) SyncData() error {
+	if err := t.flush(); err != nil {
+		return err
+	}
+	return t.File.SyncData()
+}
+
+// SyncTo asks for what lies before length only.
+func (t *tableWriter) SyncTo(length int64) (bool, error) {
+	if length > t.written {
+		if err := t.flush(); err != nil {
+			return false, err
+		}
+	}
+	return t.File.SyncTo(length)
+}
+
+func (t *tableWriter) Stat() (vfs.FileInfo, error) {
+	if err := t.flush(); err != nil {
+		return nil, err
+	}
+	return t.File.Stat()
+}
+
+func (t *tableWriter) Close() error {
+	err := errors.Join(t.flush(), t.File.Close())
+	if t.buf != nil {
+		tableBuffers.Put(t.buf)
+		t.buf = nil
+	}
+	return err
 }
