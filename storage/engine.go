@@ -11,6 +11,7 @@ import (
 
 	"github.com/cockroachdb/errors/oserror"
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 )
 
@@ -34,6 +35,13 @@ func (s *Store) openEngine(ctx context.Context) error {
 		}
 		p := pebbleOptions(s.o, fs, engineLogger{s.log, s.fail}, s.disk.listener())
 		p.DisableConsistencyCheck = true // survey does, for less
+		sampled := p.Levels[0].Compression
+		p.Levels[0].Compression = func() *sstable.CompressionProfile {
+			if s.packed.Load() {
+				return sstable.NoCompression
+			}
+			return sampled()
+		}
 		s.compacting = newCompactions()
 		p.Experimental.CompactionScheduler = s.compacting
 		db, err := pebble.Open(path, p)

@@ -118,7 +118,7 @@ func (s *Store) recoverState(ctx context.Context) error {
 	}
 	s.committer = commit.New(s.db, s.directory, s.clock, commit.Options{
 		GroupBytes: s.o.GroupBytes, AdmissionBytes: s.o.AdmissionBytes, MemTableBytes: s.o.MemTableBytes,
-		EpochAge: s.epochAge, Session: s.mu.session.Session, FirstEpoch: nextEpoch, LastMS: lastMS, OnLearnt: s.learnt,
+		EpochAge: s.epochAge, Session: s.mu.session.Session, FirstEpoch: nextEpoch, LastMS: lastMS, OnLearnt: s.learnt, Packed: &s.packed,
 	})
 	s.streamEnv.Committer = s.committer
 	if p := s.failure.Load(); p != nil {

@@ -37,7 +37,8 @@ type Store struct {
 	streamEnv  *stream.Env
 	disk       *disk
 	compacting *compactions
-	tables     []table // that the open found, and the rows; both only until it is over
+	packed     atomic.Bool // what is flushed is compressed already
+	tables     []table     // that the open found, and the rows; both only until it is over
 	found      *found
 	unreadable []epoch.Key // epochs that the open could read nothing of, and so have no row
 	ledger     *ledger

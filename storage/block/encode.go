@@ -22,8 +22,9 @@ type Builder struct {
 	deltas   []int64 // empty unless deltaSet
 	deltaSet bool
 
-	meta, out []byte
-	zstd      *zstd.Encoder
+	meta, out  []byte
+	compressed bool // the data of the block encoded last
+	zstd       *zstd.Encoder
 }
 
 type explicitKey struct {
@@ -115,6 +116,7 @@ func (b *Builder) Encode(codec Codec, at Stamp) []byte {
 		codec = Raw
 	}
 	out, codec = b.appendFrame(out, codec, b.data)
+	b.compressed = codec != Raw
 	h := Header{
 		DataCodec: codec, MetaCodec: metaCodec, Explicit: len(b.explicit) > 0, Deltas: b.deltaSet, Uncertain: at.Uncertain,
 		Count: len(b.lengths), DataRawBytes: len(b.data), MetaBytes: metaBytes, ArrivalMS: at.ArrivalMS, MonotonicMS: at.MonotonicMS,
@@ -124,6 +126,9 @@ func (b *Builder) Encode(codec Codec, at Stamp) []byte {
 	b.out = out
 	return out
 }
+
+// Compressed says whether the data of the block encoded last was compressed.
+func (b *Builder) Compressed() bool { return b.compressed }
 
 func (b *Builder) appendMeta(m []byte) []byte {
 	at := len(m)

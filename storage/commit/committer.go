@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -43,6 +44,9 @@ type Options struct {
 	FirstEpoch uint32
 	// LastMS is the latest arrival in the store so far.
 	LastMS int64
+	// Packed, unless nil, says of the memtable flushed last whether nearly all of it is
+	// compressed already.
+	Packed *atomic.Bool
 	// OnLearnt is called in the committer's goroutine when the true time
 	// became known: uncertain stamps in epochs up to through are off by shiftMS.
 	OnLearnt func(through uint32, shiftMS int64)

@@ -112,18 +112,20 @@ func (c *Committer) encodeLog(p *pending) error {
 	w := blockRun{log: l, run: epoch.Run{Epoch: c.epoch.number, Lane: l.Lane(), EndMS: max(l.maxMS, c.stamp.ArrivalMS)}}
 	codec := l.blockCodec(c.load.busy)
 	c.builder.Reset()
+	// What every record counts is kept out of memory that others look at.
+	next, keyBytes := l.next, 0
 	for i := range p.entries {
 		e := &p.entries[i]
 		if e.void {
 			continue
 		}
 		if !c.builder.Fits(int(e.n)) {
-			if err := c.flushBlock(&w, codec); err != nil {
+			if err := c.flushBlock(&w, next-1, codec); err != nil {
 				return err
 			}
 		}
-		e.index = l.next
-		l.next++
+		e.index = next
+		next++
 		key, explicit, data := p.parts(e)
 		var delta int64
 		if e.atMS != 0 {
@@ -131,10 +133,12 @@ func (c *Committer) encodeLog(p *pending) error {
 		}
 		c.builder.Add(key, explicit, data, delta)
 		w.run.Raw += uint64(e.n)
-		c.stats.keyBytes.Add(uint64(e.keyLen))
+		keyBytes += int(e.keyLen)
 	}
+	l.next = next
+	c.stats.keyBytes.Add(uint64(keyBytes))
 	if c.builder.Count() > 0 {
-		if err := c.flushBlock(&w, codec); err != nil {
+		if err := c.flushBlock(&w, next-1, codec); err != nil {
 			return err
 		}
 	}
@@ -152,10 +156,12 @@ func (c *Committer) encodeLog(p *pending) error {
 	return nil
 }
 
-// flushBlock stages the builder's records as one block ending at next-1.
-func (c *Committer) flushBlock(w *blockRun, codec block.Codec) error {
+// flushBlock stages the builder's records as one block that ends at index last.
+func (c *Committer) flushBlock(w *blockRun, last uint64, codec block.Codec) error {
 	value := c.builder.Encode(codec, c.stamp)
-	last := w.log.next - 1
+	if c.builder.Compressed() {
+		c.epoch.packed += int64(len(value))
+	}
 	var key [keyspace.DataKeyBytes]byte
 	k := keyspace.DataKey{Lane: w.run.Lane, Epoch: w.run.Epoch, Shard: w.log.ID, Last: last}.Append(key[:0])
 	w.run.Last = last

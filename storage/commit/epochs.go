@@ -20,6 +20,7 @@ type epochState struct {
 	arena   int64 // size of the present memtable
 	limit   int64 // Options.MemTableBytes
 	bytes   int64 // used of it
+	packed  int64 // bytes of its blocks that are compressed
 	records int64
 	began   time.Time // zero while the epoch is empty
 	startMS int64
@@ -169,6 +170,9 @@ func (c *Committer) closeEpoch() {
 		}
 		c.dir.Add(entry)
 	}
+	if c.o.Packed != nil {
+		c.o.Packed.Store(e.packed*100 > e.bytes*95)
+	}
 	if _, err := c.db.AsyncFlush(); err != nil {
 		c.Fail(err)
 	}
@@ -182,7 +186,7 @@ func (c *Committer) closeEpoch() {
 	e.number++
 	clear(e.logs)
 	e.logs = e.logs[:0]
-	e.bytes, e.records, e.began = 0, 0, time.Time{}
+	e.bytes, e.packed, e.records, e.began = 0, 0, 0, time.Time{}
 	c.stats.epochs.Add(1)
 }
 

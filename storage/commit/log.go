@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"golang.org/x/sys/cpu"
+
 	"github.com/weirhq/weir/storage/block"
 	"github.com/weirhq/weir/storage/epoch"
 	"github.com/weirhq/weir/storage/record"
@@ -43,12 +45,16 @@ type Log struct {
 	codec atomic.Uint32
 	lane  atomic.Uint32
 
+	// Writers come to fill with every record: it shares a cache line with nothing that
+	// the committer or readers touch as often.
+	_    cpu.CacheLinePad
 	fill struct {
 		sync.Mutex
 		closed  bool
 		pending [2]*pending // by the group's parity
 		last    int         // bytes the last group held, to choose the first chunk's size
 	}
+	_ cpu.CacheLinePad
 
 	// Only the committer touches these.
 	next, bound uint64

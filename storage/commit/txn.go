@@ -99,8 +99,9 @@ func (t *Txn) Reserve(l *Log, partitionKey []byte, explicit *record.HashKey, dat
 		t.g.touch(p)
 	}
 	data := p.reserve(&t.c.chunks, partitionKey, explicit, dataLen)
-	t.refs = append(t.refs, ref{p, int32(len(p.entries) - 1)})
+	entry := int32(len(p.entries) - 1)
 	l.fill.Unlock()
+	t.refs = append(t.refs, ref{p, entry})
 	t.lastLen = dataLen
 	return data, nil
 }
