@@ -37,13 +37,22 @@ func (h *hashes) of(partitionKey []byte) record.HashKey {
 	if len(partitionKey) > hashKeyBytes {
 		return record.HashOf(partitionKey)
 	}
-	slot := &h.entries[maphash.Bytes(h.seed, partitionKey)%hashEntries]
-	if e := slot.Load(); e != nil && e.key == string(partitionKey) {
+	// Of two places, so that keys that fall together do not drive each other out.
+	slot := maphash.Bytes(h.seed, partitionKey) % hashEntries
+	first, second := &h.entries[slot], &h.entries[slot^1]
+	if e := first.Load(); e != nil && e.key == string(partitionKey) {
+		return e.hash
+	}
+	if e := second.Load(); e != nil && e.key == string(partitionKey) {
 		return e.hash
 	}
 	hash := record.HashOf(partitionKey)
-	if rand.Uint32()%hashEvery == 0 {
-		slot.Store(&hashEntry{string(partitionKey), hash})
+	if n := rand.Uint32(); n%hashEvery == 0 {
+		place := first
+		if first.Load() != nil && (second.Load() == nil || n/hashEvery%2 == 0) {
+			place = second
+		}
+		place.Store(&hashEntry{string(partitionKey), hash})
 	}
 	return hash
 }

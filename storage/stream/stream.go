@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/bits"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -178,6 +179,11 @@ func (st *Stream) setRoutes(open []*shard.Shard) {
 // Route returns the open shard for a hash key.
 func (st *Stream) Route(h record.HashKey) *shard.Shard {
 	r, want := st.routes.Load(), high(h)
+	// Shards are of equal width until they are split: mostly the first guess is right.
+	guess, _ := bits.Mul64(want, uint64(len(r.highs)))
+	if i := int(guess); r.highs[i] < want && (i+1 == len(r.highs) || want < r.highs[i+1]) {
+		return r.shards[i]
+	}
 	// i counts the shards whose first key's upper half is not above h's.
 	i, n := 0, len(r.highs)
 	for i < n {
