@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -203,7 +204,8 @@ func measureReplay(ctx context.Context, o report.Options, r *report.Report, samp
 }
 
 // measureTail measures from the return of the append, which is the publication
-// of the watermark, to the record in the consumer's hands.
+// of the watermark, to the record in the consumer's hands. A round lasts little more than
+// a second, and one pause of the machine is a hundredth of it: so it takes several.
 func measureTail(ctx context.Context, o report.Options, r *report.Report, samples []sample) error {
 	dir := filepath.Join(o.Dir, "tail")
 	defer os.RemoveAll(dir)
@@ -212,15 +214,23 @@ func measureTail(ctx context.Context, o report.Options, r *report.Report, sample
 		return err
 	}
 	defer w.close()
-	for _, consumers := range []int{1, 5} {
-		lat, err := tail(ctx, w, samples, consumers, pick(o, 10_000, 2000))
-		if err != nil {
-			return err
+	counts := []int{1, 5}
+	p50, p99 := make([][]float64, len(counts)), make([][]float64, len(counts))
+	for range pick(o, 7, 3) {
+		for i, consumers := range counts {
+			lat, err := tail(ctx, w, samples, consumers, pick(o, 10_000, 2000))
+			if err != nil {
+				return err
+			}
+			p50[i] = append(p50[i], report.QuantileMS(lat, 0.5))
+			p99[i] = append(p99[i], report.QuantileMS(lat, 0.99))
 		}
-		p99 := report.QuantileMS(lat, 0.99)
-		r.Add("tail: commit returned to record read, single records", fmt.Sprintf("%d consumers", consumers), "p50_ms", report.QuantileMS(lat, 0.5), "p99_ms", p99)
+	}
+	for i, consumers := range counts {
+		r.Add("tail: commit returned to record read, single records", fmt.Sprintf("%d consumers", consumers),
+			"p50_ms", report.Median(p50[i]), "p99_ms", report.Median(p99[i]), "p99_ms, best round", slices.Min(p99[i]), "p99_ms, worst round", slices.Max(p99[i]))
 		if consumers == 5 {
-			r.AtMost("tail p99, 5 consumers, ms", 0.25, p99)
+			r.AtMost("tail p99, 5 consumers, ms", 0.25, report.Median(p99[i]))
 		}
 	}
 	return nil
