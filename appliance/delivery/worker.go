@@ -717,7 +717,7 @@ func (l *lane) gate(ctx context.Context, j *job) (leave func(), err error) {
 		if d := untilOpen(windows, local); d > 0 {
 			pause, why = d, "outside of its upload windows"
 		} else if d := w.reserve(j, local, limit); d > 0 {
-			pause, why = d, "the monthly byte budget is spent, or has too little left for the next batch"
+			pause, why = d, "the monthly byte budget is too low for a batch"
 		} else if pause, healed = w.sinkPause(now); pause > 0 {
 			w.release(j) // others may have it meanwhile
 		}

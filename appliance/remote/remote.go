@@ -56,10 +56,10 @@ func New(endpoint, accessKeyID, secretAccessKey string, roots *x509.CertPool) (*
 	return &Box{
 		Endpoint: endpoint, signer: v4.NewSigner(),
 		key: aws.Credentials{AccessKeyID: accessKeyID, SecretAccessKey: secretAccessKey},
-		http: &http.Client{Transport: steady{&http.Transport{
+		http: &http.Client{Transport: Steady(&http.Transport{
 			TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}, MaxIdleConnsPerHost: 16,
 			DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
-		}}},
+		})},
 	}, nil
 }
 

@@ -202,6 +202,8 @@ func (s *Service) apply(c *delivery.Config, d *destination) error {
 	if err != nil {
 		return err
 	}
+	// Firehose takes KPL aggregates apart when it reads a Kinesis stream.
+	fresh.Deaggregate = !c.Source.DirectPut
 	if fresh.Annotations == nil {
 		fresh.Annotations = delivery.Annotations{}
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -271,6 +272,27 @@ func TestErrors(t *testing.T) {
 func lambda(name, value string) string {
 	return `,"ProcessingConfiguration":{"Enabled":true,"Processors":[{"Type":"Lambda","Parameters":[` +
 		`{"ParameterName":"LambdaArn","ParameterValue":"arn:aws:lambda:us-east-1:123456789012:function:upper"},{"ParameterName":"` + name + `","ParameterValue":"` + value + `"}]}]}`
+}
+
+// TestAggregatesOfAKinesisSourceAreTakenApart, as Firehose does unasked, also after
+// an update; those that are put directly are not.
+func TestAggregatesOfAKinesisSourceAreTakenApart(t *testing.T) {
+	b := newBox(t)
+	if _, err := b.store.CreateStream(t.Context(), storage.StreamConfig{Name: "s"}); err != nil {
+		t.Fatal(err)
+	}
+	destination := `"S3DestinationConfiguration":{` + role + `,"BucketARN":"arn:aws:s3:::lake"}}`
+	b.must("CreateDeliveryStream", `{"DeliveryStreamName":"k","DeliveryStreamType":"KinesisStreamAsSource","KinesisStreamSourceConfiguration":{"KinesisStreamARN":"arn:aws:kinesis:us-east-1:000000000000:stream/s",`+role+`},`+destination)
+	b.must("CreateDeliveryStream", `{"DeliveryStreamName":"d",`+destination)
+	for range 2 {
+		for name, want := range map[string]bool{"k": true, "d": false} {
+			c, version, err := b.engine.Definition(name)
+			if err != nil || c.Deaggregate != want {
+				t.Errorf("version %d of %s: %+v, %v", version, name, c, err)
+			}
+			b.must("UpdateDestination", `{"DeliveryStreamName":"`+name+`","CurrentDeliveryStreamVersionId":"`+strconv.Itoa(version)+`","DestinationId":"destinationId-000000000001","S3DestinationUpdate":{"Prefix":"p/"}}`)
+		}
+	}
 }
 
 // TestRetriesOfALambdaProcessor: none is another number than none given.
