@@ -1,6 +1,8 @@
 package listen
 
 import (
+	"bytes"
+	"io"
 	"net"
 	"strconv"
 	"sync"
@@ -8,11 +10,12 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
 // A connection that is turned away is told so in the protocol it speaks, as far as
-// that costs little: a 503 over HTTP/1.1, a GOAWAY over HTTP/2, either through TLS
-// while there are few of them, and a fatal alert instead of TLS when there are many.
+// that costs little: a 503 over HTTP/1.1 and HTTP/2, through TLS while there are few of
+// them, and a fatal alert instead of TLS when there are many.
 const (
 	// awayTime bounds how long a connection is kept to be told.
 	awayTime = 2 * time.Second
@@ -110,16 +113,20 @@ func (p *pace) allow(perSecond float64) bool {
 }
 
 var (
-	noRoom   = lastAnswer("503 Service Unavailable", "ServiceUnavailable", "Too many connections are open. Try again soon.")
-	needsTLS = lastAnswer("403 Forbidden", "AccessDeniedException", "This server wants TLS: use https.")
+	noRoomBody = lastBody("ServiceUnavailable", "Too many connections are open. Try again soon.")
+	noRoom     = lastAnswer("503 Service Unavailable", noRoomBody)
+	needsTLS   = lastAnswer("403 Forbidden", lastBody("AccessDeniedException", "This server wants TLS: use https."))
 	// noRoomTLS is the fatal alert internal_error: of those there are, no client takes it
 	// for a fault of its own.
 	noRoomTLS = "\x15\x03\x03\x00\x02\x02\x50"
 )
 
+func lastBody(code, message string) string {
+	return `{"__type":"` + code + `","message":"` + message + `"}` + "\n"
+}
+
 // lastAnswer is what a connection gets that is not served.
-func lastAnswer(status, code, message string) string {
-	body := `{"__type":"` + code + `","message":"` + message + `"}` + "\n"
+func lastAnswer(status, body string) string {
 	return "HTTP/1.1 " + status + "\r\nContent-Type: application/json\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: " +
 		strconv.Itoa(len(body)) + "\r\n\r\n" + body
 }
@@ -163,13 +170,43 @@ func (c *conn) sayNoRoom() {
 			return
 		}
 	}
-	if !h2 {
-		finish(c.Conn, noRoom)
+	if h2 {
+		c.sayNoRoomHTTP2()
 		return
 	}
-	f := http2.NewFramer(c.Conn, nil)
-	if f.WriteSettings() == nil && f.WriteGoAway(0, http2.ErrCodeEnhanceYourCalm, []byte("Too many connections are open. Try again soon.")) == nil {
+	finish(c.Conn, noRoom)
+}
+
+// awayFrames is how many frames may come before the first request.
+const awayFrames = 32
+
+// sayNoRoomHTTP2 answers the first request with the 503, and no other.
+func (c *conn) sayNoRoomHTTP2() {
+	var begin [len(preface)]byte
+	if _, err := io.ReadFull(&c.sniffed, begin[:]); err != nil {
+		return
+	}
+	f := http2.NewFramer(c.Conn, &c.sniffed)
+	_ = f.WriteSettings()
+	for range awayFrames {
+		fr, err := f.ReadFrame()
+		if err != nil {
+			return
+		}
+		head, ok := fr.(*http2.HeadersFrame)
+		if !ok {
+			continue
+		}
+		var block bytes.Buffer
+		enc := hpack.NewEncoder(&block)
+		for _, h := range [][2]string{{":status", "503"}, {"content-type", "application/json"}, {"retry-after", "1"}, {"content-length", strconv.Itoa(len(noRoomBody))}} {
+			_ = enc.WriteField(hpack.HeaderField{Name: h[0], Value: h[1], Sensitive: true}) // needs no header table
+		}
+		_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: head.StreamID, BlockFragment: block.Bytes(), EndHeaders: true})
+		_ = f.WriteData(head.StreamID, true, []byte(noRoomBody))
+		_ = f.WriteGoAway(head.StreamID, http2.ErrCodeNo, nil)
 		finish(c.Conn, "")
+		return
 	}
 }
 

@@ -307,9 +307,9 @@ func TestConnectionsAreLimited(t *testing.T) {
 	if res, got := c.answer(); res.StatusCode != 503 || !strings.Contains(got, "ServiceUnavailable") {
 		t.Errorf("through TLS: %d %s", res.StatusCode, got)
 	}
-	for _, through := range []bool{false, true} {
-		if why := goneAway(t, addr, through); why != http2.ErrCodeEnhanceYourCalm {
-			t.Errorf("HTTP/2, TLS %v: %v", through, why)
+	for _, conf := range []*tls.Config{nil, clientTLS("h2"), clientTLS()} {
+		if status, body := askHTTP2(t, addr, conf); status != 503 || !strings.Contains(body, "ServiceUnavailable") {
+			t.Errorf("HTTP/2: %d %s", status, body)
 		}
 	}
 	held[0].send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -323,30 +323,23 @@ func TestConnectionsAreLimited(t *testing.T) {
 	if res, _ := c.answer(); res.StatusCode != 200 {
 		t.Errorf("%d after one has left", res.StatusCode)
 	}
-	if got := s.Stats().TurnedAway; got != (TurnedAway{Full: 4}) {
+	if got := s.Stats().TurnedAway; got != (TurnedAway{Full: 5}) {
 		t.Errorf("%+v turned away", got)
 	}
 }
 
-// goneAway says why an HTTP/2 client is sent away, through TLS or without.
-func goneAway(t *testing.T, addr string, through bool) http2.ErrCode {
-	var nc net.Conn = dial(t, addr)
-	if through {
-		nc = tls.Client(nc, clientTLS("h2"))
-	}
-	f := http2.NewFramer(nc, nc)
-	if _, err := io.WriteString(nc, preface); err != nil || f.WriteSettings() != nil {
-		t.Fatal("can't begin")
-	}
-	for {
-		frame, err := f.ReadFrame()
-		if err != nil {
-			t.Fatal(err)
+// askHTTP2 sends one request over HTTP/2, through TLS or without, with or without ALPN.
+func askHTTP2(t *testing.T, addr string, conf *tls.Config) (status int, body string) {
+	tr := &http2.Transport{AllowHTTP: true, DialTLSContext: func(ctx context.Context, network, addr string, _ *tls.Config) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+		if err == nil && conf != nil {
+			c = tls.Client(c, conf)
 		}
-		if away, ok := frame.(*http2.GoAwayFrame); ok {
-			return away.ErrCode
-		}
-	}
+		return c, err
+	}}
+	defer tr.CloseIdleConnections()
+	status, _, body = post(t, &http.Client{Transport: tr}, "http://"+addr, strings.NewReader("hello"))
+	return status, body
 }
 
 // TestACrowdIsToldThatThereIsNoRoom: each of many that come at once is told, those
