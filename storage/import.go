@@ -45,7 +45,7 @@ const maxArrivalMS = 253_402_300_799_999
 // a position AtTime takes what claims to have arrived later for a record of the
 // import's time. How far each source shard was imported is written with the
 // records, so that doing it again, after an interruption or with an overlapping
-// file, brings no record twice. ErrSameStream: it is the stream that the file was
+// file, brings no record twice into one stream. ErrSameStream: it is the stream that the file was
 // exported from; nothing is imported. ErrExport: the file was cut or changed; what
 // comes before that is imported.
 func (s *Store) Import(ctx context.Context, r io.Reader, o ImportOptions) (ImportReport, error) {
@@ -127,6 +127,10 @@ func (m *importer) begin(ctx context.Context, content []byte) error {
 	return err
 }
 
+// importMarks is what the rows begin with that say how far sources were imported into a
+// stream.
+func importMarks(st *Stream) []byte { return fmt.Appendf(nil, "import/%d/", st.ID()) }
+
 // gap counts what the export could not contain.
 func (m *importer) gap(content []byte) error {
 	var g exportGap
@@ -163,7 +167,7 @@ func (m *importer) block(ctx context.Context, content []byte) error {
 		return fmt.Errorf("%w: %d records as indexes %d to %d, %d to skip", ErrExport, n, first, last, skip)
 	}
 	m.report.Blocks++
-	key := fmt.Appendf(nil, "import/%s/%d/%d", m.header.Store, m.header.StreamID, number)
+	key := fmt.Appendf(importMarks(m.st), "%s/%d/%d", m.header.Store, m.header.StreamID, number)
 	have, err := m.s.Get(TableDeduplication, key)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err

@@ -143,6 +143,23 @@ func TestImportBringsEveryRecordOnce(t *testing.T) {
 	if err != nil || r3.Records != 0 || r3.Duplicates != 2040 {
 		t.Fatalf("again: %+v %v", r3, err)
 	}
+	// How far it was imported into one stream says nothing about another, nor about
+	// one of the same name that is made again.
+	for range 2 {
+		if r, err := d.Import(ctx, bytes.NewReader(whole), ImportOptions{Create: true, Stream: "c"}); err != nil || r.Records != 2040 {
+			t.Fatalf("into another stream: %+v %v", r, err)
+		}
+		if r, err := d.Import(ctx, bytes.NewReader(whole), ImportOptions{Stream: "c"}); err != nil || r.Records != 0 {
+			t.Fatalf("into another stream again: %+v %v", r, err)
+		}
+		if err := d.DeleteStream(ctx, "c"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	marks := 0
+	if err := d.Scan(TableDeduplication, []byte("import/"), nil, 0, func(_, _ []byte) bool { marks++; return true }); err != nil || marks != 2 {
+		t.Fatalf("%d marks, want one for each shard of one stream: %v", marks, err)
+	}
 	b, _ := d.Stream("b")
 	if fmt.Sprint(readAll(t, b)) != fmt.Sprint(readAll(t, st)) {
 		t.Fatal("the imported stream differs")

@@ -247,7 +247,9 @@ func (s *Store) excise(ctx context.Context, from, to []byte) error {
 func (s *Store) reclaim(ctx context.Context, st *Stream) error {
 	// What was reserved before the shards were closed is in its epoch after one
 	// group, and the row of that epoch on the disk after the next.
-	for _, step := range []func() error{s.emptyGroup(ctx), s.committer.CloseEpoch, s.emptyGroup(ctx)} {
+	for _, step := range []func() error{
+		func() error { return s.deleteRows(ctx, TableDeduplication, importMarks(st)) }, s.committer.CloseEpoch, s.emptyGroup(ctx),
+	} {
 		if err := step(); err != nil {
 			return err
 		}
@@ -270,6 +272,17 @@ func (s *Store) reclaim(ctx context.Context, st *Stream) error {
 	s.deleted.Store(true)
 	s.disk.rouse()
 	return nil
+}
+
+// deleteRows removes the rows of a table that begin with prefix, in a group of its own.
+func (s *Store) deleteRows(ctx context.Context, table Table, prefix []byte) error {
+	t, err := s.Begin(ctx, 1)
+	if err != nil {
+		return err
+	}
+	defer t.Release()
+	t.DeletePrefix(table, prefix)
+	return t.Commit(ctx)
 }
 
 // emptyGroup returns a function that waits for a group of its own.
