@@ -28,7 +28,7 @@ func (s *Store) openEngine(ctx context.Context) error {
 	fs, closer := s.disk.wrap()
 	s.health = closer
 	path := s.o.FS.PathJoin(s.dir, engineDir)
-	open := func() (*pebble.DB, error) {
+	openOnce := func() (*pebble.DB, error) {
 		s.disk.reopening()
 		if err := checkManifest(fs, path); err != nil {
 			return nil, err
@@ -58,6 +58,13 @@ func (s *Store) openEngine(ctx context.Context) error {
 		s.disk.opened()
 		return db, nil
 	}
+	open := func() (db *pebble.DB, err error) {
+		for {
+			if db, err = openOnce(); !errors.Is(err, errStoodIn) {
+				return db, err
+			}
+		}
+	}
 	db, err := open()
 	if err == nil {
 		s.db = db
@@ -82,9 +89,14 @@ func (s *Store) openEngine(ctx context.Context) error {
 		return db, err
 	}
 	if s.db, err = s.rescueLog(logs, busy); err != nil {
-		if s.db, err = s.rescueAll(path, logs, err, busy); err != nil {
+		saved := map[uint32][]segment{}
+		if s.db, err = s.rescueAll(path, logs, err, busy, saved); err != nil {
 			return err
 		}
+		if err := s.takeStock(ctx, s.db); err != nil {
+			return err
+		}
+		return s.nameLost(saved)
 	}
 	return s.takeStock(ctx, s.db)
 }

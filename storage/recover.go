@@ -124,6 +124,7 @@ func (s *Store) recoverState(ctx context.Context) error {
 	if p := s.failure.Load(); p != nil {
 		s.committer.Fail(*p)
 	}
+	s.nameMissing()
 	s.recovery.Took = time.Since(began)
 	s.logRecovery(f)
 	return nil

@@ -18,6 +18,7 @@ import (
 
 	"github.com/weirhq/weir/storage/block"
 	"github.com/weirhq/weir/storage/keyspace"
+	"github.com/weirhq/weir/storage/shard"
 )
 
 // setLogAside moves the log files to the quarantine and returns where.
@@ -111,8 +112,9 @@ func replay(fs vfs.FS, dir string, fn func(repr []byte) error) (batches int, err
 
 // rescueAll sets the database aside and builds a new one from every table
 // and log file that can be read. Newer tables come first; when the disk has
-// no room for all, the oldest records stay aside.
-func (s *Store) rescueAll(path, logs string, cause error, open func() (*pebble.DB, error)) (*pebble.DB, error) {
+// no room for all, the oldest records stay aside. saved is filled with what was
+// saved of each shard.
+func (s *Store) rescueAll(path, logs string, cause error, open func() (*pebble.DB, error), saved map[uint32][]segment) (*pebble.DB, error) {
 	fs := s.o.FS
 	dir, err := s.aside("db")
 	if err != nil {
@@ -132,7 +134,7 @@ func (s *Store) rescueAll(path, logs string, cause error, open func() (*pebble.D
 	if err != nil {
 		return nil, err
 	}
-	r := &rescuer{s: s, db: db, dir: dir, logDir: logs, rows: map[string]rowVersion{}, shards: map[uint32]bool{}}
+	r := &rescuer{s: s, db: db, dir: dir, logDir: logs, rows: map[string]rowVersion{}, shards: map[uint32]bool{}, saved: saved}
 	if err := r.run(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -155,6 +157,7 @@ type rescuer struct {
 	rows   map[string]rowVersion
 	drops  []dropRange
 	shards map[uint32]bool
+	saved  map[uint32][]segment
 	batch  *pebble.Batch
 	blocks int
 	orphan int // blocks of shards that have no row
@@ -216,52 +219,26 @@ func (r *rescuer) run() error {
 	return r.db.Flush()
 }
 
-// table reads one table: its metadata, or its blocks.
-func (r *rescuer) table(name string, data bool) error {
-	fs := r.s.o.FS
-	f, _, err := readWhole(fs, fs.PathJoin(r.dir, name))
-	if err == nil {
-		f, err = openTable(f, nil)
-	}
-	if err != nil {
-		return err
-	}
-	readable, err := sstable.NewSimpleReadable(f)
-	if err != nil {
-		return errors.Join(err, f.Close())
-	}
-	o := pebbleOptions(r.s.o, fs, nil, nil)
-	o.EnsureDefaults()
-	ctx := context.Background()
-	t, err := sstable.NewReader(ctx, readable, o.MakeReaderOptions())
-	if err != nil {
-		return errors.Join(err, readable.Close())
-	}
-	defer t.Close()
-	it, err := t.NewIter(sstable.NoTransforms, nil, nil, sstable.AssertNoBlobHandles)
-	if err != nil {
-		return err
-	}
-	defer it.Close()
-	for kv := it.First(); kv != nil; kv = it.Next() {
-		v, _, err := kv.Value(nil)
-		if err != nil {
-			return err
+// nameLost records what was not saved as lost.
+func (s *Store) nameLost(saved map[uint32][]segment) error {
+	v := newVerifier(s.found, saved)
+	for _, row := range s.found.shards {
+		at := len(v.report.Problems)
+		v.checkShard(row)
+		for _, p := range v.report.Problems[at:] {
+			if p.What != problemMissing {
+				continue
+			}
+			s.recovery.Damaged = append(s.recovery.Damaged, ShardRange{p.Stream, p.Shard, p.First, p.Last, "could not be saved from a damaged database"})
+			l := shard.Loss{First: p.First, Last: p.Last, Records: p.Last - p.First + 1, Time: s.o.Clock(), Reason: keyspace.LossDamage}
+			s.found.losses[row.ID] = append(s.found.losses[row.ID], l)
+			if err := s.db.Set(keyspace.MetaIndex(keyspace.KindLoss, row.ID, l.First), lossRow(l).Encode(), pebble.NoSync); err != nil {
+				return err
+			}
 		}
-		switch kv.Kind() {
-		case pebble.InternalKeyKindSet, pebble.InternalKeyKindSetWithDelete:
-			err = r.entry(kv.K.UserKey, v, uint64(kv.SeqNum()), false, data)
-		case pebble.InternalKeyKindDelete, pebble.InternalKeyKindSingleDelete, pebble.InternalKeyKindDeleteSized:
-			err = r.entry(kv.K.UserKey, nil, uint64(kv.SeqNum()), true, data)
-		}
-		if err != nil {
-			return err
-		}
+		slices.SortFunc(s.found.losses[row.ID], func(a, b shard.Loss) int { return cmp.Compare(a.First, b.First) })
 	}
-	if err := it.Error(); err != nil || data {
-		return err
-	}
-	return r.tableDrops(ctx, t)
+	return nil
 }
 
 // tableDrops reads a table's range deletions.
@@ -328,11 +305,13 @@ func (r *rescuer) entry(key, value []byte, seq uint64, deleted, data bool) error
 		r.orphan++
 		return nil
 	}
-	if _, err := block.Check(value); err != nil {
+	h, err := block.Check(value)
+	if err != nil {
 		r.s.log.Warn("block left aside", "key", fmt.Sprintf("%x", key), "cause", err)
 		return nil
 	}
 	r.blocks++
+	r.saved[k.Shard] = join(r.saved[k.Shard], segment{k.Last - uint64(h.Count) + 1, k.Last})
 	return r.set(key, value)
 }
 

@@ -2,14 +2,19 @@ package storage
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/weirhq/weir/storage/record"
 )
 
 // damage changes one file of the engine, the first whose name matches.
@@ -342,5 +347,152 @@ func TestDamagedBlockFailsAtOnce(t *testing.T) {
 	}
 	if text := said.String(); !strings.Contains(text, "table is damaged") || !strings.Contains(text, ", stored ") {
 		t.Fatal(text)
+	}
+}
+
+// held says which records of each shard a store holds, as ranges.
+func held(t *testing.T, st *Stream) map[record.ShardNumber][]segment {
+	t.Helper()
+	out := map[record.ShardNumber][]segment{}
+	for _, info := range st.Shards() {
+		r, err := st.NewReader(info.Number, Position{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for n := 1; n > 0; {
+			n, err = r.Read(1000, 1<<20, func(rec *record.Record) bool {
+				out[info.Number] = join(out[info.Number], segment{rec.Index, rec.Index})
+				return true
+			})
+			if err != nil && err != io.EOF {
+				t.Fatal(err)
+			}
+		}
+		r.Close()
+	}
+	return out
+}
+
+// checkNamed checks that what is lost of shards that were whole from 1 on is exactly
+// what the open named.
+func checkNamed(t *testing.T, before, after map[record.ShardNumber][]segment, named []ShardRange) {
+	t.Helper()
+	for number, segs := range after {
+		for _, d := range named {
+			if d.Shard == number {
+				segs = append(segs, segment{d.First, d.Last})
+			}
+		}
+		slices.SortFunc(segs, func(a, b segment) int { return cmp.Compare(a.first, b.first) })
+		var whole []segment
+		for _, sg := range segs {
+			whole = join(whole, sg)
+		}
+		if fmt.Sprint(whole) != fmt.Sprint(before[number]) {
+			t.Fatalf("%s: held and named are together %v, it had %v; named %+v", number, whole, before[number], named)
+		}
+	}
+}
+
+// TestMissingTableCostsItsOwnRecordsOnly removes each table in turn: the open names
+// exactly what was in it, and does not build all the rest anew.
+func TestMissingTableCostsItsOwnRecordsOnly(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	s := mustOpen(t, small(fs, nil))
+	st := mustCreate(t, s, StreamConfig{Name: "a", Shards: 2})
+	fill(t, s, st, 3)
+	before := held(t, st)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	records := 0
+	for _, name := range liveTables(t, fs) {
+		broken := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
+		damage(t, broken, func(n string) bool { return n == name }, func([]byte) []byte { return nil })
+		for round := range 2 {
+			s := mustOpen(t, small(broken, nil))
+			rec := s.Recovery()
+			st, err := s.Stream("a")
+			switch {
+			case err != nil || len(rec.SetAside) > 0: // the table of metadata
+			case round > 0 && len(rec.Damaged) > 0:
+				t.Fatalf("%s: told twice of %+v", name, rec.Damaged)
+			case round == 0:
+				records++
+				if len(rec.Damaged) == 0 {
+					t.Fatalf("%s: nothing is named", name)
+				}
+				checkNamed(t, before, held(t, st), rec.Damaged)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if r, err := Repair(ctx, "data", small(broken, nil)); err != nil || !r.After.OK() {
+			t.Fatalf("%s: %+v %v", name, r, err)
+		}
+		if v, err := Verify(ctx, "data", small(broken, nil), nil); err != nil || !v.OK() {
+			t.Fatalf("%s: %+v %v", name, v, err)
+		}
+	}
+	if records < 2 {
+		t.Fatalf("%d tables of records were removed", records)
+	}
+}
+
+// TestRescueGoesOnBehindABadBlock has the database built anew from tables of which each
+// has two blocks that can't be read: what is before, between and behind them is saved,
+// and the rest named to the record.
+func TestRescueGoesOnBehindABadBlock(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	s := mustOpen(t, small(fs, nil))
+	st := mustCreate(t, s, StreamConfig{Name: "a", Shards: 2})
+	fill(t, s, st, 3)
+	settle(t, s)
+	before := held(t, st)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	damage(t, fs, func(name string) bool { return strings.HasPrefix(name, "MANIFEST") }, func([]byte) []byte { return nil })
+	tables := 0
+	names, err := fs.List("data/db")
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(names)
+	logs := slices.DeleteFunc(slices.Clone(names), func(name string) bool { return !strings.HasSuffix(name, ".log") })
+	for _, name := range logs[:len(logs)-1] { // they hold some of the records too
+		if err := fs.Remove("data/db/" + name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range names {
+		if info, err := fs.Stat("data/db/" + name); err == nil && strings.HasSuffix(name, ".sst") && info.Size() > 500<<10 {
+			tables++
+			for _, at := range []int{3, 6} {
+				damage(t, fs, func(n string) bool { return n == name }, flip(func(n int) int { return n * at / 10 }))
+			}
+		}
+	}
+	s = mustOpen(t, small(fs, nil))
+	st, err = s.Stream("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := held(t, st)
+	rec := s.Recovery()
+	checkNamed(t, before, after, rec.Damaged)
+	lost := uint64(0)
+	for _, d := range rec.Damaged {
+		lost += d.Last - d.First + 1
+	}
+	if tables == 0 || len(rec.Damaged) < 2*tables || lost > uint64(tables)*2*300 {
+		t.Fatalf("%d tables, %d records lost in %d ranges", tables, lost, len(rec.Damaged))
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if v, err := Verify(ctx, "data", small(fs, nil), nil); err != nil || !v.OK() {
+		t.Fatalf("%+v %v", v, err)
 	}
 }

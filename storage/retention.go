@@ -274,8 +274,16 @@ func (s *Store) reclaim(ctx context.Context, st *Stream) error {
 	return nil
 }
 
-// deleteRows removes the rows of a table that begin with prefix, in a group of its own.
+// deleteRows removes the rows of a table that begin with prefix, if there are any, in a
+// group of its own.
 func (s *Store) deleteRows(ctx context.Context, table Table, prefix []byte) error {
+	any := false
+	if err := s.Scan(table, prefix, nil, 1, func(_, _ []byte) bool { any = true; return false }); err != nil {
+		return err
+	}
+	if !any {
+		return s.emptyGroup(ctx)()
+	}
 	t, err := s.Begin(ctx, 1)
 	if err != nil {
 		return err

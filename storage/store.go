@@ -40,7 +40,8 @@ type Store struct {
 	packed     atomic.Bool // what is flushed is compressed already
 	tables     []table     // that the open found, and the rows; both only until it is over
 	found      *found
-	unreadable []epoch.Key // epochs that the open could read nothing of, and so have no row
+	standIns   map[uint64]bool // numbers of tables that were missing at the open
+	unreadable []epoch.Key     // epochs that the open could read nothing of, and so have no row
 	ledger     *ledger
 	hashes     *hashes
 	recovery   Recovery
@@ -72,7 +73,7 @@ type Store struct {
 // open. ctx bounds the recovery.
 func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 	o = o.complete()
-	s := &Store{o: o, dir: dir, log: o.Logger, hashes: newHashes(), untouchable: map[epoch.Key]bool{}, stop: make(chan struct{}), failed: make(chan struct{})}
+	s := &Store{o: o, dir: dir, log: o.Logger, hashes: newHashes(), untouchable: map[epoch.Key]bool{}, standIns: map[uint64]bool{}, stop: make(chan struct{}), failed: make(chan struct{})}
 	if err := s.guard(func() error { return s.open(ctx) }); err != nil {
 		if s.Failed() != nil && s.lock != nil {
 			_ = s.lock.Close() // the rest stays as it stopped

@@ -1,13 +1,17 @@
 package storage
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
 
 	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/weirhq/weir/storage/epoch"
 	"github.com/weirhq/weir/storage/keyspace"
 )
 
@@ -72,7 +76,7 @@ func (s *Store) checkNamed(db *pebble.DB) error {
 func (s *Store) survey(db *pebble.DB) ([]table, error) {
 	levels, err := db.SSTables() // fails for a table that was not there when the database was opened
 	if err != nil {
-		return nil, err
+		return nil, s.standIn(err)
 	}
 	n := 0
 	for _, level := range levels {
@@ -97,6 +101,46 @@ func (s *Store) survey(db *pebble.DB) ([]table, error) {
 		}
 	}
 	return out, nil
+}
+
+// errStoodIn means that a file now stands for a table that was missing.
+var errStoodIn = errors.New("a table is missing")
+
+// maxStandIns bounds the tables that may be missing before all is built anew.
+const maxStandIns = 64
+
+// standIn makes an empty file for the table that err says is missing, so that the
+// database can be opened: the table is one that was cut short then, to nothing, and
+// costs its own records only. Of other errors it returns err.
+func (s *Store) standIn(err error) error {
+	var number uint64
+	if _, e := fmt.Sscanf(err.Error(), "file %d (type sstable) unknown", &number); e != nil || len(s.standIns) >= maxStandIns {
+		return err
+	}
+	fs, dir := s.o.FS, s.o.FS.PathJoin(s.dir, engineDir)
+	path := fs.PathJoin(dir, tableName(number))
+	if _, e := fs.Stat(path); !vfsNotExist(e) {
+		return err
+	}
+	f, e := fs.Create(path, vfs.WriteCategoryUnspecified)
+	if e == nil {
+		e = errors.Join(f.Sync(), f.Close(), syncDir(fs, dir))
+	}
+	if e != nil {
+		return errors.Join(err, e)
+	}
+	s.standIns[number] = true
+	s.log.Error("a table is missing: an empty file stands for it", "table", path)
+	return fmt.Errorf("%w: %w", errStoodIn, err)
+}
+
+// nameMissing records what was in tables that are missing as lost.
+func (s *Store) nameMissing() {
+	for i := range s.tables {
+		if t := &s.tables[i]; s.standIns[t.number] {
+			s.recovery.Damaged = append(s.recovery.Damaged, s.lostTable(t, fmt.Errorf("table %s is missing", tableName(t.number)))...)
+		}
+	}
 }
 
 // cutShort returns an error when the file is shorter than it must be.
@@ -129,20 +173,51 @@ func (s *Store) lookAtTables(tables []table) {
 	}
 }
 
-// lostTable records what a table held as damage.
-func (s *Store) lostTable(t *table, cause error) {
+// lostTable records what a table held as damage, and returns it.
+func (s *Store) lostTable(t *table, cause error) (lost []ShardRange) {
 	for _, st := range s.all() {
 		for _, sh := range st.All() {
-			for _, r := range sh.Closed() {
-				if r.Lane != t.from.Lane || r.Epoch < t.from.Epoch || r.Epoch > t.to.Epoch {
-					continue
+			for _, r := range sh.InEpochs(t.from.Lane, t.from.Epoch, t.to.Epoch+1) {
+				first, last := s.partOf(t, sh.ID, &r)
+				first = max(first, sh.First())
+				if first > last || sh.Lost(first, last) >= last-first+1 {
+					continue // gone, known, or in another table
 				}
-				first := max(r.First(), sh.First())
-				if first > r.Last || sh.Lost(first, r.Last) >= r.Last-first+1 {
-					continue // gone or known
-				}
-				s.damaged(sh, first, r.Last, cause)
+				s.damaged(sh, first, last, cause)
+				lost = append(lost, ShardRange{st.Name(), sh.Number, first, last, firstLine(cause.Error())})
 			}
 		}
 	}
+	return lost
+}
+
+// partOf returns which records of a run a table held: first > last when none.
+func (s *Store) partOf(t *table, shardID uint32, r *epoch.Run) (first, last uint64) {
+	place := func(k keyspace.DataKey) int {
+		return cmp.Or(cmp.Compare(k.Epoch, r.Epoch), cmp.Compare(k.Shard, shardID))
+	}
+	first, last = r.First(), r.Last
+	switch at := place(t.to); {
+	case at < 0:
+		return 1, 0
+	case at == 0:
+		last = min(last, t.to.Last)
+	}
+	switch at := place(t.from); {
+	case at > 0:
+		return 1, 0
+	case at == 0:
+		// A key says where its block ends: it begins behind the one before.
+		it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: keyspace.ShardStart(r.Lane, r.Epoch, shardID), UpperBound: t.from.Append(nil)})
+		if err != nil {
+			break
+		}
+		if it.Last() {
+			if k, err := keyspace.ParseDataKey(it.Key()); err == nil {
+				first = max(first, k.Last+1)
+			}
+		}
+		_ = it.Close() // what can't be read there is found when it is read
+	}
+	return first, last
 }

@@ -98,6 +98,7 @@ type verifier struct {
 	names    map[uint32]ShardRange
 	segments map[uint32][]segment // by shard id
 	runs     map[runKey]keyspace.EpochRun
+	ends     map[uint32]uint64 // index of the last record that a directory row says there is, by shard id
 }
 
 type segment struct{ first, last uint64 }
@@ -107,12 +108,23 @@ type runKey struct {
 	shard uint32
 }
 
+func newVerifier(f *found, segments map[uint32][]segment) *verifier {
+	v := &verifier{f: f, names: f.shardNames(), segments: segments, runs: map[runKey]keyspace.EpochRun{}, ends: map[uint32]uint64{}}
+	for i := range f.epochs {
+		for j := range f.epochs[i].Runs {
+			r := &f.epochs[i].Runs[j]
+			v.ends[r.Shard] = max(v.ends[r.Shard], r.Last)
+		}
+	}
+	return v
+}
+
 func verifyDB(ctx context.Context, db *pebble.DB, progress func(uint64)) (*VerifyReport, error) {
 	f, err := readRows(ctx, db)
 	if err != nil {
 		return nil, err
 	}
-	v := &verifier{f: f, names: f.shardNames(), segments: map[uint32][]segment{}, runs: map[runKey]keyspace.EpochRun{}}
+	v := newVerifier(f, map[uint32][]segment{})
 	v.report.Format = f.store.Format
 	for _, b := range f.bad {
 		v.report.Problems = append(v.report.Problems, Problem{What: "row can't be read: " + b})
@@ -236,12 +248,16 @@ func (v *verifier) block(key, value []byte, d *block.Decoded) {
 	run.Stored += uint64(len(value))
 	run.Raw += uint64(d.DataRawBytes)
 	v.runs[rk] = run
-	segs := v.segments[k.Shard]
-	if n := len(segs); n > 0 && segs[n-1].last+1 == first {
-		segs[n-1].last = k.Last
-		return
+	v.segments[k.Shard] = join(v.segments[k.Shard], segment{first, k.Last})
+}
+
+// join adds a segment to those of a shard, to the last one where it follows that.
+func join(segs []segment, s segment) []segment {
+	if n := len(segs); n > 0 && segs[n-1].last+1 == s.first {
+		segs[n-1].last = s.last
+		return segs
 	}
-	v.segments[k.Shard] = append(segs, segment{first, k.Last})
+	return append(segs, s)
 }
 
 // checkShard proves the shard's index dense.
@@ -273,8 +289,8 @@ func (v *verifier) checkShard(row keyspace.ShardRow) {
 			next = l.Last + 1
 		}
 	}
-	if row.ClosedMS > 0 && row.ClosedIndex >= next {
-		v.account(&out, row.ID, next, row.ClosedIndex)
+	if end := max(v.ends[row.ID], row.ClosedIndex); end >= next && (row.ClosedMS > 0 || v.ends[row.ID] >= next) {
+		v.account(&out, row.ID, next, end)
 	}
 	v.report.Shards = append(v.report.Shards, out)
 }
