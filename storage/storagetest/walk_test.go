@@ -33,13 +33,13 @@ type walk struct {
 
 	bounded  map[string]bool        // streams that ever had a limit in bytes
 	copied   map[string]bool        // streams that something was imported into
-	imported map[sourceShard]uint64 // last index that was imported
+	imported map[sourceShard]uint64 // last index that was imported, of each target
 }
 
 // sourceShard is a shard that was exported.
 type sourceShard struct {
-	stream uint32
-	shard  record.ShardNumber
+	target, stream uint32
+	shard          record.ShardNumber
 }
 
 const walkDir = "/data/weir"
@@ -525,8 +525,8 @@ func (w *walk) reconcile(t *rapid.T, m *Stream, sh *Shard, reported uint64) {
 	sh.Records = kept
 }
 
-// copyOver exports a stream and imports it into one: what an earlier import brought of
-// the same shards is left out, the rest is appended with its keys and arrivals. Into
+// copyOver exports a stream and imports it into one: what an earlier import into that one
+// brought of the same shards is left out, the rest is appended with its keys and arrivals. Into
 // itself a stream takes nothing.
 func (w *walk) copyOver(t *rapid.T) {
 	from, source := w.stream(t)
@@ -550,7 +550,7 @@ func (w *walk) copyOver(t *rapid.T) {
 		if err != nil {
 			t.Fatalf("read %s %s: %v", source.Name, i.Number, err)
 		}
-		key := sourceShard{from.ID(), i.Number}
+		key := sourceShard{to.ID(), from.ID(), i.Number}
 		for _, r := range got {
 			if r.Index > w.imported[key] {
 				w.imported[key] = r.Index
