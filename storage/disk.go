@@ -145,11 +145,6 @@ func (d *disk) onFull() {
 		}
 	}
 	d.mu.Unlock()
-	d.rouse()
-}
-
-// rouse has the store look after itself at once.
-func (d *disk) rouse() {
 	select {
 	case d.wake <- struct{}{}:
 	default:

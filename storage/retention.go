@@ -36,16 +36,14 @@ func (s *Store) maintain() {
 		case <-s.stop:
 			return
 		case <-tick.C:
+			s.retain(ctx)
 		case <-s.disk.wake:
+			s.retain(ctx)
+		case <-s.deleted:
+			rush = spaceRush
 		}
 		if s.Failed() != nil {
 			continue
-		}
-		if err := s.Retain(ctx); err != nil {
-			s.log.Warn("retention", "cause", err)
-		}
-		if s.deleted.Swap(false) {
-			rush = spaceRush
 		}
 		if rush > 0 || time.Since(last.space) >= spaceEvery {
 			freed, err := s.Reclaim(ctx, spaceBytesAtOnce)
@@ -66,6 +64,15 @@ func (s *Store) maintain() {
 			last.ledger = time.Now()
 			s.saveLedger()
 		}
+	}
+}
+
+func (s *Store) retain(ctx context.Context) {
+	if s.Failed() != nil {
+		return
+	}
+	if err := s.Retain(ctx); err != nil {
+		s.log.Warn("retention", "cause", err)
 	}
 }
 
@@ -269,8 +276,10 @@ func (s *Store) reclaim(ctx context.Context, st *Stream) error {
 	if err := c.apply(ctx); err != nil {
 		return err
 	}
-	s.deleted.Store(true)
-	s.disk.rouse()
+	select {
+	case s.deleted <- struct{}{}:
+	default:
+	}
 	return nil
 }
 

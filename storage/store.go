@@ -59,7 +59,7 @@ type Store struct {
 	creating    sync.Mutex         // one create or delete at a time
 	trimmed     int                // deleted shards whose trims are not forgotten, under creating
 	maintaining sync.Mutex         // one cut at a time
-	deleted     atomic.Bool        // a stream was, and giveBack has not looked since
+	deleted     chan struct{}      // tells that a stream was
 	untouchable map[epoch.Key]bool // where giveBack failed
 
 	stop       chan struct{}
@@ -73,7 +73,7 @@ type Store struct {
 // open. ctx bounds the recovery.
 func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 	o = o.complete()
-	s := &Store{o: o, dir: dir, log: o.Logger, hashes: newHashes(), untouchable: map[epoch.Key]bool{}, standIns: map[uint64]bool{}, stop: make(chan struct{}), failed: make(chan struct{})}
+	s := &Store{o: o, dir: dir, log: o.Logger, hashes: newHashes(), untouchable: map[epoch.Key]bool{}, deleted: make(chan struct{}, 1), standIns: map[uint64]bool{}, stop: make(chan struct{}), failed: make(chan struct{})}
 	if err := s.guard(func() error { return s.open(ctx) }); err != nil {
 		if s.Failed() != nil && s.lock != nil {
 			_ = s.lock.Close() // the rest stays as it stopped
