@@ -11,6 +11,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/weirhq/weir/wasm/host"
 	"github.com/weirhq/weir/wasm/module"
 	"github.com/weirhq/weir/wasm/wasmtest"
 )
@@ -25,7 +26,8 @@ func TestSDKExamplesConsume(t *testing.T) {
 	readings, minutes := minutesOfReadings()
 	for _, language := range []string{"c", "go", "rust", "assemblyscript"} {
 		t.Run(language, func(t *testing.T) {
-			b := openBox(t, t.TempDir(), nil)
+			// With a cache, as on the box: Go's modules are large, and are loaded twice here.
+			b := openBox(t, t.TempDir(), func(o *module.Options) { o.Runtime = wasmtest.Runtime(t, host.Options{CacheDir: t.TempDir()}) })
 			in := b.stream("readings", 1)
 			emitted := map[string]int{"minutes": len(minutes), "alerts": 1}
 			for name := range emitted {

@@ -25,6 +25,7 @@ import (
 const childEnv = "WEIR_CONSUME_TEST_CHILD"
 
 func TestMain(m *testing.M) {
+	host.ServeCompile()
 	if dir := os.Getenv(childEnv); dir != "" {
 		if err := child(dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)
