@@ -3,7 +3,6 @@ package kinesis
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -51,24 +50,6 @@ func TestNameAndARNHaveToAgree(t *testing.T) {
 	b.fails("InvalidArgumentException", "DescribeStream", `{}`)
 	b.fails("ResourceNotFoundException", "DescribeStream", `{"StreamARN":"arn:aws:kinesis:eu-west-3:123456789012:stream/s"}`)
 	b.fails("ValidationException", "DescribeStream", `{"StreamARN":"s"}`)
-}
-
-// TestOperationsAreThoseOfTheModel counts on the list of the API reference, not on
-// our own table.
-func TestOperationsAreThoseOfTheModel(t *testing.T) {
-	const model = `AddTagsToStream CreateChannel CreateStream DecreaseStreamRetentionPeriod DeleteChannel DeleteResourcePolicy DeleteStream
-		DeregisterStreamConsumer DescribeAccountSettings DescribeChannel DescribeLimits DescribeStream DescribeStreamConsumer DescribeStreamSummary
-		DisableEnhancedMonitoring EnableEnhancedMonitoring GetRecords GetResourcePolicy GetShardIterator IncreaseStreamRetentionPeriod ListChannels
-		ListShards ListStreamConsumers ListStreams ListTagsForResource ListTagsForStream MergeShards PutRecord PutRecords PutResourcePolicy
-		RegisterStreamConsumer RemoveTagsFromStream SplitShard StartStreamEncryption StopStreamEncryption SubscribeToShard TagResource UntagResource
-		UpdateAccountSettings UpdateChannel UpdateMaxRecordSize UpdateShardCount UpdateStreamMode UpdateStreamRecordDistributionStrategy
-		UpdateStreamWarmThroughput`
-	want := strings.Fields(model)
-	got := newBox(t, Options{}).Operations()
-	slices.Sort(got)
-	if len(want) != 45 || !slices.Equal(got, want) {
-		t.Errorf("%d operations: %s; expecting the 45 of the model", len(got), got)
-	}
 }
 
 func TestKeysAreChangedSoOftenADayOnly(t *testing.T) {
