@@ -15,12 +15,27 @@ import (
 	"github.com/weirhq/weir/wasm/transform"
 )
 
+// Sinks returns the sinks of a configuration as their package takes them.
+func Sinks(c *config.Config) []sink.Config {
+	var out []sink.Config
+	for _, s := range c.Sinks {
+		out = append(out, sink.Config{Name: s.Name, Kind: s.Kind, Default: s.Default, Settings: s.Settings.JSON()})
+	}
+	return out
+}
+
+// CheckSinks is a check for config.Load, which does not know what the kinds of sinks need.
+func CheckSinks(c *config.Config) config.Problems {
+	var out config.Problems
+	for _, p := range sink.Check(Sinks(c)) {
+		out = append(out, config.Problem{Path: p.Path, Text: p.Text})
+	}
+	return out
+}
+
 // openDeliveries opens the sinks of the configuration and the delivery engine.
 func (b *box) openDeliveries(_ context.Context, c *config.Loaded) error {
-	var sinks []sink.Config
-	for _, s := range c.Sinks {
-		sinks = append(sinks, sink.Config{Name: s.Name, Kind: s.Kind, Default: s.Default, Settings: s.Settings.JSON()})
-	}
+	sinks := Sinks(c.Config)
 	if len(sinks) == 0 {
 		// Without a sink of its own the box keeps objects beside its log.
 		settings, err := json.Marshal(map[string]any{"dir": filepath.Join(c.Dir, "objects"), "create": true})

@@ -162,7 +162,8 @@ func (d *decoder) sequence(v reflect.Value, path string, n ast.Node) {
 
 // settings keeps a mapping as JSON, for the package that knows its keys.
 func (d *decoder) settings(v reflect.Value, path string, n ast.Node) {
-	if _, ok := n.(*ast.MappingNode); !ok {
+	m, ok := n.(*ast.MappingNode)
+	if !ok {
 		d.add(lineOf(n), path, fmt.Sprintf("%s; expecting a mapping of keys", describe(n)))
 		return
 	}
@@ -178,6 +179,9 @@ func (d *decoder) settings(v reflect.Value, path string, n ast.Node) {
 	}
 	v.SetBytes(data)
 	d.origins[path] = d.source + ":" + strconv.Itoa(lineOf(n))
+	for _, pair := range m.Values {
+		d.origins[join(path, pair.Key.GetToken().Value)] = d.source + ":" + strconv.Itoa(lineOf(pair.Key))
+	}
 }
 
 func (d *decoder) scalar(v reflect.Value, path string, n ast.Node) {
@@ -207,5 +211,14 @@ func describe(n ast.Node) string {
 	case *ast.SequenceNode:
 		return "a list"
 	}
-	return strconv.Quote(n.GetToken().Value)
+	return quoted(n.GetToken().Value)
+}
+
+// quoted writes a text for a message: it may be a whole file that is no YAML.
+func quoted(text string) string {
+	const most = 60 // bytes
+	if len(text) > most {
+		return strconv.Quote(strings.ToValidUTF8(text[:most], "")) + "…"
+	}
+	return strconv.Quote(text)
 }

@@ -28,10 +28,10 @@ type Loaded struct {
 
 // Load reads the configuration: Default, then the file (none when its name is
 // empty), then the environment, given as "NAME=value" strings. The result is
-// valid. A file that can't be read is a fault of class Environment; anything
+// valid, by the checks of who knows more than the tree, too. A file that can't be read is a fault of class Environment; anything
 // wrong inside it, or in the environment, is a fault of class Usage around
 // Problems, which holds all of them.
-func Load(file string, environ []string) (*Loaded, error) {
+func Load(file string, environ []string, checks ...func(*Config) Problems) (*Loaded, error) {
 	l := &Loaded{Config: Default(), File: file, origins: map[string]string{}}
 	var problems Problems
 	if file != "" {
@@ -46,7 +46,11 @@ func Load(file string, environ []string) (*Loaded, error) {
 		problems = append(problems, found...)
 	}
 	problems = append(problems, l.environment(environ)...)
-	for _, p := range l.Validate() {
+	invalid := l.Validate()
+	for _, check := range checks {
+		invalid = append(invalid, check(l.Config)...)
+	}
+	for _, p := range invalid {
 		if !slices.ContainsFunc(problems, func(q Problem) bool { return q.Path == p.Path }) {
 			problems = append(problems, l.locate(p))
 		}

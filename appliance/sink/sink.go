@@ -36,6 +36,7 @@ type Config struct {
 type kind struct {
 	open   func(raw json.RawMessage, bucket string, clock func() time.Time) (delivery.Sink, error)
 	show   func(raw json.RawMessage) (any, error)
+	check  func(raw json.RawMessage) []Problem
 	bucket func(raw json.RawMessage) string // "" for kinds without
 }
 
@@ -53,6 +54,7 @@ var kinds = map[string]kind{
 			return file.Open(s)
 		},
 		show:   show[file.Settings],
+		check:  func(raw json.RawMessage) []Problem { return check(raw, (*file.Settings).Validate) },
 		bucket: func(raw json.RawMessage) string { s, _ := decode[file.Settings](raw); return s.Bucket },
 	},
 	"s3": {
@@ -67,6 +69,7 @@ var kinds = map[string]kind{
 			return s3.Open(s, clock)
 		},
 		show:   show[s3.Settings],
+		check:  func(raw json.RawMessage) []Problem { return check(raw, checkS3) },
 		bucket: func(raw json.RawMessage) string { s, _ := decode[s3.Settings](raw); return s.Bucket },
 	},
 	"http": {
@@ -78,6 +81,7 @@ var kinds = map[string]kind{
 			return noBucket(bucket, func() (delivery.Sink, error) { return http.Open(s) })
 		},
 		show:   show[http.Settings],
+		check:  func(raw json.RawMessage) []Problem { return check(raw, (*http.Settings).Validate) },
 		bucket: func(json.RawMessage) string { return "" },
 	},
 	"kinesis": {
@@ -89,6 +93,7 @@ var kinds = map[string]kind{
 			return noBucket(bucket, func() (delivery.Sink, error) { return kinesis.Open(s) })
 		},
 		show:   show[kinesis.Settings],
+		check:  func(raw json.RawMessage) []Problem { return check(raw, (*kinesis.Settings).Validate) },
 		bucket: func(json.RawMessage) string { return "" },
 	},
 }
@@ -127,33 +132,11 @@ type Table struct {
 func New(sinks []Config, clock func() time.Time) (*Table, error) {
 	t := &Table{named: map[string]Config{}, clock: clock}
 	var problems []error
-	defaults := 0
-	for i, c := range sinks {
-		path := fmt.Sprintf("sinks[%d]", i)
-		switch _, known := kinds[c.Kind]; {
-		case c.Name == "":
-			problems = append(problems, fmt.Errorf("%s.name: must be given", path))
-			continue
-		case !known:
-			problems = append(problems, fmt.Errorf("%s.kind: %q is not one of %s", path, c.Kind, strings.Join(Kinds(), ", ")))
-			continue
-		}
-		if _, taken := t.named[c.Name]; taken {
-			problems = append(problems, fmt.Errorf("%s.name: %q stands twice", path, c.Name))
-		}
-		if c.Default {
-			defaults++
-			if c.Kind != "s3" && c.Kind != "file" {
-				problems = append(problems, fmt.Errorf("%s.default: a %s sink stores no objects", path, c.Kind))
-			}
-		}
-		if _, err := kinds[c.Kind].show(c.Settings); err != nil {
-			problems = append(problems, fmt.Errorf("%s (%s): %w", path, c.Name, err))
-		}
-		t.named[c.Name] = c
+	for _, p := range Check(sinks) {
+		problems = append(problems, fmt.Errorf("%s: %s", p.Path, p.Text))
 	}
-	if defaults > 1 {
-		problems = append(problems, errors.New("sinks: more than one is default"))
+	for _, c := range sinks {
+		t.named[c.Name] = c
 	}
 	return t, errors.Join(problems...)
 }

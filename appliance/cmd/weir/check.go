@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/weirhq/weir/appliance"
 	"github.com/weirhq/weir/appliance/admin"
 	"github.com/weirhq/weir/appliance/config"
 	"github.com/weirhq/weir/appliance/delivery"
@@ -88,10 +89,7 @@ func checkFiles(c *config.Loaded) []checked {
 
 // trySinks probes the sinks of the configuration.
 func (a *app) trySinks(c *config.Loaded) []checked {
-	var configs []sink.Config
-	for _, s := range c.Sinks {
-		configs = append(configs, sink.Config{Name: s.Name, Kind: s.Kind, Default: s.Default, Settings: s.Settings.JSON()})
-	}
+	configs := appliance.Sinks(c.Config)
 	table, err := sink.New(configs, nil)
 	if err != nil {
 		return []checked{{What: "sinks", Reason: err.Error()}}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/weirhq/weir/appliance"
 	"github.com/weirhq/weir/appliance/cmd/internal/kong"
 	"github.com/weirhq/weir/appliance/config"
 	"github.com/weirhq/weir/appliance/fault"
@@ -156,7 +157,7 @@ func (a *app) load() (*config.Loaded, error) {
 			file = inDir
 		}
 	}
-	l, err := config.Load(file, a.environ)
+	l, err := config.Load(file, a.environ, appliance.CheckSinks)
 	if err != nil {
 		return nil, err
 	}

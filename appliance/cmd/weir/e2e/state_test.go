@@ -172,7 +172,9 @@ func TestReloadAppliesWhatItCanAndRefusesAWrongFile(t *testing.T) {
 		t.Errorf("reload said %s", out)
 	}
 	write("streams: [{nam: wrong}]\n")
-	fails(t, 2, nil, []string{"--dir", dir, "reload"}, "weir.yaml:1: streams[0].nam: unknown key")
+	fails(t, 2, nil, []string{"--dir", dir, "reload"}, "weir.yaml:1: streams[0].nam: unknown key", "Try: a corrected file; weir check")
+	write("sinks: [{name: lake, kind: s3, settings: {buket: readings}}]\n") // or the next start would be refused
+	fails(t, 2, nil, []string{"--dir", dir, "reload"}, "weir.yaml:1: sinks[0].settings.buket: unknown key")
 	if err := b.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
