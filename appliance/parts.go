@@ -67,8 +67,14 @@ func DirectoryFault(dir string, err error) error {
 	case errors.Is(err, storage.ErrNewerFormat):
 		f.Expect, f.Try = "written by a newer version of weir; nothing in it was changed", "the newer weir; the way back is weir export there and weir import here"
 	case errors.Is(err, storage.ErrLocked):
-		f.Err = storage.ErrLocked // what is below it says the same in other words
-		f.Expect, f.Try = "in use by another process", "end the box that runs on it, or use the commands that talk to it (stream, put, tail, delivery)"
+		f.Err, f.Expect = storage.ErrLocked, "another process has it open" // what is below it says the same in other words
+		// Who holds the lock itself, as a program with two boxes may, must not ask.
+		if errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EACCES) {
+			if _, pid, unknown := storage.Holder(StorePath(dir)); unknown == nil && pid > 0 {
+				f.Expect = fmt.Sprintf("process %d has it open", pid)
+			}
+		}
+		f.Try = "end the box that runs on it, or use the commands that talk to it (stream, put, tail, delivery)"
 	case errors.Is(err, fs.ErrNotExist):
 		f.Err, f.Expect, f.Try = nil, "there is no log in it", "weir serve --dir "+dir+", which makes one"
 	case errors.Is(err, syscall.ENOSPC):

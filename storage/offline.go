@@ -43,11 +43,14 @@ func openOffline(dir string, o Options) (*offline, error) {
 	return &offline{db, lock}, nil
 }
 
+// lockFile is locked by the process that has the directory open.
+const lockFile = "LOCK"
+
 // lockDir keeps other processes out of the directory until the lock is closed.
 // ErrLocked means that one is in it; that the file of the lock can't be made is
 // another matter, and comes as it is.
 func lockDir(fs vfs.FS, dir string) (io.Closer, error) {
-	lock, err := fs.Lock(fs.PathJoin(dir, "LOCK"))
+	lock, err := fs.Lock(fs.PathJoin(dir, lockFile))
 	if file := (*os.PathError)(nil); err != nil && !errors.As(err, &file) {
 		err = fmt.Errorf("%w: %w", ErrLocked, err)
 	}

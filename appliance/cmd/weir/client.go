@@ -13,21 +13,21 @@ import (
 	"github.com/weirhq/weir/appliance/fault"
 	"github.com/weirhq/weir/appliance/remote"
 	"github.com/weirhq/weir/appliance/trust"
+	"github.com/weirhq/weir/storage"
 )
+
+// errNoBox means that no process has the data directory open.
+var errNoBox = errors.New("no box runs on it")
 
 // box finds the appliance: by --endpoint, or by what the one that runs on the
 // data directory has written there.
 func (a *app) box() (*remote.Box, error) {
 	endpoint := a.Endpoint
 	if endpoint == "" {
-		data, err := os.ReadFile(filepath.Join(a.Dir, appliance.EndpointFile))
-		if err != nil {
-			return nil, &fault.Error{
-				Class: fault.Environment, Subject: "data directory", Value: a.Dir, Expect: "no box runs on it",
-				Try: fmt.Sprintf("weir serve --dir %s, or --endpoint URL for a box elsewhere", a.Dir),
-			}
+		var err error
+		if endpoint, err = a.localEndpoint(); err != nil {
+			return nil, err
 		}
-		endpoint = strings.TrimSpace(string(data))
 	}
 	id, secret, err := a.accessKey()
 	if err != nil {
@@ -38,6 +38,25 @@ func (a *app) box() (*remote.Box, error) {
 		return nil, err
 	}
 	return remote.New(endpoint, id, secret, roots)
+}
+
+// localEndpoint reads the URL of the box that runs on the data directory. One that was
+// killed leaves its URL behind, and what answers there now may be another box: so the
+// lock on the directory is asked, too, where it can be.
+func (a *app) localEndpoint() (string, error) {
+	data, err := os.ReadFile(filepath.Join(a.Dir, appliance.EndpointFile))
+	if err == nil {
+		if held, _, unknown := storage.Holder(appliance.StorePath(a.Dir)); held || unknown != nil {
+			return strings.TrimSpace(string(data)), nil
+		}
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return "", appliance.DirectoryFault(a.Dir, err)
+	}
+	return "", &fault.Error{
+		Class: fault.Environment, Subject: "data directory", Value: a.Dir, Err: errNoBox,
+		Try: fmt.Sprintf("weir serve --dir %s, or --endpoint URL for a box elsewhere", a.Dir),
+	}
 }
 
 // accessKey finds the access key: the environment's, or the data directory's.

@@ -238,14 +238,20 @@ func targetText(t *delivery.Target) string {
 	return t.Kind
 }
 
+// deliveryState says in a word or a few what a delivery stream does.
 func deliveryState(d *delivery.Info) string {
-	switch {
-	case d.Paused:
+	if d.Paused {
 		return "paused"
-	case d.Stats.Circuit == "open":
+	}
+	return workState(&d.Stats)
+}
+
+func workState(s *delivery.Stats) string {
+	switch {
+	case s.Circuit != "closed" && s.Waiting != "paused":
 		return "failing"
-	case d.Stats.Waiting != "":
-		return d.Stats.Waiting
+	case s.Waiting != "":
+		return s.Waiting
 	}
 	return "running"
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -18,16 +19,17 @@ type doctorCmd struct {
 	List bool     `help:"Print the names of the checks and what each looks at."`
 }
 
-// verdict is the outcome of one check, worst last.
+// verdict is the outcome of one check.
 type verdict int
 
 const (
 	fine verdict = iota
+	unknown
 	warning
 	failing
 )
 
-func (v verdict) String() string { return [...]string{"ok", "warning", "error"}[v] }
+func (v verdict) String() string { return [...]string{"ok", "unknown", "warning", "error"}[v] }
 
 // MarshalText is String, for JSON.
 func (v verdict) MarshalText() ([]byte, error) { return []byte(v.String()), nil }
@@ -187,6 +189,9 @@ func admit(a *app) *patient {
 	p.config, p.broken = a.load()
 	b, err := a.box()
 	if err != nil {
+		if !errors.Is(err, errNoBox) {
+			p.silent = err
+		}
 		return p
 	}
 	ctx, cancel := context.WithTimeout(a.ctx, 10*time.Second)
@@ -201,7 +206,7 @@ func admit(a *app) *patient {
 }
 
 func printFinding(w io.Writer, name string, f finding) {
-	mark := map[verdict]string{fine: "ok     ", warning: "WARNING", failing: "ERROR  "}[f.Verdict]
+	mark := map[verdict]string{fine: "ok     ", unknown: "-      ", warning: "WARNING", failing: "ERROR  "}[f.Verdict]
 	fmt.Fprintf(w, "%s  %-14s %s\n", mark, name, f.Text)
 	if f.Try != "" {
 		fmt.Fprintf(w, "%*s Try: %s\n", 23, "", f.Try)

@@ -6,19 +6,25 @@ import (
 	"strings"
 	"time"
 
+	"github.com/weirhq/weir/appliance"
 	"github.com/weirhq/weir/appliance/admin"
 	"github.com/weirhq/weir/appliance/fault"
 )
 
 // noBox is what the checks of a running box say when there is none.
-func noBox() []finding { return []finding{ok("no box runs on this directory")} }
+func noBox() []finding {
+	return []finding{{unknown, "can't be seen: no box answers", ""}}
+}
 
 func checkBox(_ context.Context, p *patient) []finding {
 	if p.silent != nil {
 		return []finding{bad(boxAdvice(p), "%v", p.silent)}
 	}
+	if p.status == nil && exists(appliance.StorePath(p.a.Dir)) {
+		return []finding{warn("weir serve --dir "+p.a.Dir+", or systemctl status weir", "none runs on this directory")}
+	}
 	if p.status == nil {
-		return noBox()
+		return []finding{ok("none runs here yet")}
 	}
 	s := p.status
 	text := fmt.Sprintf("version %s, up %s", s.Version, span(s.Now.Sub(s.Started)))
@@ -36,7 +42,7 @@ func boxAdvice(p *patient) string {
 	if try := fault.TryOf(p.silent); p.a.Endpoint != "" || !strings.HasPrefix(try, "weir doctor") {
 		return try
 	}
-	return "weir serve --dir " + p.a.Dir + ": the process that wrote the endpoint there was killed, or hangs"
+	return "the log of the process that has the directory open: it starts, stops or hangs"
 }
 
 func checkLog(_ context.Context, p *patient) []finding {
@@ -134,12 +140,18 @@ func checkDeliveries(_ context.Context, p *patient) []finding {
 		d := &p.status.Deliveries[i]
 		lag := fmt.Sprintf("%s: %s records wait, the oldest for %s", d.Name, count(d.LagRecords), seconds(d.OldestAge))
 		switch {
-		case d.Circuit == "open":
-			out = append(out, bad("weir delivery test "+d.Name, "%s; its sink fails", lag))
+		case d.LastError != nil && d.Circuit != "closed":
+			out = append(out, bad("weir delivery test "+d.Name, "%s; its sink fails since %s: %s", lag, d.LastError.Since.UTC().Format(time.DateTime), d.LastError.Error))
 		case d.Lost > 0:
 			out = append(out, bad("a longer retention of its stream", "%s; %s were lost to retention before they were delivered", lag, count(d.Lost)))
 		case d.Failed > 0:
 			out = append(out, warn("weir delivery redrive "+d.Name, "%s; %s failed and are kept", lag, count(d.Failed)))
+		case d.LastError != nil:
+			out = append(out, warn("weir delivery test "+d.Name, "%s; its sink failed and is tried again: %s", lag, d.LastError.Error))
+		case d.Waiting != "":
+			out = append(out, warn("weir delivery describe "+d.Name, "%s; %s", lag, d.Waiting))
+		case d.LagRecords == 0:
+			out = append(out, ok("%s: everything is delivered", d.Name))
 		default:
 			out = append(out, ok("%s", lag))
 		}

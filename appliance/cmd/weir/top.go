@@ -81,17 +81,11 @@ func printTop(w io.Writer, before, now *admin.Status) {
 	t = newTable("DELIVERY", "LAG ", "OLDEST ", "DONE IN ", "OBJECTS ", "RECORDS ", "FAILED ", "SENT ", "STATE")
 	for i := range now.Deliveries {
 		d := &now.Deliveries[i]
-		finish, state := "-", d.Circuit
+		finish := "-"
 		if d.LagRecords > 0 && !d.Finish.IsZero() {
 			finish = span(d.Finish.Sub(now.Now))
 		}
-		if state == "closed" {
-			state = "running"
-		}
-		if d.Waiting != "" {
-			state = d.Waiting
-		}
-		t.add(d.Name, count(d.LagRecords), seconds(d.OldestAge), finish, count(d.Objects), count(d.Records), count(d.Failed), size(d.Stored), state)
+		t.add(d.Name, count(d.LagRecords), seconds(d.OldestAge), finish, count(d.Objects), count(d.Records), count(d.Failed), size(d.Stored), workState(d))
 	}
 	t.write(w)
 }
