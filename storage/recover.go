@@ -24,35 +24,36 @@ import (
 // Recovery is what an open found and did. Everything in it was also logged.
 type Recovery struct {
 	// Clean says that the last process closed the store in good order.
-	Clean bool
+	Clean bool `json:"clean"`
 	// Session numbers this open.
-	Session uint32
+	Session uint32 `json:"session"`
 	// Took is how long the open lasted.
-	Took time.Duration
+	Took time.Duration `json:"took_ns"`
 	// Jumps are the ranges of indexes passed over because the last process
 	// may have used them.
-	Jumps []ShardRange
+	Jumps []ShardRange `json:"jumps,omitempty"`
 	// Damaged are ranges of records that are known to be lost or unreadable.
-	Damaged []ShardRange
+	Damaged []ShardRange `json:"damaged,omitempty"`
 	// SetAside are the files that could not be read and were kept aside.
-	SetAside []SetAside
+	SetAside []SetAside `json:"set_aside,omitempty"`
 	// Finished are splits and merges that the last process began and this open ended.
-	Finished []ShardRange
+	Finished []ShardRange `json:"finished,omitempty"`
 }
 
 // ShardRange is a range of indexes of a shard.
 type ShardRange struct {
-	Stream      string
-	Shard       record.ShardNumber
-	First, Last uint64
-	Reason      string
+	Stream string             `json:"stream"`
+	Shard  record.ShardNumber `json:"shard"`
+	First  uint64             `json:"first"`
+	Last   uint64             `json:"last"`
+	Reason string             `json:"reason"`
 }
 
 // SetAside is a file that recovery kept but does not use.
 type SetAside struct {
-	Path   string
-	Bytes  int64
-	Reason string
+	Path   string `json:"path"`
+	Bytes  int64  `json:"bytes"`
+	Reason string `json:"reason"`
 }
 
 // Recovery returns what the open found and did.

@@ -125,7 +125,7 @@ func verifyDB(ctx context.Context, db *pebble.DB, progress func(uint64)) (*Verif
 		return nil, err
 	}
 	v := newVerifier(f, map[uint32][]segment{})
-	v.report.Format = f.store.Format
+	v.report.Format, v.report.Shards, v.report.Problems = f.store.Format, []VerifiedShard{}, []Problem{}
 	for _, b := range f.bad {
 		v.report.Problems = append(v.report.Problems, Problem{What: "row can't be read: " + b})
 	}

@@ -160,9 +160,23 @@ var advice = map[string]string{
 	"ModuleSignatureRefused":      "weir module sign --help",
 	"InvalidSignatureException":   keyAdvice,
 	"UnrecognizedClientException": keyAdvice,
+	"AccessDeniedException":       policyAdvice,
+	"AccessDenied":                policyAdvice,
 }
 
-const keyAdvice = "weir trust, which shows the access key of a data directory"
+const (
+	keyAdvice    = "weir trust, which shows the access key of a data directory"
+	policyAdvice = "a key that may: auth.keys of the box's configuration, or the key that weir trust shows"
+)
+
+// told is what an answer says to people: a refused signature is followed by pages of
+// what was signed, for who writes a client.
+func told(message string) string {
+	if first, rest, _ := strings.Cut(message, "\n"); strings.Contains(rest, "Canonical String") {
+		return strings.TrimSpace(first)
+	}
+	return message
+}
 
 // refused turns an error answer into a fault.
 func refused(res *http.Response) error {
@@ -173,7 +187,7 @@ func refused(res *http.Response) error {
 	if err != nil || json.Unmarshal(data, &body) != nil || body.Error.Message == "" {
 		return fmt.Errorf("the box answered %s: %.200s", res.Status, data)
 	}
-	f := &fault.Error{Class: fault.Runtime, Err: errors.New(body.Error.Message)}
+	f := &fault.Error{Class: fault.Runtime, Err: errors.New(told(body.Error.Message))}
 	f.Try = advice[body.Error.Code]
 	switch res.StatusCode {
 	case 400, 404, 405, 409:
@@ -209,7 +223,12 @@ func (b *Box) explain(err error) error {
 func (b *Box) Explain(err error) error {
 	var answer smithy.APIError
 	if errors.As(err, &answer) {
-		f := &fault.Error{Class: fault.Runtime, Subject: answer.ErrorCode(), Expect: answer.ErrorMessage()}
+		f := &fault.Error{Class: fault.Runtime, Subject: answer.ErrorCode(), Expect: told(answer.ErrorMessage()), Try: advice[answer.ErrorCode()]}
+		switch f.Try {
+		case keyAdvice, policyAdvice:
+			f.Class = fault.Environment
+			return f
+		}
 		if answer.ErrorFault() == smithy.FaultClient || strings.HasPrefix(answer.ErrorCode(), "ResourceNotFound") {
 			f.Class = fault.Usage
 		}

@@ -32,8 +32,8 @@ complete -c weir -f -a '(__weir_complete)'
 }
 
 func (c *completionCmd) Run(a *app) error {
-	_, err := io.WriteString(a.out, completionScripts[c.Shell])
-	return err
+	script := completionScripts[c.Shell]
+	return a.emit(map[string]string{"shell": c.Shell, "script": script}, func(w io.Writer) { fmt.Fprint(w, script) })
 }
 
 type completeCmd struct {

@@ -14,9 +14,14 @@ import (
 	"os/signal"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/weirhq/weir/wasm/host"
 )
+
+// sameRequest is how soon after a signal another one is still the same request: timeout(1)
+// signals the process and then its group, the process among it.
+const sameRequest = 250 * time.Millisecond
 
 func main() {
 	host.ServeCompile() // returns unless this process was started to compile a module
@@ -26,13 +31,16 @@ func main() {
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
-		for n := 0; ; n++ {
+		var first time.Time
+		for {
 			number := (<-signals).(syscall.Signal)
-			if n > 0 { // asked twice: the drain is not waited for
+			if first.IsZero() {
+				first = time.Now()
+				caught.Store(int32(number))
+				cancel()
+			} else if time.Since(first) > sameRequest { // asked twice: the drain is not waited for
 				os.Exit(128 + int(number))
 			}
-			caught.Store(int32(number))
-			cancel()
 		}
 	}()
 	code := run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}, os.Environ())

@@ -20,7 +20,7 @@ type putCmd struct {
 	Records  []string `arg:"" optional:"" help:"One record each; standard input, a record per line, when there are none."`
 	File     []string `help:"File to read, a record per line." placeholder:"FILE" type:"existingfile"`
 	Whole    bool     `help:"Each file, or standard input, is one record."`
-	Key      string   `help:"Partition key of every record; a random one each if not given." xor:"key"`
+	Key      *string  `help:"Partition key of every record; a random one each if not given." xor:"key"`
 	KeyField string   `help:"Member of each JSON record that is its partition key." placeholder:"NAME" xor:"key"`
 }
 
@@ -49,6 +49,9 @@ type putter struct {
 }
 
 func (c *putCmd) Run(a *app) error {
+	if c.Key != nil && *c.Key == "" {
+		return &fault.Error{Class: fault.Usage, Subject: "--key", Expect: "empty; expecting 1 to 256 characters, or no --key for random ones"}
+	}
 	b, err := a.box()
 	if err != nil {
 		return err
@@ -130,8 +133,8 @@ func (p *putter) add(data []byte) error {
 }
 
 func (p *putter) key(data []byte) (string, error) {
-	if p.cmd.Key != "" {
-		return p.cmd.Key, nil
+	if p.cmd.Key != nil {
+		return *p.cmd.Key, nil
 	}
 	if p.cmd.KeyField == "" {
 		return rand.Text(), nil

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/weirhq/weir/appliance/admin"
+	"github.com/weirhq/weir/appliance/fault"
 )
 
 type reloadCmd struct{}
@@ -16,7 +17,9 @@ func (c *reloadCmd) Run(a *app) error {
 		return err
 	}
 	var out admin.Reloaded
-	if err := b.Call(a.ctx, "POST", "reload", nil, &out); err != nil {
+	if err := b.Call(a.ctx, "POST", "reload", nil, &out); fault.ClassOf(err) == fault.Usage {
+		return &fault.Error{Class: fault.Usage, Err: err, Try: "a corrected file; weir check reads it without applying it, and what ran before goes on"}
+	} else if err != nil {
 		return err
 	}
 	return a.emit(out, func(w io.Writer) {

@@ -14,9 +14,9 @@ type repairCmd struct{}
 // repaired is what repair prints with --json; the verification is that after it.
 type repaired struct {
 	Recovery  storage.Recovery     `json:"recovery"`
-	Lost      []storage.ShardRange `json:"lost"`
+	Lost      []storage.ShardRange `json:"lost,omitempty"`
 	Rewritten int                  `json:"rewritten"`
-	SetAside  []storage.SetAside   `json:"set_aside"`
+	SetAside  []storage.SetAside   `json:"set_aside,omitempty"`
 	verification
 }
 
@@ -24,7 +24,7 @@ type repaired struct {
 // aside what can't be opened, takes out what can't be read, and verifies it.
 func (c *repairCmd) Run(a *app) error {
 	if !exists(appliance.StorePath(a.Dir)) {
-		return &fault.Error{Class: fault.Environment, Subject: "data directory", Value: a.Dir, Expect: "there is no log in it"}
+		return &fault.Error{Class: fault.Environment, Subject: "data directory", Value: a.Dir, Expect: "there is no log in it", Try: "weir serve --dir " + a.Dir + ", which makes one"}
 	}
 	bar := a.progress("repair " + a.Dir)
 	done, err := storage.Repair(a.ctx, appliance.StorePath(a.Dir), storage.Options{})

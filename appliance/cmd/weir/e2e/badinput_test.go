@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -40,6 +41,29 @@ func TestUnknownKeyAndWrongUnitAreAllNamed(t *testing.T) {
 		"Try: weir config explain")
 }
 
+func TestSettingsOfSinksAreCheckedWithTheFile(t *testing.T) {
+	path := configured(t, `sinks:
+  - name: local
+    kind: file
+    settings: {path: /objects}
+  - name: lake
+    kind: s3
+    settings:
+      bucket: 7
+      acess_key_id: ID
+telemetry:
+  log_levl: info
+`)
+	for _, verb := range []string{"check", "serve"} {
+		fails(t, 2, nil, []string{verb, "--dir", t.TempDir(), "--config", path},
+			"weir.yaml:4: sinks[0].settings.path: unknown key; expecting one of bucket, create, dir,",
+			"weir.yaml:8: sinks[1].settings.bucket: a number or a switch; expecting a text, so put it in quotes",
+			"weir.yaml:9: sinks[1].settings.acess_key_id: unknown key; expecting one of access_key_id,",
+			"weir.yaml:11: telemetry.log_levl: unknown key",
+			"Try: weir config explain")
+	}
+}
+
 func TestPortTaken(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -70,8 +94,57 @@ func TestDirectoryLockedByAnotherProcess(t *testing.T) {
 	dir := t.TempDir()
 	b := serve(t, dir)
 	fails(t, 3, []string{"WEIR_LISTEN_ADDRESS=127.0.0.1:0"}, []string{"serve", "--dir", dir}, dir, "in use", "Try: ")
-	fails(t, 3, nil, []string{"verify", "--dir", dir}, dir, "in use", "Try: ")
+	fails(t, 3, nil, []string{"verify", "--dir", dir}, dir, fmt.Sprintf("process %d has it open", b.cmd.Process.Pid), "Try: ")
 	must(t, "--dir", dir, "stream", "list") // the one that runs is not disturbed
+	b.stop(t)
+}
+
+// What a box that was killed leaves behind may name the port of another box by now. A
+// copy of its directory has the same keys, so what is put must not end up there.
+func TestDirectoryWithoutABoxDoesNotSpeakToAnother(t *testing.T) {
+	killed, other := t.TempDir(), t.TempDir()
+	serve(t, killed).kill(t)
+	b := serve(t, other)
+	must(t, "--dir", other, "stream", "create", "s")
+	for _, name := range []string{"endpoint", "trust/credentials", "trust/ca.pem"} {
+		data, err := os.ReadFile(filepath.Join(other, name))
+		if err == nil {
+			err = os.WriteFile(filepath.Join(killed, name), data, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	fails(t, 3, nil, []string{"put", "s", "x", "--dir", killed}, "data directory: "+killed+": no box runs on it", "Try: weir serve --dir "+killed)
+	wants(t, must(t, "doctor", "--dir", killed, "--only", "box,streams"), "WARNING  box            none runs on this directory", "-        streams        can't be seen")
+	must(t, "put", "s", "x", "--dir", other)
+	b.stop(t)
+}
+
+// A wrong key is the environment's fault, whichever API a verb speaks, and one line.
+func TestWrongKeyAndKeyThatMayNot(t *testing.T) {
+	dir := t.TempDir()
+	b := serve(t, dir, "WEIR_CONFIG="+configured(t, `streams: [{name: s}, {name: hidden}]
+auth:
+  keys: [{name: plc, access_key_id: PLCPUMPHOUSE0001, secret_access_key: a-secret-of-the-test, actions: ["kinesis:Put*"], streams: [s]}]
+`))
+	wrong := []string{"WEIR_ACCESS_KEY_ID=PLCPUMPHOUSE0001", "WEIR_SECRET_ACCESS_KEY=another-secret-0001"}
+	unknown := []string{"WEIR_ACCESS_KEY_ID=NOSUCHKEY0000001", "WEIR_SECRET_ACCESS_KEY=another-secret-0001"}
+	right := []string{"WEIR_ACCESS_KEY_ID=PLCPUMPHOUSE0001", "WEIR_SECRET_ACCESS_KEY=a-secret-of-the-test"}
+	for _, verb := range [][]string{{"stream", "list"}, {"put", "s", "x"}, {"tail", "s"}, {"top", "-n", "1"}} {
+		args := append([]string{"--dir", dir}, verb...)
+		fails(t, 3, wrong, args, "signature we calculated does not match", "Try: weir trust")
+		if r := weir(t, wrong, args...); strings.Count(r.errout, "\n") != 2 {
+			t.Errorf("weir %v:\n%s", verb, r.errout)
+		}
+		fails(t, 3, unknown, args, "security token included in the request is invalid", "Try: weir trust")
+	}
+	if r := weir(t, right, "--dir", dir, "put", "s", "x"); r.code != 0 {
+		t.Errorf("the right key: %s", r.errout)
+	}
+	for _, verb := range [][]string{{"put", "hidden", "x"}, {"tail", "s"}, {"stream", "list"}} {
+		fails(t, 3, right, append([]string{"--dir", dir}, verb...), "not a", "Try: a key that may: auth.keys")
+	}
 	b.stop(t)
 }
 
@@ -87,6 +160,9 @@ func TestCommandLineMistakes(t *testing.T) {
 	dir := t.TempDir()
 	fails(t, 2, nil, []string{"sevre"}, "unexpected argument sevre", "Try: weir --help")
 	fails(t, 2, nil, []string{"stream", "create"}, "expected", "Try: weir stream create --help")
+	fails(t, 2, nil, []string{"serve", "--dir", dir, "--endpoint", "https://box:1"}, "--endpoint: https://box:1: weir serve works on this machine", "Try: ")
+	fails(t, 2, nil, []string{"verify", "--dir", dir, "--ca", "ca.pem"}, "--ca: ca.pem: weir verify works on this machine", "Try: ")
+	fails(t, 2, nil, []string{"put", "s", "x", "--dir", dir, "--key", ""}, "--key: empty; expecting 1 to 256 characters")
 	fails(t, 3, nil, []string{"--dir", dir, "tail", "x", "--from", "yesterday", "--endpoint", "https://127.0.0.1:1"}, "WEIR_ACCESS_KEY_ID")
 	fails(t, 3, nil, []string{"--dir", dir, "stream", "list"}, "no box runs on it", "Try: weir serve --dir "+dir)
 	fails(t, 3, nil, []string{"--dir", dir, "trust"}, "no box was started on it yet")

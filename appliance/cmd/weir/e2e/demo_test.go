@@ -125,6 +125,19 @@ func TestDemoEndsWellOnInterrupt(t *testing.T) {
 	t.Errorf("the first object after %v s; expecting 10 s at most", took)
 }
 
+// timeout(1) signals the process, and at once its group with the process in it: that is
+// one request, not the second one that cuts the end short.
+func TestDemoTakesASignalSentTwiceForOne(t *testing.T) {
+	t.Parallel()
+	cmd, out, errout := demoUntilAnObject(t)
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if code := interrupt(t, cmd); code != 0 || !strings.Contains(out.String(), demoIsWhole) {
+		t.Errorf("exit code %d\n%s%s", code, out, errout)
+	}
+}
+
 // TestDemoSaysWhatItFinds takes an object away and puts a line of one in twice:
 // the demo has to see both, and must not say that all is well.
 func TestDemoSaysWhatItFinds(t *testing.T) {
