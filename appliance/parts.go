@@ -118,8 +118,44 @@ func (b *box) openTrust(_ context.Context, c *config.Loaded) error {
 	return b.cert.load(&c.Listen, t)
 }
 
-// openStreams makes the streams of the configuration that are missing.
+// openStreams makes the streams of the configuration that are missing, and changes those
+// that are there. That the latter can't be done, on a full disk say, keeps no box from its work.
 func (b *box) openStreams(ctx context.Context, c *config.Loaded) error {
+	if err := b.makeStreams(ctx, c); err != nil {
+		return err
+	}
+	if err := b.followStreams(ctx, c); err != nil {
+		b.log.Warn("a stream is not as the configuration says", "error", err)
+	}
+	return nil
+}
+
+// followStreams changes streams to what the configuration sets. What it leaves at its
+// default stays as it was set at the command line or by a client.
+func (b *box) followStreams(ctx context.Context, c *config.Loaded) error {
+	var errs []error
+	for i := range c.Streams {
+		s := &c.Streams[i]
+		st, err := b.store.Stream(s.Name)
+		if err != nil {
+			continue // deleted since
+		}
+		sets := func(key string) bool { return c.Sets(fmt.Sprintf("streams[%d].%s", i, key)) }
+		changed, err := admin.Follow(ctx, st, s, sets)
+		switch {
+		case err != nil:
+			errs = append(errs, fmt.Errorf("streams[%d]: change %s: %w", i, s.Name, err))
+		case len(changed) > 0:
+			b.log.Info("stream is now as the configuration says", "stream", s.Name, "changed", changed)
+		}
+		if has := st.Config(); sets("shards") && has.Mode == storage.Provisioned && has.Shards != s.Shards {
+			b.log.Warn("stream has another number of shards than the configuration", "stream", s.Name, "shards", has.Shards, "configured", s.Shards, "try", fmt.Sprintf("weir stream reshard %s --shards %d", s.Name, s.Shards))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (b *box) makeStreams(ctx context.Context, c *config.Loaded) error {
 	for i := range c.Streams {
 		cfg, err := admin.StorageStream(&c.Streams[i])
 		if err != nil {

@@ -11,7 +11,7 @@ import (
 )
 
 // reload reads the configuration again and applies what can be applied while
-// the box runs: keys, tokens, certificate, authorities of clients, log level, and streams that are new.
+// the box runs: keys, tokens, certificate, authorities of clients, log level, and streams.
 // A configuration that is wrong changes nothing.
 func (b *box) reload(ctx context.Context) (*admin.Reloaded, error) {
 	b.mu.Lock()
@@ -30,7 +30,10 @@ func (b *box) reload(ctx context.Context) (*admin.Reloaded, error) {
 	if err := b.cert.load(&next.Listen, b.trust); err != nil {
 		return nil, err
 	}
-	if err := b.openStreams(ctx, next); err != nil {
+	if err := b.makeStreams(ctx, next); err != nil {
+		return nil, err
+	}
+	if err := b.followStreams(ctx, next); err != nil {
 		return nil, err
 	}
 	b.server.SetClientCAs(authorities)

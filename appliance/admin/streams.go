@@ -336,6 +336,41 @@ func (in *StreamSettings) apply(cfg *storage.StreamConfig) error {
 	return nil
 }
 
+// Follow changes the stream to what the configuration says of it, durable on return, and
+// returns the keys that differed. Only those of which set is true are looked at, and never
+// the number of shards.
+func Follow(ctx context.Context, st *storage.Stream, c *config.Stream, set func(key string) bool) (changed []string, err error) {
+	want, err := StorageStream(c)
+	if err != nil {
+		return nil, err
+	}
+	now, next := st.Config(), st.Config()
+	for _, k := range []struct {
+		key   string
+		alike bool
+		copy  func()
+	}{
+		{"mode", now.Mode == want.Mode, func() { next.Mode = want.Mode }},
+		{"retention", now.Retention == want.Retention, func() { next.Retention = want.Retention }},
+		{"retention_bytes", now.RetentionBytes == want.RetentionBytes, func() { next.RetentionBytes = want.RetentionBytes }},
+		{"when_full", now.WhenFull == want.WhenFull, func() { next.WhenFull = want.WhenFull }},
+		{"codec", now.Codec == want.Codec, func() { next.Codec = want.Codec }},
+		{"max_record_bytes", now.MaxRecordBytes == want.MaxRecordBytes, func() { next.MaxRecordBytes = want.MaxRecordBytes }},
+	} {
+		if !k.alike && set(k.key) {
+			k.copy()
+			changed = append(changed, k.key)
+		}
+	}
+	if changed == nil {
+		return nil, nil
+	}
+	return changed, st.Update(ctx, func(cfg *storage.StreamConfig) {
+		cfg.Mode, cfg.Retention, cfg.RetentionBytes = next.Mode, next.Retention, next.RetentionBytes
+		cfg.WhenFull, cfg.Codec, cfg.MaxRecordBytes = next.WhenFull, next.Codec, next.MaxRecordBytes
+	})
+}
+
 // StorageStream is the storage settings of a stream of the configuration.
 func StorageStream(c *config.Stream) (storage.StreamConfig, error) {
 	cfg := storage.StreamConfig{

@@ -20,7 +20,7 @@ type Config struct {
 	Kinesis   Kinesis   `yaml:"kinesis"`
 	Faults    Faults    `yaml:"faults"`
 	Storage   Storage   `yaml:"storage"`
-	Streams   []Stream  `yaml:"streams"`
+	Streams   []Stream  `yaml:"streams" live:"true"`
 	Wasm      Wasm      `yaml:"wasm"`
 	Sinks     []Sink    `yaml:"sinks"`
 	Delivery  Delivery  `yaml:"delivery"`
@@ -147,17 +147,17 @@ type Storage struct {
 	EnduranceBytes Bytes `yaml:"endurance_bytes" doc:"what the flash may be written in its life (its TBW), for the forecast of wear; 0 when not known"`
 }
 
-// Stream is a stream that is made at start when it is missing. A stream that
-// is there already is left as it is.
+// Stream is a stream that is made at start when it is missing. One that is there is
+// changed to what the file sets, but for the number of its shards.
 type Stream struct {
-	Name           string        `yaml:"name" doc:"1 to 128 of a-z A-Z 0-9 _ . -"`
-	Shards         int           `yaml:"shards" min:"1" max:"10000" doc:"shards of a provisioned stream, first shards of an on-demand one"`
-	Mode           string        `yaml:"mode" oneof:"provisioned,on-demand" doc:"on-demand splits and merges by itself"`
-	Retention      time.Duration `yaml:"retention" min:"1h" max:"8760h" doc:"how long a record is kept"`
-	RetentionBytes Bytes         `yaml:"retention_bytes" doc:"bytes stored of this stream; 0 sets no bound"`
-	WhenFull       string        `yaml:"when_full" oneof:"reject,drop-oldest,thin-out" doc:"what gives when space runs out"`
-	Codec          string        `yaml:"codec" oneof:"zstd,s2,none,auto" doc:"how blocks are compressed"`
-	MaxRecordBytes Bytes         `yaml:"max_record_bytes" min:"1MiB" max:"10MiB" doc:"largest record"`
+	Name           string        `yaml:"name" live:"true" doc:"made when there is none of the name: 1 to 128 of a-z A-Z 0-9 _ . -"`
+	Shards         int           `yaml:"shards" min:"1" max:"10000" doc:"shards to begin with; weir stream reshard changes them"`
+	Mode           string        `yaml:"mode" live:"true" oneof:"provisioned,on-demand" doc:"on-demand splits and merges by itself"`
+	Retention      time.Duration `yaml:"retention" live:"true" min:"1h" max:"8760h" doc:"how long a record is kept"`
+	RetentionBytes Bytes         `yaml:"retention_bytes" live:"true" doc:"bytes stored of this stream; 0 sets no bound"`
+	WhenFull       string        `yaml:"when_full" live:"true" oneof:"reject,drop-oldest,thin-out" doc:"what gives when space runs out"`
+	Codec          string        `yaml:"codec" live:"true" oneof:"zstd,s2,none,auto" doc:"how blocks are compressed"`
+	MaxRecordBytes Bytes         `yaml:"max_record_bytes" live:"true" min:"1MiB" max:"10MiB" doc:"largest record"`
 }
 
 func (s *Stream) setDefaults() {

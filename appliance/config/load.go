@@ -114,6 +114,13 @@ func (l *Loaded) environment(environ []string) Problems {
 	return problems
 }
 
+// Sets says whether the file or the environment sets the value at the path, which is
+// otherwise the default.
+func (l *Loaded) Sets(path string) bool {
+	_, ok := l.origins[path]
+	return ok
+}
+
 // locate adds the file and line, or the variable, that a problem comes from.
 func (l *Loaded) locate(p Problem) Problem {
 	origin, ok := l.origins[p.Path]

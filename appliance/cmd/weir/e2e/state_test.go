@@ -191,6 +191,33 @@ func TestReloadAppliesWhatItCanAndRefusesAWrongFile(t *testing.T) {
 	}
 }
 
+// What the file sets of a stream applies at a reload and at a start; what it leaves out
+// stays as the operator set it.
+func TestStreamsFollowTheConfiguration(t *testing.T) {
+	dir := t.TempDir()
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(filepath.Join(dir, "weir.yaml"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("streams: [{name: s, retention: 48h}]\n")
+	b := serve(t, dir)
+	wants(t, must(t, "--dir", dir, "stream", "describe", "s"), "keeps      2d, no bound; when full: reject")
+	write("streams: [{name: s, retention: 72h, when_full: drop-oldest, shards: 3}]\n")
+	if out := must(t, "--dir", dir, "reload"); strings.Contains(out, "restart") {
+		t.Errorf("reload said %s", out)
+	}
+	wants(t, must(t, "--dir", dir, "stream", "describe", "s"), "keeps      3d, no bound; when full: drop-oldest")
+	wants(t, b.log.String(), "stream has another number of shards than the configuration", "weir stream reshard s --shards 3")
+	must(t, "--dir", dir, "stream", "retention", "s", "24h", "--bytes", "64MiB")
+	b.stop(t)
+	b = serve(t, dir)
+	wants(t, must(t, "--dir", dir, "stream", "describe", "s"), "keeps      3d, 64MiB; when full: drop-oldest")
+	wants(t, b.log.String(), "stream is now as the configuration says")
+	b.stop(t)
+}
+
 // TestServiceManagerIsToldOfReadinessAndHealth stands in for systemd.
 func TestServiceManagerIsToldOfReadinessAndHealth(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "notify")
