@@ -141,13 +141,13 @@ func checkDeliveries(_ context.Context, p *patient) []finding {
 		lag := fmt.Sprintf("%s: %s records wait, the oldest for %s", d.Name, count(d.LagRecords), seconds(d.OldestAge))
 		switch {
 		case d.LastError != nil && d.Circuit != "closed":
-			out = append(out, bad("weir delivery test "+d.Name, "%s; its sink fails since %s: %s", lag, d.LastError.Since.UTC().Format(time.DateTime), d.LastError.Error))
+			out = append(out, bad("weir delivery test "+d.Name, "%s; it fails since %s: %s", lag, d.LastError.Since.UTC().Format(time.DateTime), d.LastError.Error))
 		case d.Lost > 0:
 			out = append(out, bad("a longer retention of its stream", "%s; %s were lost to retention before they were delivered", lag, count(d.Lost)))
 		case d.Failed > 0:
 			out = append(out, warn("weir delivery redrive "+d.Name, "%s; %s failed and are kept", lag, count(d.Failed)))
 		case d.LastError != nil:
-			out = append(out, warn("weir delivery test "+d.Name, "%s; its sink failed and is tried again: %s", lag, d.LastError.Error))
+			out = append(out, warn("weir delivery test "+d.Name, "%s; it failed and is tried again: %s", lag, d.LastError.Error))
 		case d.Waiting != "":
 			out = append(out, warn("weir delivery describe "+d.Name, "%s; %s", lag, d.Waiting))
 		case d.LagRecords == 0:
