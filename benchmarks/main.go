@@ -12,6 +12,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -60,7 +61,9 @@ func run(ctx context.Context, args []string, out, progress io.Writer) int {
 	flags.Usage = func() {
 		fmt.Fprintln(progress, "Usage: go run ./benchmarks NAME [--quick] [--json] [--peers=false] [--dir DIR]")
 		for _, b := range benchmarks {
-			fmt.Fprintf(progress, "  %-10s %s\n", b.name, b.about)
+			if !strings.HasSuffix(b.name, "-child") { // they are started by those
+				fmt.Fprintf(progress, "  %-10s %s\n", b.name, b.about)
+			}
 		}
 		flags.PrintDefaults()
 	}
@@ -68,7 +71,10 @@ func run(ctx context.Context, args []string, out, progress io.Writer) int {
 	if len(args) > 0 && !strings.HasPrefix(args[0], "-") { // the name may stand first, as flag stops at it
 		name, args = args[0], args[1:]
 	}
-	if err := flags.Parse(args); err != nil {
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
 		return 2
 	}
 	if name == "" && flags.NArg() == 1 {
@@ -88,7 +94,9 @@ func run(ctx context.Context, args []string, out, progress io.Writer) int {
 		}
 		return show(r, *asJSON, out, progress)
 	}
-	fmt.Fprintf(progress, "benchmarks: %q is not a benchmark\n", name)
+	if name != "" {
+		fmt.Fprintf(progress, "benchmarks: %q is not a benchmark\n", name)
+	}
 	flags.Usage()
 	return 2
 }
