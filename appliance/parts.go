@@ -77,6 +77,8 @@ func DirectoryFault(dir string, err error) error {
 		f.Try = "end the box that runs on it, or use the commands that talk to it (stream, put, tail, delivery)"
 	case errors.Is(err, fs.ErrNotExist):
 		f.Err, f.Expect, f.Try = nil, "there is no log in it", "weir serve --dir "+dir+", which makes one"
+	case errors.Is(err, syscall.ENOTDIR):
+		f.Err, f.Expect, f.Try = nil, "not a directory", "--dir with the directory that weir serve was given"
 	case errors.Is(err, syscall.ENOSPC):
 		f.Expect, f.Try = "the disk is full", "free space on it: df -h "+dir
 	case errors.Is(err, syscall.EROFS):

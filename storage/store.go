@@ -315,6 +315,9 @@ func (s *Store) CreateStream(ctx context.Context, c StreamConfig, rows ...func(i
 		}
 		return s.stageStoreRow(staging)
 	})
+	if errors.Is(err, ErrInvalid) {
+		return nil, err // it names the stream
+	}
 	if err != nil {
 		return nil, fmt.Errorf("create stream %q: %w", c.Name, err)
 	}

@@ -286,7 +286,7 @@ func nameOf[T ~uint8](names []string, v T) string {
 func parseName[T ~uint8](names []string, field, text string, v *T) error {
 	i := slices.Index(names, text)
 	if i < 0 {
-		return &Error{Status: 400, Code: "InvalidArgument", Message: fmt.Sprintf("%s: %q is unknown; expecting one of %v", field, text, names)}
+		return &Error{Status: 400, Code: "InvalidArgument", Message: fmt.Sprintf("%s: %q is unknown; expecting one of %s", field, text, strings.Join(names, ", "))}
 	}
 	*v = T(i)
 	return nil

@@ -59,6 +59,9 @@ func (c *exportCmd) Run(a *app) (err error) {
 	defer bar.done()
 	what.Progress = func(r storage.ExportReport) { bar.step(int64(r.Records), 0, "records") }
 	r, err := store.Export(a.ctx, out, what)
+	if errors.Is(err, storage.ErrShardNotFound) {
+		return &fault.Error{Class: fault.Usage, Subject: "--shard", Value: c.Shard, Expect: "stream " + c.Stream + " has none of this name", Try: "weir verify --dir " + a.Dir + ", which lists the shards"}
+	}
 	if err != nil {
 		return fmt.Errorf("export %s: %w", c.Stream, err)
 	}
@@ -76,8 +79,8 @@ func (c *exportCmd) Run(a *app) (err error) {
 
 // openStopped opens the log of a box that does not run; there has to be one.
 func openStopped(a *app) (*storage.Store, error) {
-	if !exists(appliance.StorePath(a.Dir)) {
-		return nil, &fault.Error{Class: fault.Environment, Subject: "data directory", Value: a.Dir, Expect: "there is no log in it", Try: "weir serve --dir " + a.Dir + ", which makes one"}
+	if _, err := os.Stat(appliance.StorePath(a.Dir)); err != nil {
+		return nil, appliance.DirectoryFault(a.Dir, err)
 	}
 	store, err := storage.Open(a.ctx, appliance.StorePath(a.Dir), storage.Options{})
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 
 type putCmd struct {
 	Stream   string   `arg:"" help:"Stream to write to."`
-	Records  []string `arg:"" optional:"" help:"One record each; standard input, a record per line, when there are none."`
+	Records  []string `arg:"" optional:"" help:"One record each; standard input, a record per line, when there are none. Empty lines are left out."`
 	File     []string `help:"File to read, a record per line." placeholder:"FILE" type:"existingfile"`
 	Whole    bool     `help:"Each file, or standard input, is one record."`
 	Key      *string  `help:"Partition key of every record; a random one each if not given." xor:"key"`
@@ -99,7 +99,7 @@ func (p *putter) all() error {
 func (p *putter) read(r io.Reader) error {
 	if p.cmd.Whole {
 		data, err := io.ReadAll(io.LimitReader(r, maxLine+1))
-		if err != nil {
+		if err != nil || len(data) == 0 {
 			return err
 		}
 		return p.add(data)
@@ -107,6 +107,9 @@ func (p *putter) read(r io.Reader) error {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 64<<10), maxLine)
 	for n := 1; lines.Scan(); n++ {
+		if len(lines.Bytes()) == 0 {
+			continue
+		}
 		if err := p.add(append([]byte(nil), lines.Bytes()...)); err != nil {
 			return fmt.Errorf("line %d: %w", n, err)
 		}

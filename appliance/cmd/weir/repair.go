@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/weirhq/weir/appliance"
 	"github.com/weirhq/weir/appliance/fault"
@@ -23,8 +24,8 @@ type repaired struct {
 // Run opens the log as a start of the box does, which cuts a torn tail and sets
 // aside what can't be opened, takes out what can't be read, and verifies it.
 func (c *repairCmd) Run(a *app) error {
-	if !exists(appliance.StorePath(a.Dir)) {
-		return &fault.Error{Class: fault.Environment, Subject: "data directory", Value: a.Dir, Expect: "there is no log in it", Try: "weir serve --dir " + a.Dir + ", which makes one"}
+	if _, err := os.Stat(appliance.StorePath(a.Dir)); err != nil {
+		return appliance.DirectoryFault(a.Dir, err)
 	}
 	bar := a.progress("repair " + a.Dir)
 	done, err := storage.Repair(a.ctx, appliance.StorePath(a.Dir), storage.Options{})

@@ -87,6 +87,8 @@ func TestPortTaken(t *testing.T) {
 func TestDirectoryThatCannotBe(t *testing.T) {
 	file := configured(t, "")
 	fails(t, 3, nil, []string{"serve", "--dir", filepath.Join(file, "data")}, file, "not a directory", "Try: ")
+	fails(t, 3, nil, []string{"verify", "--dir", file}, "data directory: "+file+": not a directory", "Try: --dir")
+	fails(t, 3, nil, []string{"repair", "--dir", t.TempDir()}, "there is no log in it", "Try: weir serve")
 	fails(t, 3, nil, []string{"serve", "--dir", "/proc/data"}, "data directory: /proc/data: can't be made there", "Try: --dir with a place on a disk")
 }
 
@@ -97,6 +99,20 @@ func TestDirectoryLockedByAnotherProcess(t *testing.T) {
 	fails(t, 3, nil, []string{"verify", "--dir", dir}, dir, fmt.Sprintf("process %d has it open", b.cmd.Process.Pid), "Try: ")
 	must(t, "--dir", dir, "stream", "list") // the one that runs is not disturbed
 	b.stop(t)
+}
+
+// Empty lines at the end of a file are no records, and what is wrong with a stream is said once.
+func TestLinesAndStreamsThatAreNone(t *testing.T) {
+	dir := t.TempDir()
+	b := serve(t, dir)
+	must(t, "--dir", dir, "stream", "create", "s")
+	if r := weirIn(t, "{\"k\":1}\r\n\n\n", nil, "--dir", dir, "put", "s", "--key-field", "k"); r.code != 0 || !strings.HasPrefix(r.out, "1 record, 7 B") {
+		t.Errorf("put: exit code %d, %s%s", r.code, r.out, r.errout)
+	}
+	fails(t, 2, nil, []string{"--dir", dir, "stream", "create", "bad name"}, "weir: stream \"bad name\": ", "Try: weir stream create --help")
+	fails(t, 2, nil, []string{"--dir", dir, "stream", "create", "x", "--codec", "lz4"}, "expecting one of zstd, s2, none, auto")
+	b.stop(t)
+	fails(t, 2, nil, []string{"--dir", dir, "export", "s", "-", "--shard", "7"}, "--shard: 7: stream s has none of this name", "Try: weir verify")
 }
 
 // What a box that was killed leaves behind may name the port of another box by now. A
