@@ -3,7 +3,6 @@ package appliance
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -67,7 +66,7 @@ func (b *box) transformer(name, digest string) (delivery.Transformer, error) {
 		t, err = b.modules.TransformByDigest(name, digest)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("module %s: %w", name, err)
+		return nil, err // it names the module
 	}
 	return &transformer{t: t}, nil
 }
