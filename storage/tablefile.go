@@ -82,7 +82,7 @@ func (t *tableWriter) Write(p []byte) (int, error) {
 		n := copy(t.buf[t.n:], rest)
 		rest = rest[n:]
 		if t.n += n; t.n == len(t.buf) {
-			t.flush()
+			_ = t.flush() // its error is t.err
 		}
 	}
 	return len(p), t.err
