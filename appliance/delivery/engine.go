@@ -848,7 +848,7 @@ func (e *Engine) probe(ctx context.Context, d *definition) (map[string]Probed, e
 	}
 	if b.transform != nil {
 		if _, err := b.transform(""); err != nil {
-			errs = append(errs, fmt.Errorf("module %s: %w", d.Config.Transform.Module, err))
+			errs = append(errs, fmt.Errorf("transform: %w", err))
 		}
 	}
 	return out, errors.Join(append(errs, b.close())...)

@@ -103,6 +103,9 @@ func TestAModuleThatFailsIsNotTheSink(t *testing.T) {
 				}
 				return s.Waiting == "the module failed" && s.LastError != nil
 			})
+			if _, err := r.engine.Test(t.Context(), "d"); (err != nil) != (code == "Transform.ModuleUnavailable") || err != nil && err.Error() != "transform: no such module" {
+				t.Errorf("a test finds %v", err)
+			}
 			if s.LastError.Code != code || s.Retries[code] == 0 {
 				t.Errorf("the last error is %+v of %v, want %s", s.LastError, s.Retries, code)
 			}
