@@ -178,10 +178,10 @@ func (r *rig) objects() map[string][]byte {
 		if err != nil {
 			return err
 		}
-		if d.IsDir() {
-			if d.Name() == ".weir" {
-				return filepath.SkipDir
-			}
+		switch {
+		case d.Name() == ".weir":
+			return filepath.SkipDir
+		case d.IsDir() || strings.HasSuffix(d.Name(), ".part"): // which is no object yet
 			return nil
 		}
 		raw, err := os.ReadFile(path)
