@@ -37,6 +37,9 @@ type Options struct {
 	// EnduranceBytes is how much the device may be written in its life (its
 	// TBW), for the forecast in the ledger; 0 when not known.
 	EnduranceBytes int64
+	// Adopt makes a stream for the records of each shard whose stream's row was lost to
+	// damage, named recovered-N after the shard.
+	Adopt bool
 	// Clock is the wall clock, nil for time.Now.
 	Clock func() time.Time
 	// Uptime is the monotonic clock; only differences count. Nil for the

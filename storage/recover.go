@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -36,6 +37,10 @@ type Recovery struct {
 	Damaged []ShardRange `json:"damaged,omitempty"`
 	// SetAside are the files that could not be read and were kept aside.
 	SetAside []SetAside `json:"set_aside,omitempty"`
+	// Orphans are records whose stream's row is lost; an open with Options.Adopt makes
+	// a stream for each of their shards, and says so in Adopted.
+	Orphans []ShardRange `json:"orphans,omitempty"`
+	Adopted []ShardRange `json:"adopted,omitempty"`
 	// Finished are splits and merges that the last process began and this open ended.
 	Finished []ShardRange `json:"finished,omitempty"`
 }
@@ -139,6 +144,12 @@ func (s *Store) logRecovery(f *found) {
 	}
 	for _, d := range r.Damaged {
 		s.log.Warn("records lost or unreadable", "stream", d.Stream, "shard", d.Shard.String(), "first", d.First, "last", d.Last, "reason", d.Reason)
+	}
+	for _, d := range r.Orphans {
+		s.log.Warn("records have no stream: its row is lost; they are kept until repair adopts them", "as", d.Stream, "first", d.First, "last", d.Last)
+	}
+	for _, d := range r.Adopted {
+		s.log.Warn("records without a stream have one again", "stream", d.Stream, "first", d.First, "last", d.Last)
 	}
 	for _, a := range r.SetAside {
 		s.log.Warn("file set aside", "path", a.Path, "bytes", a.Bytes, "reason", a.Reason)
@@ -477,15 +488,73 @@ func (s *Store) datePast(f *found, nextEpoch uint32, lastMS int64) int64 {
 	return lastMS
 }
 
+// dropOrphaned leaves out the rows of shards whose stream has none.
+func (f *found) dropOrphaned() {
+	streams := map[uint32]bool{}
+	for i := range f.streams {
+		streams[f.streams[i].ID] = true
+	}
+	f.shards = slices.DeleteFunc(f.shards, func(r keyspace.ShardRow) bool {
+		if !streams[r.Stream] {
+			f.bad = append(f.bad, fmt.Sprintf("shard %d of stream %d: no such stream", r.Number, r.Stream))
+		}
+		return !streams[r.Stream]
+	})
+}
+
+// adopt makes a stream for each shard that has records but no row, of a name that says
+// which shard it was: what the row said is lost, the records are not. Its records are
+// kept as long as may be. Without Options.Adopt it only says that they are there.
+func (s *Store) adopt(f *found, runs map[uint32][]epoch.Run, b *pebble.Batch) error {
+	known := map[uint32]bool{}
+	for i := range f.shards {
+		known[f.shards[i].ID] = true
+	}
+	for _, id := range slices.Sorted(maps.Keys(runs)) {
+		if known[id] || f.trims[id] == keyspace.TrimmedAll || len(runs[id]) == 0 {
+			continue
+		}
+		r := runs[id]
+		name := fmt.Sprintf("recovered-%d", id)
+		if !s.o.Adopt {
+			s.recovery.Orphans = append(s.recovery.Orphans, ShardRange{name, 0, r[0].First(), r[len(r)-1].Last, "the row of its stream is lost"})
+			continue
+		}
+		all := record.SplitRing(1)[0]
+		st := keyspace.StreamRow{
+			ID: s.mu.row.NextStream, Name: name, CreatedMS: max(r[0].EndMS, 1), RetentionMS: stream.MaxRetention.Milliseconds(),
+			MaxRecordBytes: stream.DefaultMaxRecordBytes, Lane: r[len(r)-1].Lane, NextNumber: 1,
+		}
+		s.mu.row.NextStream++
+		sh := keyspace.ShardRow{ID: id, Stream: st.ID, First: all.First.String(), Last: all.Last.String(), CreatedMS: st.CreatedMS}
+		f.streams, f.shards = append(f.streams, st), append(f.shards, sh)
+		if err := errors.Join(b.Set(keyspace.Meta(keyspace.KindStream, st.ID), keyspace.EncodeJSON(st), nil),
+			b.Set(keyspace.Meta(keyspace.KindShard, st.ID, 0), keyspace.EncodeJSON(sh), nil)); err != nil {
+			return err
+		}
+		s.recovery.Adopted = append(s.recovery.Adopted, ShardRange{name, 0, r[0].First(), r[len(r)-1].Last, "the row of its stream was lost"})
+	}
+	return nil
+}
+
 // buildStreams makes streams and shards from their rows.
 func (s *Store) buildStreams(f *found, b *pebble.Batch) error {
 	runs := f.runs()
 	byStream := map[uint32][]*shard.Shard{}
 	s.finishReshards(f, runs)
+	for _, r := range f.streams {
+		s.mu.row.NextStream = max(s.mu.row.NextStream, r.ID+1)
+	}
+	for _, r := range f.shards { // of a stream that has lost its own row too
+		s.mu.row.NextStream = max(s.mu.row.NextStream, r.Stream+1)
+	}
+	f.dropOrphaned()
+	if err := s.adopt(f, runs, b); err != nil {
+		return err
+	}
 	streams := map[uint32]keyspace.StreamRow{}
 	for _, r := range f.streams {
 		streams[r.ID] = r
-		s.mu.row.NextStream = max(s.mu.row.NextStream, r.ID+1)
 	}
 	for id := range runs {
 		s.mu.row.NextShard = max(s.mu.row.NextShard, id+1)

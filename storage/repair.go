@@ -172,7 +172,8 @@ func (p *repairer) keepTables(from, to []byte) error {
 			if string(t.Largest.UserKey) < string(from) || string(t.Smallest.UserKey) >= string(to) {
 				continue
 			}
-			if err := s.keepFile(s.o.FS.PathJoin(s.dir, engineDir, tableName(uint64(t.BackingSSTNum))), dir, "holds blocks that can't be read"); err != nil {
+			err := s.keepFile(s.o.FS.PathJoin(s.dir, engineDir, tableName(uint64(t.BackingSSTNum))), dir, "holds blocks that can't be read")
+			if err != nil && !vfsNotExist(err) { // one that was merged meanwhile could be read whole
 				return err
 			}
 		}

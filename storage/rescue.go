@@ -134,7 +134,7 @@ func (s *Store) rescueAll(path, logs string, cause error, open func() (*pebble.D
 	if err != nil {
 		return nil, err
 	}
-	r := &rescuer{s: s, db: db, dir: dir, logDir: logs, rows: map[string]rowVersion{}, shards: map[uint32]bool{}, saved: saved}
+	r := &rescuer{s: s, db: db, dir: dir, logDir: logs, rows: map[string]rowVersion{}, deleted: map[uint32]bool{}, saved: saved}
 	if err := r.run(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -149,18 +149,18 @@ type rowVersion struct {
 }
 
 type rescuer struct {
-	s      *Store
-	db     *pebble.DB
-	dir    string
-	tables []string // by file number, newest first
-	logDir string
-	rows   map[string]rowVersion
-	drops  []dropRange
-	shards map[uint32]bool
-	saved  map[uint32][]segment
-	batch  *pebble.Batch
-	blocks int
-	orphan int // blocks of shards that have no row
+	s       *Store
+	db      *pebble.DB
+	dir     string
+	tables  []string // by file number, newest first
+	logDir  string
+	rows    map[string]rowVersion
+	drops   []dropRange
+	deleted map[uint32]bool // shards of which nothing is wanted
+	saved   map[uint32][]segment
+	batch   *pebble.Batch
+	blocks  int
+	left    int // blocks of deleted shards
 }
 
 // dropRange is a deletion of a range of metadata rows.
@@ -213,8 +213,8 @@ func (r *rescuer) run() error {
 		return err
 	}
 	r.s.log.Warn("database rebuilt", "rows", len(r.rows), "blocks", r.blocks)
-	if r.orphan > 0 {
-		r.s.log.Error("blocks stay aside: their streams were deleted, or what describes them can't be read", "blocks", r.orphan, "in", r.dir)
+	if r.left > 0 {
+		r.s.log.Info("blocks stay aside: their streams were deleted", "blocks", r.left, "in", r.dir)
 	}
 	return r.db.Flush()
 }
@@ -286,7 +286,7 @@ func (r *rescuer) logs(data bool) error {
 	return err
 }
 
-// entry takes one key: the newest version of a row, or a block of a shard that is still there.
+// entry takes one key: the newest version of a row, or a block of a shard that was not deleted.
 func (r *rescuer) entry(key, value []byte, seq uint64, deleted, data bool) error {
 	if len(key) > 0 && key[0] == keyspace.MetaSpace {
 		if old, ok := r.rows[string(key)]; !data && (!ok || seq > old.seq) {
@@ -301,8 +301,8 @@ func (r *rescuer) entry(key, value []byte, seq uint64, deleted, data bool) error
 	if err != nil {
 		return nil
 	}
-	if !r.shards[k.Shard] {
-		r.orphan++
+	if r.deleted[k.Shard] {
+		r.left++
 		return nil
 	}
 	h, err := block.Check(value)
@@ -326,10 +326,9 @@ func (r *rescuer) putRows() error {
 		if row.deleted {
 			continue
 		}
-		if k, err := keyspace.ParseMeta([]byte(key)); err == nil && k.Kind == keyspace.KindShard {
-			var shard keyspace.ShardRow
-			if keyspace.DecodeJSON(row.value, &shard) == nil {
-				r.shards[shard.ID] = true
+		if k, err := keyspace.ParseMeta([]byte(key)); err == nil && k.Kind == keyspace.KindTrim {
+			if first, err := keyspace.DecodeIndex(row.value); err == nil && first == keyspace.TrimmedAll {
+				r.deleted[k.ID] = true
 			}
 		}
 		if err := r.set([]byte(key), row.value); err != nil {

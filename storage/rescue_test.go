@@ -131,7 +131,7 @@ func TestOpenNeverFailsForDamage(t *testing.T) {
 			if err := s.Close(); err != nil {
 				t.Fatal(err)
 			}
-			r, err := Repair(ctx, "data", small(fs, nil))
+			r, err := Repair(ctx, "data", adopting(fs))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -174,7 +174,7 @@ func TestMissingManifestIsDamageToWhoLooksOnly(t *testing.T) {
 	if _, err := Verify(ctx, "data", small(fs, nil), nil); err == nil || vfsNotExist(err) || !strings.Contains(err.Error(), "MANIFEST") {
 		t.Fatalf("verify: %v", err)
 	}
-	r, err := Repair(ctx, "data", small(fs, nil))
+	r, err := Repair(ctx, "data", adopting(fs))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -227,7 +227,7 @@ func TestOpenPassesDamagedTables(t *testing.T) {
 				if err := s.Close(); err != nil {
 					t.Fatal(err)
 				}
-				r, err := Repair(ctx, "data", small(broken, nil))
+				r, err := Repair(ctx, "data", adopting(broken))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -428,7 +428,7 @@ func TestMissingTableCostsItsOwnRecordsOnly(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if r, err := Repair(ctx, "data", small(broken, nil)); err != nil || !r.After.OK() {
+		if r, err := Repair(ctx, "data", adopting(broken)); err != nil || !r.After.OK() {
 			t.Fatalf("%s: %+v %v", name, r, err)
 		}
 		if v, err := Verify(ctx, "data", small(broken, nil), nil); err != nil || !v.OK() {
@@ -495,4 +495,11 @@ func TestRescueGoesOnBehindABadBlock(t *testing.T) {
 	if v, err := Verify(ctx, "data", small(fs, nil), nil); err != nil || !v.OK() {
 		t.Fatalf("%+v %v", v, err)
 	}
+}
+
+// adopting has a repair make streams of records whose stream was in a damaged table.
+func adopting(fs vfs.FS) Options {
+	o := small(fs, nil)
+	o.Adopt = true
+	return o
 }

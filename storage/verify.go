@@ -98,6 +98,7 @@ type verifier struct {
 	names    map[uint32]ShardRange
 	segments map[uint32][]segment // by shard id
 	runs     map[runKey]keyspace.EpochRun
+	orphans  map[uint32]bool   // shards with records and without a stream
 	ends     map[uint32]uint64 // index of the last record that a directory row says there is, by shard id
 }
 
@@ -109,7 +110,7 @@ type runKey struct {
 }
 
 func newVerifier(f *found, segments map[uint32][]segment) *verifier {
-	v := &verifier{f: f, names: f.shardNames(), segments: segments, runs: map[runKey]keyspace.EpochRun{}, ends: map[uint32]uint64{}}
+	v := &verifier{f: f, names: f.shardNames(), segments: segments, runs: map[runKey]keyspace.EpochRun{}, orphans: map[uint32]bool{}, ends: map[uint32]uint64{}}
 	for i := range f.epochs {
 		for j := range f.epochs[i].Runs {
 			r := &f.epochs[i].Runs[j]
@@ -237,8 +238,12 @@ func (v *verifier) block(key, value []byte, d *block.Decoded) {
 		return
 	}
 	first := k.Last - uint64(d.Count) + 1
-	if _, ok := v.names[k.Shard]; !ok {
-		return // of a deleted stream, waiting for its epoch to go
+	if n, ok := v.names[k.Shard]; !ok || n.Stream == "" {
+		if v.f.trims[k.Shard] != keyspace.TrimmedAll && !v.orphans[k.Shard] { // or of a deleted stream, waiting to be taken out
+			v.orphans[k.Shard] = true
+			v.problem(k.Shard, first, k.Last, key, fmt.Sprintf("records of shard %d have no stream: its row is lost; repair can adopt them", k.Shard))
+		}
+		return
 	}
 	v.report.Records += uint64(d.Count)
 	v.report.BytesData += uint64(d.DataRawBytes)

@@ -4,13 +4,16 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/weirhq/weir/appliance"
 	"github.com/weirhq/weir/appliance/fault"
 	"github.com/weirhq/weir/storage"
 )
 
-type repairCmd struct{}
+type repairCmd struct {
+	Adopt bool `help:"Make a stream, recovered-N, of the records of each shard whose stream's description was lost. Without it they are kept, but can't be read."`
+}
 
 // repaired is what repair prints with --json; the verification is that after it.
 type repaired struct {
@@ -28,7 +31,7 @@ func (c *repairCmd) Run(a *app) error {
 		return appliance.DirectoryFault(a.Dir, err)
 	}
 	bar := a.progress("repair " + a.Dir)
-	done, err := storage.Repair(a.ctx, appliance.StorePath(a.Dir), storage.Options{})
+	done, err := storage.Repair(a.ctx, appliance.StorePath(a.Dir), storage.Options{Adopt: c.Adopt})
 	bar.done()
 	if err != nil {
 		return appliance.DirectoryFault(a.Dir, err)
@@ -63,6 +66,12 @@ func printRepair(w io.Writer, done *storage.RepairReport) {
 	}
 	for _, x := range r.Damaged {
 		fmt.Fprintf(w, "  known lost   %s %s %d to %d: %s\n", x.Stream, x.Shard, x.First, x.Last, x.Reason)
+	}
+	for _, x := range r.Adopted {
+		fmt.Fprintf(w, "  adopted      %s %d to %d: %s\n", x.Stream, x.First, x.Last, x.Reason)
+	}
+	for _, x := range r.Orphans {
+		fmt.Fprintf(w, "  no stream    %d to %d of shard %s: %s; weir repair --adopt makes one\n", x.First, x.Last, strings.TrimPrefix(x.Stream, "recovered-"), x.Reason)
 	}
 	for _, x := range done.Lost {
 		fmt.Fprintf(w, "  lost         %s %s %d to %d: %s\n", x.Stream, x.Shard, x.First, x.Last, x.Reason)
