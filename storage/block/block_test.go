@@ -205,3 +205,30 @@ func BenchmarkEncode(bm *testing.B) {
 		})
 	}
 }
+
+// Keys that begin alike are stored without their front and put together in words.
+func TestKeysComeBackWhole(t *testing.T) {
+	rng := rand.New(rand.NewPCG(5, 6))
+	b, d := NewBuilder(), Decoded{}
+	for range 2000 {
+		front, most := rng.IntN(12), rng.IntN(14)
+		keys := make([][]byte, 1+rng.IntN(20))
+		b.Reset()
+		for i := range keys {
+			keys[i] = append(bytes.Repeat([]byte{'f'}, front), make([]byte, rng.IntN(most+1))...)
+			for j := front; j < len(keys[i]); j++ {
+				keys[i][j] = byte('a' + rng.IntN(26))
+			}
+			b.Add(keys[i], nil, []byte("x"), 0)
+		}
+		if err := d.Decode(bytes.Clone(b.Encode(Zstd, Stamp{ArrivalMS: 1}))); err != nil {
+			t.Fatal(err)
+		}
+		var r record.Record
+		for i, want := range keys {
+			if d.Record(i, &r); !bytes.Equal(r.PartitionKey, want) {
+				t.Fatalf("key %d of %q is %q", i, keys, r.PartitionKey)
+			}
+		}
+	}
+}

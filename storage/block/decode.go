@@ -158,16 +158,44 @@ func (d *Decoded) parseKeys(m []byte, width int) ([]byte, error) {
 	if len(prefix) == 0 {
 		return m, nil
 	}
-	// Keys are handed out whole, so each gets its front back.
-	keys, rest := slices.Grow(d.keyBuf[:0], n+d.Count*len(prefix)), d.keys
-	from := uint32(0)
-	for i, end := range d.keyEnds {
-		keys = append(append(keys, prefix...), rest[from:end]...)
-		from = end
-		d.keyEnds[i] = uint32(len(keys))
-	}
-	d.keys, d.keyBuf = keys, keys
+	d.joinKeys(prefix)
 	return m, nil
+}
+
+// joinKeys puts the front that the keys have in common before each: they are handed
+// out whole.
+func (d *Decoded) joinKeys(prefix []byte) {
+	const word = 8
+	rest, size := d.keys, len(d.keys)+d.Count*len(prefix)
+	keys := slices.Grow(d.keyBuf[:0], size+word)[:size+word]
+	at, from, done := 0, 0, 0
+	if len(prefix) <= word {
+		// Of short keys, as devices have them, each part is one word: two copies of a few
+		// bytes each were a twentieth of a replay. What is too much is written over.
+		var padded [word]byte
+		copy(padded[:], prefix)
+		front := binary.LittleEndian.Uint64(padded[:])
+		for i, end := range d.keyEnds {
+			n := int(end) - from
+			if n > word || from+word > len(rest) {
+				break
+			}
+			binary.LittleEndian.PutUint64(keys[at:], front)
+			at += len(prefix)
+			binary.LittleEndian.PutUint64(keys[at:], binary.LittleEndian.Uint64(rest[from:]))
+			at, from = at+n, int(end)
+			d.keyEnds[i] = uint32(at)
+			done = i + 1
+		}
+	}
+	for i := done; i < d.Count; i++ {
+		end := int(d.keyEnds[i])
+		at += copy(keys[at:], prefix)
+		at += copy(keys[at:], rest[from:end])
+		from = end
+		d.keyEnds[i] = uint32(at)
+	}
+	d.keys, d.keyBuf = keys[:size], keys[:size]
 }
 
 func (d *Decoded) parseExplicit(m []byte) ([]byte, error) {
