@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -108,18 +109,43 @@ func New(store *storage.Store, o Options) (*Engine, error) {
 	return e, e.loadAll()
 }
 
+// loadAll makes a worker for each definition. One that can't be read is set
+// aside, with all else that is kept of its stream, and costs the others nothing.
 func (e *Engine) loadAll() error {
-	var bad error
+	unreadable := map[string][]byte{}
 	err := e.store.Scan(storage.TableDelivery, []byte{'d'}, nil, 0, func(key, value []byte) bool {
+		name := string(key[1:])
 		var d definition
-		if bad = json.Unmarshal(value, &d); bad != nil {
-			bad = fmt.Errorf("delivery %s: definition: %w", key[1:], bad)
-			return false
+		err := json.Unmarshal(value, &d)
+		if err == nil && d.Config.Name != name {
+			err = fmt.Errorf("it is that of %q", d.Config.Name)
 		}
-		e.mu.workers[d.Config.Name] = e.newWorker(d)
+		if err != nil {
+			e.log.Error("a delivery stream's definition can't be read and is set aside: its records stay, nothing is delivered; create it again", "delivery", name, "cause", err)
+			unreadable[name] = bytes.Clone(value)
+			return true
+		}
+		e.mu.workers[name] = e.newWorker(d)
 		return true
 	})
-	return errors.Join(err, bad)
+	if err != nil || len(unreadable) == 0 {
+		return err
+	}
+	return e.setAside(unreadable)
+}
+
+// setAside moves definitions out of the way of new ones of their names.
+func (e *Engine) setAside(definitions map[string][]byte) error {
+	txn, err := e.store.Begin(context.Background(), 4096)
+	if err != nil {
+		e.log.Warn("definitions that can't be read stay where they are", "cause", err)
+		return nil // a store that takes no writes still delivers what it has
+	}
+	for name, raw := range definitions {
+		txn.Delete(storage.TableDelivery, definitionKey(name))
+		txn.Put(storage.TableDelivery, asideKey(name), raw)
+	}
+	return commit(context.Background(), txn)
 }
 
 func (e *Engine) newWorker(d definition) *worker {

@@ -25,11 +25,12 @@ import (
 
 // rig is a store with an engine that delivers into a folder.
 type rig struct {
-	t      testing.TB
-	store  *storage.Store
-	engine *delivery.Engine
-	dir    string // of the file sink
-	stop   func()
+	t       testing.TB
+	store   *storage.Store
+	options delivery.Options
+	engine  *delivery.Engine
+	dir     string // of the file sink
+	stop    func()
 }
 
 type rigOption func(*delivery.Options)
@@ -65,13 +66,20 @@ func newRigOn(t testing.TB, store *storage.Store, dir string, options ...rigOpti
 	for _, f := range options {
 		f(&o)
 	}
-	e, err := delivery.New(store, o)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &rig{t: t, store: store, engine: e, dir: dir}
-	r.start()
+	r := &rig{t: t, store: store, options: o, dir: dir}
+	r.open()
 	return r
+}
+
+// open runs an engine on what the store holds.
+func (r *rig) open() {
+	r.t.Helper()
+	e, err := delivery.New(r.store, r.options)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.engine = e
+	r.start()
 }
 
 // start runs the engine until the test ends or stop is called.

@@ -119,6 +119,7 @@ func requestID(identity string) string {
 // endian so that a scan goes in order:
 //
 //	TableDelivery  'd' name                     definition, JSON
+//	TableDelivery  'x' name                     definition that could not be read, as it was
 //	TableDelivery  'v' id version               configuration of a version, JSON
 //	TableDelivery  'i'                          last id given out
 //	TableDelivery  'c' id                       cursor, JSON
@@ -130,6 +131,7 @@ func requestID(identity string) string {
 var idKey = []byte{'i'}
 
 func definitionKey(name string) []byte { return append([]byte{'d'}, name...) }
+func asideKey(name string) []byte      { return append([]byte{'x'}, name...) }
 func cursorKey(id uint64) []byte       { return binary.BigEndian.AppendUint64([]byte{'c'}, id) }
 func totalsKey(id uint64) []byte       { return binary.BigEndian.AppendUint64([]byte{'t'}, id) }
 func budgetKey(id uint64) []byte       { return binary.BigEndian.AppendUint64([]byte("delivery"), id) }
