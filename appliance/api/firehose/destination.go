@@ -192,7 +192,11 @@ func (d *destination) mergeHTTP(u *httpEndpointDestinationUpdate) error {
 
 // apply makes a configuration of the destination and keeps the destination.
 func (s *Service) apply(c *delivery.Config, d *destination) error {
-	fresh := delivery.Config{Name: c.Name, Source: c.Source, Uplink: c.Uplink, Paused: c.Paused, Description: c.Description, Annotations: c.Annotations}
+	fresh := delivery.Config{
+		Name: c.Name, Source: c.Source, Uplink: c.Uplink, Paused: c.Paused, Description: c.Description, Annotations: c.Annotations,
+		// What a destination has no words for stays as it was set otherwise.
+		Check: c.Check, ErrorSink: c.ErrorSink,
+	}
 	var err error
 	if d.HTTP != nil {
 		err = s.applyHTTP(&fresh, d.HTTP)

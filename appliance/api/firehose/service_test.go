@@ -168,10 +168,19 @@ func TestLifeOfADeliveryStream(t *testing.T) {
 	}
 	b.must("PutRecord", `{"DeliveryStreamName":"d","Record":{"Data":"cjUwMAo="}}`)
 	b.waitFor(501)
-	b.must("UpdateDestination", `{"DeliveryStreamName":"d","CurrentDeliveryStreamVersionId":"1","DestinationId":"destinationId-000000000001","ExtendedS3DestinationUpdate":{"CompressionFormat":"GZIP"}}`)
+	if err := b.engine.Update(t.Context(), "d", 1, func(c *delivery.Config) error {
+		c.Check = delivery.CheckUTF8 // Firehose has no word for it
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	b.must("UpdateDestination", `{"DeliveryStreamName":"d","CurrentDeliveryStreamVersionId":"2","DestinationId":"destinationId-000000000001","ExtendedS3DestinationUpdate":{"CompressionFormat":"GZIP"}}`)
+	if c, _, err := b.engine.Definition("d"); err != nil || c.Check != delivery.CheckUTF8 {
+		t.Errorf("the check after the update: %q, %v", c.Check, err)
+	}
 	d := b.must("DescribeDeliveryStream", `{"DeliveryStreamName":"d"}`)["DeliveryStreamDescription"].(map[string]any)
 	x := d["Destinations"].([]any)[0].(map[string]any)["ExtendedS3DestinationDescription"].(map[string]any)
-	if d["VersionId"] != "2" || x["CompressionFormat"] != "GZIP" || x["BufferingHints"].(map[string]any)["SizeInMBs"] != 1.0 {
+	if d["VersionId"] != "3" || x["CompressionFormat"] != "GZIP" || x["BufferingHints"].(map[string]any)["SizeInMBs"] != 1.0 {
 		t.Errorf("after the update: %v", d)
 	}
 	b.must("TagDeliveryStream", `{"DeliveryStreamName":"d","Tags":[{"Key":"b","Value":"2"},{"Key":"a"}]}`)
