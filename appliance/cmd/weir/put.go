@@ -17,7 +17,7 @@ import (
 
 type putCmd struct {
 	Stream   string   `arg:"" help:"Stream to write to."`
-	Records  []string `arg:"" optional:"" help:"One record each; standard input, a record per line, when there are none. Empty lines are left out."`
+	Records  []string `arg:"" optional:"" help:"One record each; - or none at all is standard input, a record per line. Empty lines are left out."`
 	File     []string `help:"File to read, a record per line." placeholder:"FILE" type:"existingfile"`
 	Whole    bool     `help:"Each file, or standard input, is one record."`
 	Key      *string  `help:"Partition key of every record; a random one each if not given." xor:"key"`
@@ -73,6 +73,12 @@ func (c *putCmd) Run(a *app) error {
 // all reads every source in the order given.
 func (p *putter) all() error {
 	for _, r := range p.cmd.Records {
+		if r == "-" {
+			if err := p.stdin(); err != nil {
+				return err
+			}
+			continue
+		}
 		if err := p.add([]byte(r)); err != nil {
 			return err
 		}
@@ -89,11 +95,18 @@ func (p *putter) all() error {
 		}
 	}
 	if len(p.cmd.Records) == 0 && len(p.cmd.File) == 0 {
-		if err := p.read(p.a.in); err != nil {
-			return fmt.Errorf("standard input: %w", err)
+		if err := p.stdin(); err != nil {
+			return err
 		}
 	}
 	return p.flush()
+}
+
+func (p *putter) stdin() error {
+	if err := p.read(p.a.in); err != nil {
+		return fmt.Errorf("standard input: %w", err)
+	}
+	return nil
 }
 
 func (p *putter) read(r io.Reader) error {

@@ -109,6 +109,9 @@ func TestLinesAndStreamsThatAreNone(t *testing.T) {
 	if r := weirIn(t, "{\"k\":1}\r\n\n\n", nil, "--dir", dir, "put", "s", "--key-field", "k"); r.code != 0 || !strings.HasPrefix(r.out, "1 record, 7 B") {
 		t.Errorf("put: exit code %d, %s%s", r.code, r.out, r.errout)
 	}
+	if r := weirIn(t, "a\nb\n", nil, "--dir", dir, "put", "s", "first", "-"); r.code != 0 || !strings.HasPrefix(r.out, "3 records, 7 B") {
+		t.Errorf("put from -: exit code %d, %s%s", r.code, r.out, r.errout)
+	}
 	fails(t, 2, nil, []string{"--dir", dir, "stream", "create", "bad name"}, "weir: stream \"bad name\": ", "Try: weir stream create --help")
 	fails(t, 2, nil, []string{"--dir", dir, "stream", "create", "x", "--codec", "lz4"}, "expecting one of zstd, s2, none, auto")
 	b.stop(t)
