@@ -13,6 +13,7 @@ import (
 type chunkRange struct {
 	chunk    int
 	from, to int
+	skip     int // sound items at its start that the sink did take
 	fail     failure
 }
 
@@ -99,13 +100,16 @@ func (c *cutter) send() error {
 			return &counted{r: throttle(r), n: &sent}
 		},
 	})
+	taken := c.records
 	if err != nil {
 		j.chunkDone += done
 		if !c.givesUp(err) {
 			return err
 		}
-	} else {
-		j.rows = append(j.rows, c.manifest(id, sent))
+		taken = c.records[:j.chunkDone]
+	}
+	if len(taken) > 0 {
+		j.rows = append(j.rows, c.manifest(id, sent, taken))
 		j.cost += sent
 	}
 	j.chunk, j.chunkDone = c.chunk+1, 0
@@ -124,11 +128,15 @@ func (c *counted) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (c *cutter) manifest(id string, sent int64) Manifest {
+func (c *cutter) manifest(id string, sent int64, taken []OutRecord) Manifest {
 	j := c.job
+	size := 0
+	for i := range taken {
+		size += len(taken[i].PartitionKey) + len(taken[i].Data)
+	}
 	return Manifest{
 		Part: fmt.Sprintf("request:%d", c.chunk), Key: id, Target: "sink", Number: j.recipe.Number, Version: j.recipe.Version,
-		Ranges: j.recipe.Ranges, Records: int64(len(c.records)), Bytes: int64(len(c.arena)), Stored: sent,
+		Ranges: j.recipe.Ranges, Records: int64(len(taken)), Bytes: int64(size), Stored: sent,
 		Oldest: j.recipe.Oldest, Sealed: j.recipe.Sealed, Delivered: j.engine.clock.Now().UTC(),
 		Module: j.recipe.Module, Attempts: j.attempt + 1,
 	}
@@ -152,13 +160,14 @@ func (c *cutter) givesUp(err error) bool {
 	}
 	j.since = time.Time{}
 	j.given = append(j.given, chunkRange{
-		chunk: c.chunk, from: c.first, to: c.ordinal,
+		chunk: c.chunk, from: c.first, to: c.ordinal, skip: j.chunkDone,
 		fail: failure{kind: "http-endpoint-failed", code: s.Code, message: s.Err.Error(), attempts: j.attempt + 1},
 	})
 	return true
 }
 
-// givenUp stores the requests that were given up, one error object each.
+// givenUp stores what was not taken of the requests that were given up, one error
+// object each.
 func (j *job) givenUp(ctx context.Context) error {
 	for _, g := range j.given {
 		var runs []Range
@@ -180,11 +189,15 @@ func (j *job) givenUp(ctx context.Context) error {
 func (j *job) renderGiven(ctx context.Context, w io.Writer, g chunkRange) (counts, []Range, error) {
 	var n counts
 	var runs []Range
-	ordinal := 0
+	ordinal, skip := 0, g.skip
 	out := bufio.NewWriterSize(w, 32<<10)
 	_, err := j.pipe.run(ctx, j.recipe, stageFunc(func(it *item) error {
 		ordinal++
 		if it.fail != nil || ordinal <= g.from || ordinal > g.to {
+			return nil
+		}
+		if skip > 0 {
+			skip--
 			return nil
 		}
 		n.records++
