@@ -373,7 +373,7 @@ func measureStored(ctx context.Context, o report.Options, r *report.Report, samp
 	}
 	for i, mb := range sizes {
 		r.Add("by what the store holds", fmt.Sprintf("%d MiB of records", mb), "krecords/s", medianOf(rates[i], outcome.perSecond)/1e3,
-			"cpu_s/Mrec", medianOf(rates[i], outcome.cpuPerM), "open_ms", report.Median(opens[i]), "on disk_MB", float64(diskUse(storedDir(o, i)))/1e6)
+			"cpu_s/Mrec", medianOf(rates[i], outcome.cpuPerM), "flash B/B", flash(rates[i]), "open_ms", report.Median(opens[i]), "on disk_MB", float64(diskUse(storedDir(o, i)))/1e6)
 	}
 	r.AtLeast(fmt.Sprintf("append at %d MiB stored of at %d", sizes[1], sizes[0]), 0.9, ratio(rates[1], rates[0], outcome.perSecond))
 	r.AtMost(fmt.Sprintf("open at %d MiB stored of at %d", sizes[1], sizes[0]), 2, report.Median(opens[1])/report.Median(opens[0]))
