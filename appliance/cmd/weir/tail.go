@@ -51,9 +51,18 @@ type tailer struct {
 	mu     struct {
 		sync.Mutex
 		printed int
-		seen    map[string]bool // shards that are read: a merged shard is named by both its parents
+		shards  map[string]reading
 	}
 }
+
+// reading is how far a shard is.
+type reading uint8
+
+const (
+	waits reading = iota // for its parents, so that records come in the order of their keys
+	begun
+	ended
+)
 
 // errEnough ends the tail at its limit.
 var errEnough = fmt.Errorf("limit reached")
@@ -68,15 +77,18 @@ func (c *tailCmd) Run(a *app) error {
 		return err
 	}
 	t := &tailer{a: a, cmd: c, client: b.Kinesis()}
-	t.mu.seen = map[string]bool{}
+	t.mu.shards = map[string]reading{}
 	shards, err := t.shards()
 	if err != nil {
 		return b.Explain(err)
 	}
+	for i := range shards {
+		t.mu.shards[deref(shards[i].ShardId)] = waits
+	}
 	var ctx context.Context
 	t.group, ctx = errgroup.WithContext(a.ctx)
-	for _, id := range shards {
-		t.read(ctx, id, start)
+	for i := range shards {
+		t.read(ctx, deref(shards[i].ShardId), []string{deref(shards[i].ParentShardId), deref(shards[i].AdjacentParentShardId)}, start)
 	}
 	if err := t.group.Wait(); err != nil && err != errEnough && a.ctx.Err() == nil {
 		return b.Explain(err)
@@ -117,11 +129,11 @@ func (c *tailCmd) start(now time.Time) (kinesis.GetShardIteratorInput, error) {
 	return in, &fault.Error{Class: fault.Usage, Subject: "--from", Value: c.From, Expect: "expecting latest, trim-horizon, a time such as 2026-01-02T15:04:05Z or 10m, or a sequence number", Try: "weir tail --help"}
 }
 
-func (t *tailer) shards() ([]string, error) {
+func (t *tailer) shards() ([]types.Shard, error) {
 	if t.cmd.Shard != "" {
-		return []string{t.cmd.Shard}, nil
+		return []types.Shard{{ShardId: &t.cmd.Shard}}, nil
 	}
-	var ids []string
+	var shards []types.Shard
 	var next *string
 	for {
 		in := &kinesis.ListShardsInput{NextToken: next}
@@ -135,26 +147,42 @@ func (t *tailer) shards() ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, s := range out.Shards {
-			ids = append(ids, deref(s.ShardId))
-		}
+		shards = append(shards, out.Shards...)
 		if next = out.NextToken; next == nil {
-			return ids, nil
+			return shards, nil
 		}
 	}
 }
 
-// read begins to read a shard, once.
-func (t *tailer) read(ctx context.Context, id string, start kinesis.GetShardIteratorInput) {
+// read begins to read a shard, once, when those of its parents that are read have
+// ended.
+func (t *tailer) read(ctx context.Context, id string, parents []string, start kinesis.GetShardIteratorInput) {
 	t.mu.Lock()
-	seen := t.mu.seen[id]
-	t.mu.seen[id] = true
-	t.mu.Unlock()
-	if seen {
+	defer t.mu.Unlock()
+	if t.mu.shards[id] != waits {
 		return
 	}
+	for _, p := range parents {
+		if at, is := t.mu.shards[p]; is && at != ended {
+			return // the last parent begins it
+		}
+	}
+	t.mu.shards[id] = begun
 	start.ShardId = &id
 	t.group.Go(func() error { return t.shard(ctx, id, start) })
+}
+
+// children begins what became of a shard that was read to its end.
+func (t *tailer) children(ctx context.Context, id string, children []types.ChildShard, start kinesis.GetShardIteratorInput) {
+	t.mu.Lock()
+	t.mu.shards[id] = ended
+	t.mu.Unlock()
+	if start.ShardIteratorType != types.ShardIteratorTypeAtTimestamp {
+		start = kinesis.GetShardIteratorInput{StreamName: start.StreamName, ShardIteratorType: types.ShardIteratorTypeTrimHorizon}
+	}
+	for _, c := range children {
+		t.read(ctx, deref(c.ShardId), c.ParentShards, start)
+	}
 }
 
 // shard reads one shard to its end, and then what became of it.
@@ -174,9 +202,7 @@ func (t *tailer) shard(ctx context.Context, id string, start kinesis.GetShardIte
 			}
 		}
 		if next = out.NextShardIterator; next == nil {
-			for _, child := range out.ChildShards {
-				t.read(ctx, deref(child.ShardId), kinesis.GetShardIteratorInput{StreamName: start.StreamName, ShardIteratorType: types.ShardIteratorTypeTrimHorizon})
-			}
+			t.children(ctx, id, out.ChildShards, start)
 			return nil
 		}
 		if len(out.Records) > 0 || (out.MillisBehindLatest != nil && *out.MillisBehindLatest > 0) {
