@@ -253,11 +253,15 @@ type sectionReader struct {
 	buf []byte
 }
 
+// IsExport says whether a file that begins with head may be one that Export wrote;
+// its first eight bytes tell.
+func IsExport(head []byte) bool { return bytes.HasPrefix(head, []byte(exportMagic)) }
+
 // newSectionReader checks the magic.
 func newSectionReader(r io.Reader) (*sectionReader, error) {
 	br := bufio.NewReaderSize(r, 256<<10)
 	magic := make([]byte, len(exportMagic))
-	if _, err := io.ReadFull(br, magic); err != nil || !bytes.Equal(magic, []byte(exportMagic)) {
+	if _, err := io.ReadFull(br, magic); err != nil || !IsExport(magic) {
 		return nil, fmt.Errorf("%w: it begins with %q, want %q", ErrExport, magic, exportMagic)
 	}
 	return &sectionReader{r: br}, nil

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +28,14 @@ func (c *importCmd) Run(a *app) (err error) {
 		defer f.Close()
 		in = f
 	}
+	file := bufio.NewReader(in)
+	// Nothing is made for a file that is none.
+	if head, err := file.Peek(8); !storage.IsExport(head) {
+		if err != nil && !errors.Is(err, io.EOF) {
+			return &fault.Error{Class: fault.Environment, Subject: c.File, Expect: "not readable", Err: fault.Cause(err)}
+		}
+		return &fault.Error{Class: fault.Usage, Subject: c.File, Expect: "not a file that export wrote", Try: "weir export --help"}
+	}
 	if err := os.MkdirAll(a.Dir, 0o700); err != nil {
 		return appliance.DirectoryFault(a.Dir, err)
 	}
@@ -41,7 +50,7 @@ func (c *importCmd) Run(a *app) (err error) {
 	}()
 	bar := a.progress("import " + c.File)
 	defer bar.done()
-	r, err := store.Import(a.ctx, in, storage.ImportOptions{Stream: c.Stream, Create: c.Create, Progress: func(r storage.ImportReport) { bar.step(int64(r.Records), 0, "records") }})
+	r, err := store.Import(a.ctx, file, storage.ImportOptions{Stream: c.Stream, Create: c.Create, Progress: func(r storage.ImportReport) { bar.step(int64(r.Records), 0, "records") }})
 	if errors.Is(err, storage.ErrExport) {
 		return &fault.Error{Class: fault.Usage, Subject: c.File, Value: plural(int(r.Records), "record") + " imported", Expect: "the file was cut or changed", Err: err, Try: "another copy of the file: what was imported is left out the second time"}
 	}

@@ -115,6 +115,11 @@ func TestLinesAndStreamsThatAreNone(t *testing.T) {
 	fails(t, 2, nil, []string{"--dir", dir, "stream", "create", "bad name"}, "weir: stream \"bad name\": ", "Try: weir stream create --help")
 	fails(t, 2, nil, []string{"--dir", dir, "stream", "create", "x", "--codec", "lz4"}, "expecting one of zstd, s2, none, auto")
 	b.stop(t)
+	none := filepath.Join(dir, "none")
+	fails(t, 2, nil, []string{"--dir", none, "import", filepath.Join(dir, "store", "FORMAT")}, "FORMAT: not a file that export wrote")
+	if _, err := os.Stat(none); !os.IsNotExist(err) {
+		t.Errorf("import of a file that is no export made %s: %v", none, err)
+	}
 	fails(t, 2, nil, []string{"--dir", dir, "export", "s", "-", "--shard", "7"}, "--shard: 7: stream s has none of this name", "Try: weir verify")
 }
 
