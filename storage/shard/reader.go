@@ -362,7 +362,15 @@ func (r *Reader) next() (value []byte, last uint64, run epoch.Run, err error) {
 			if r.s.First() > pos {
 				continue
 			}
-			r.damaged(r.it.pastDamage(r.s, run, pos), err)
+			lost, key := r.it.pastDamage(r.s, run, pos)
+			if lost < pos {
+				// The damage ends before pos, but the table's index leads into it from pos.
+				if value, last, err := r.it.seek(r.s, run, key, mark); err == nil && value != nil {
+					return value, last, run, nil
+				}
+				lost = pos // what was found went meanwhile
+			}
+			r.damaged(lost, err)
 		case value == nil:
 			if r.s.First() > pos {
 				continue
@@ -441,12 +449,20 @@ func (sc *scan) seek(s *Shard, run epoch.Run, pos, mark uint64) (value []byte, l
 		sc.it.Next()
 		return sc.current()
 	}
+	used := sc.it != nil
 	if err := sc.open(s, run, mark); err != nil {
 		return nil, 0, err
 	}
 	key := keyspace.DataKey{Lane: run.Lane, Epoch: run.Epoch, Shard: s.ID, Last: pos}.Append(sc.lower[:0])
 	sc.it.SeekGE(key)
-	return sc.current()
+	value, last, err = sc.current()
+	if err != nil && used {
+		// Pebble goes forward from where the iterator stood, into damage that lies
+		// between: that is no damage at pos.
+		sc.close()
+		return sc.seek(s, run, pos, mark)
+	}
+	return value, last, err
 }
 
 // open makes the iterator cover the shard's part of the run.
@@ -487,10 +503,11 @@ func (sc *scan) current() ([]byte, uint64, error) {
 }
 
 // pastDamage returns the last index of the records from pos on that can't be
-// reached because of damage below. Each try is a read of the table, so the search
+// reached because of damage below, pos-1 when none is lost, and the index at which to
+// seek what comes then. Each try is a read of the table, so the search
 // begins a table's block further on, where it will likely succeed, and closes in on
 // the damage from behind.
-func (sc *scan) pastDamage(s *Shard, run epoch.Run, pos uint64) uint64 {
+func (sc *scan) pastDamage(s *Shard, run epoch.Run, pos uint64) (lost, next uint64) {
 	// first returns the index of the first record of the block found at i.
 	first := func(i uint64) (uint64, bool) {
 		sc.close()
@@ -505,10 +522,11 @@ func (sc *scan) pastDamage(s *Shard, run epoch.Run, pos uint64) uint64 {
 	}
 	const tableBlockBytes = 64 << 10
 	bad, good := pos, run.Last+1
+	next = good
 	step := max(uint64(run.Count)*tableBlockBytes/uint64(max(run.Stored, 1)), 1)
 	for ; pos+step <= run.Last; step *= 2 {
 		if f, ok := first(pos + step); ok {
-			good = f
+			good, next = f, pos+step
 			break
 		}
 		bad = pos + step
@@ -516,11 +534,11 @@ func (sc *scan) pastDamage(s *Shard, run epoch.Run, pos uint64) uint64 {
 	for good > bad+1 {
 		mid := bad + (good-bad)/2
 		if f, ok := first(mid); ok {
-			good = min(f, mid)
+			good, next = min(f, mid), mid
 		} else {
 			bad = mid
 		}
 	}
 	sc.close()
-	return max(good-1, pos)
+	return good - 1, next
 }
