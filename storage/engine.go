@@ -174,6 +174,12 @@ func readWhole(fs vfs.FS, path string) (vfs.File, int64, error) {
 	return f, info.Size(), nil
 }
 
+// commit commits a batch and gives it back, unless the engine fails meanwhile: who is
+// left behind with it then keeps it. One that is never committed needs no giving back.
+func (s *Store) commit(b *pebble.Batch, o *pebble.WriteOptions) error {
+	return s.guard(func() error { return errors.Join(b.Commit(o), b.Close()) })
+}
+
 // guard runs fn, which uses the engine, and returns its error. When the engine
 // fails meanwhile, fn may never end, because Pebble ended its goroutine or it is
 // parked: guard then returns ErrReadOnly with the cause, and leaves it behind.

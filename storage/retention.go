@@ -204,7 +204,6 @@ func (c *cut) apply(ctx context.Context) error {
 		return nil
 	}
 	b := s.db.NewBatch()
-	defer b.Close()
 	var err error
 	set := func(key, value []byte) { err = errors.Join(err, b.Set(key, value, nil)) }
 	for _, sh := range c.shards {
@@ -226,7 +225,7 @@ func (c *cut) apply(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := s.guard(func() error { return b.Commit(pebble.Sync) }); err != nil {
+	if err := s.commit(b, pebble.Sync); err != nil {
 		s.fail(err)
 		return err
 	}
@@ -473,9 +472,8 @@ func (s *Store) saveLedger() {
 	}
 	defer s.env.Leave()
 	b := s.db.NewBatch()
-	defer b.Close()
 	s.ledger.count(totals(s.db, s.committer), s.now())
-	if err := errors.Join(s.ledger.stage(b, s.now()), s.guard(func() error { return b.Commit(pebble.NoSync) })); err != nil {
+	if err := errors.Join(s.ledger.stage(b, s.now()), s.commit(b, pebble.NoSync)); err != nil {
 		s.log.Warn("save ledger", "cause", err)
 	}
 }

@@ -239,14 +239,13 @@ func (s *Store) writeAnew(ctx context.Context, g *garbage) (written int64, err e
 		return 0, errors.Join(err, removeIfThere(s.o.FS, path))
 	}
 	b := s.db.NewBatch()
-	defer b.Close()
 	for i := range g.entries {
 		k := g.entries[i].Key
 		if err := b.Set(keyspace.MetaEpoch(k.Epoch, k.Lane), w.kept[i].Encode(), nil); err != nil {
 			return written, err
 		}
 	}
-	if err := s.guard(func() error { return b.Commit(pebble.NoSync) }); err != nil {
+	if err := s.commit(b, pebble.NoSync); err != nil {
 		return written, err
 	}
 	for i := range g.entries {
@@ -264,13 +263,12 @@ func (s *Store) forgetDeleted(ctx context.Context) {
 	}
 	defer s.env.Leave()
 	b := s.db.NewBatch()
-	defer b.Close()
 	f, err := readRows(ctx, s.db)
 	if err == nil {
 		s.trimmed, err = f.stageForgotten(b)
 	}
 	if err == nil && !b.Empty() {
-		err = s.guard(func() error { return b.Commit(pebble.NoSync) })
+		err = s.commit(b, pebble.NoSync)
 	}
 	if err != nil {
 		s.log.Warn("forget deleted shards", "cause", err)
