@@ -515,7 +515,7 @@ func (s *Store) adopt(f *found, runs map[uint32][]epoch.Run, b *pebble.Batch) er
 			continue
 		}
 		r := runs[id]
-		name := fmt.Sprintf("recovered-%d", id)
+		name := adoptedName(id)
 		if !s.o.Adopt {
 			s.recovery.Orphans = append(s.recovery.Orphans, ShardRange{name, 0, r[0].First(), r[len(r)-1].Last, "the row of its stream is lost"})
 			continue
@@ -536,6 +536,9 @@ func (s *Store) adopt(f *found, runs map[uint32][]epoch.Run, b *pebble.Batch) er
 	}
 	return nil
 }
+
+// adoptedName is the name of the stream made for a shard whose rows are lost.
+func adoptedName(shardID uint32) string { return fmt.Sprintf("recovered-%d", shardID) }
 
 // buildStreams makes streams and shards from their rows.
 func (s *Store) buildStreams(f *found, b *pebble.Batch) error {

@@ -13,8 +13,10 @@ import (
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/weirhq/weir/storage/commit"
 	"github.com/weirhq/weir/storage/epoch"
 	"github.com/weirhq/weir/storage/keyspace"
+	"github.com/weirhq/weir/storage/record"
 	"github.com/weirhq/weir/storage/shard"
 )
 
@@ -52,6 +54,13 @@ func Repair(ctx context.Context, dir string, o Options) (*RepairReport, error) {
 type repairer struct {
 	s      *Store
 	report RepairReport
+	shards []namedShard // by id
+}
+
+// namedShard is a shard and the name of its stream, or of what that would be adopted as.
+type namedShard struct {
+	*shard.Shard
+	stream string
 }
 
 func (p *repairer) run(ctx context.Context) (err error) {
@@ -62,11 +71,18 @@ func (p *repairer) run(ctx context.Context) (err error) {
 	if err := s.committer.CloseEpoch(); err != nil {
 		return err
 	}
+	if err := p.list(ctx); err != nil {
+		return err
+	}
 	damaged, err := p.walk(ctx)
 	if err != nil {
 		return err
 	}
-	for _, span := range spans(damaged) {
+	files, err := p.s.recordFiles()
+	if err != nil {
+		return err
+	}
+	for _, span := range spans(damaged, files) {
 		if err := p.rewrite(ctx, span); err != nil {
 			return fmt.Errorf("epochs %d to %d in lane %d: %w", span.From, span.To-1, span.Lane, err)
 		}
@@ -78,6 +94,35 @@ func (p *repairer) run(ctx context.Context) (err error) {
 	return err
 }
 
+// list lists the shards, those with records that no stream has included: what is
+// written anew must have those too.
+func (p *repairer) list(ctx context.Context) error {
+	s := p.s
+	for _, st := range s.all() {
+		for _, sh := range st.All() {
+			p.shards = append(p.shards, namedShard{sh, st.Name()})
+		}
+	}
+	f, err := readRows(ctx, s.db)
+	if err != nil {
+		return err
+	}
+	live := s.shardIDs()
+	for id, runs := range f.runs() {
+		if live[id] || f.trims[id] == keyspace.TrimmedAll {
+			continue
+		}
+		last := runs[len(runs)-1]
+		log := commit.NewLog(id, 0, last.Lane, 0, commit.LogState{
+			Runs: runs, Jumps: f.jumps[id], First: max(runs[0].First(), f.trims[id]), Last: last.Last, Next: last.Last + 1, Sealed: true,
+		})
+		sh := shard.New(s.env, log, record.HashRange{}, keyspace.ShardRow{ID: id}, f.losses[id])
+		p.shards = append(p.shards, namedShard{sh, adoptedName(id)})
+	}
+	slices.SortFunc(p.shards, func(a, b namedShard) int { return cmp.Compare(a.ID, b.ID) })
+	return nil
+}
+
 // walk reads every stored block through readers, which record what they
 // can't read, and returns the epochs that hold damage.
 func (p *repairer) walk(ctx context.Context) (map[epoch.Key]bool, error) {
@@ -85,30 +130,27 @@ func (p *repairer) walk(ctx context.Context) (map[epoch.Key]bool, error) {
 	for _, k := range p.s.unreadable {
 		damaged[k] = true
 	}
-	for _, st := range p.s.all() {
-		for _, sh := range st.All() {
-			before := sh.Losses()
-			r, err := sh.NewReader(shard.Position{})
-			if err != nil {
+	for _, sh := range p.shards {
+		before := sh.Losses()
+		r, err := sh.NewReader(shard.Position{})
+		if err != nil {
+			return nil, err
+		}
+		for pos := uint64(0); pos != r.Position(); {
+			pos = r.Position()
+			err := r.Frames(8<<20, func(f Frame) bool { return ctx.Err() == nil })
+			if err != nil && err != io.EOF {
 				return nil, err
 			}
-			for pos := uint64(0); pos != r.Position(); {
-				pos = r.Position()
-				err := r.Frames(8<<20, func(f Frame) bool { return ctx.Err() == nil })
-				if err != nil && err != io.EOF {
-					return nil, err
-				}
+		}
+		r.Close()
+		for _, l := range sh.Losses() {
+			if !slices.Contains(before, l) {
+				p.lost(sh, l)
 			}
-			r.Close()
-			losses := sh.Losses()
-			for _, l := range losses {
-				if !slices.Contains(before, l) {
-					p.lost(st, sh, l)
-				}
-				for _, run := range sh.Closed() {
-					if l.Reason == keyspace.LossDamage && l.First <= run.Last && l.Last >= run.First() {
-						damaged[epoch.Key{Lane: run.Lane, Epoch: run.Epoch}] = true
-					}
+			for _, run := range sh.Closed() {
+				if l.Reason == keyspace.LossDamage && l.First <= run.Last && l.Last >= run.First() {
+					damaged[epoch.Key{Lane: run.Lane, Epoch: run.Epoch}] = true
 				}
 			}
 		}
@@ -116,14 +158,27 @@ func (p *repairer) walk(ctx context.Context) (map[epoch.Key]bool, error) {
 	return damaged, ctx.Err()
 }
 
-func (p *repairer) lost(st *Stream, sh *shard.Shard, l shard.Loss) {
-	p.report.Lost = append(p.report.Lost, ShardRange{st.Name(), sh.Number, l.First, l.Last, l.Reason.String()})
+func (p *repairer) lost(sh namedShard, l shard.Loss) {
+	p.report.Lost = append(p.report.Lost, ShardRange{sh.stream, sh.Number, l.First, l.Last, l.Reason.String()})
 }
 
-// spans joins epochs that follow one another in a lane: a table that can't be
-// opened may hold several, and only goes as a whole.
-func spans(damaged map[epoch.Key]bool) (out []epoch.Span) {
-	keys := slices.SortedFunc(maps.Keys(damaged), func(a, b epoch.Key) int {
+// spans are the epochs of the files that hold something of damaged ones, those that
+// follow one another in a lane joined. A file only goes as a whole: Pebble reads on to
+// a damaged block from what it keeps of the file before it, and a table that can't be
+// opened may hold several epochs.
+func spans(damaged map[epoch.Key]bool, files []garbage) (out []epoch.Span) {
+	all := maps.Clone(damaged)
+	for k := range damaged {
+		for _, f := range files {
+			if k.Lane != f.Lane || k.Epoch < f.From || k.Epoch >= f.To {
+				continue
+			}
+			for e := f.From; e < f.To; e++ {
+				all[epoch.Key{Lane: f.Lane, Epoch: e}] = true
+			}
+		}
+	}
+	keys := slices.SortedFunc(maps.Keys(all), func(a, b epoch.Key) int {
 		return cmp.Or(cmp.Compare(a.Lane, b.Lane), cmp.Compare(a.Epoch, b.Epoch))
 	})
 	for _, k := range keys {
@@ -140,6 +195,8 @@ func spans(damaged map[epoch.Key]bool) (out []epoch.Span) {
 // their files aside.
 func (p *repairer) rewrite(ctx context.Context, span epoch.Span) error {
 	s := p.s
+	s.maintaining.Lock()
+	defer s.maintaining.Unlock()
 	from, to := keyspace.EpochStart(span.Lane, span.From), keyspace.EpochStart(span.Lane, span.To)
 	if err := p.keepTables(from, to); err != nil {
 		return err
@@ -189,18 +246,13 @@ func (p *repairer) writeReadable(path string, span epoch.Span) (blocks int, err 
 		return 0, err
 	}
 	w := sstable.NewWriter(objstorageprovider.NewFileWritable(f), s.tableOptions())
-	var all []*shard.Shard
-	for _, st := range s.all() {
-		all = append(all, st.All()...)
-	}
-	slices.SortFunc(all, func(a, b *shard.Shard) int { return int(int64(a.ID) - int64(b.ID)) })
 	for e := span.From; e < span.To; e++ {
-		for _, sh := range all {
+		for _, sh := range p.shards {
 			for _, run := range sh.Closed() {
 				if run.Lane != span.Lane || run.Epoch != e {
 					continue
 				}
-				n, err := copyRun(w, sh, run)
+				n, err := copyRun(w, sh.Shard, run)
 				blocks += n
 				if err != nil {
 					return blocks, errors.Join(err, w.Close())
@@ -262,7 +314,7 @@ func (p *repairer) recordMissing(ctx context.Context) error {
 		}
 		l := shard.Loss{First: problem.First, Last: problem.Last, Records: problem.Last - problem.First + 1, Time: s.now(), Reason: keyspace.LossDamage}
 		c.losses = append(c.losses, lossOf{st.Name(), sh, l})
-		p.lost(st, sh, l)
+		p.lost(namedShard{sh, st.Name()}, l)
 	}
 	return c.apply(ctx)
 }

@@ -12,8 +12,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/weirhq/weir/storage/epoch"
+	"github.com/weirhq/weir/storage/keyspace"
 	"github.com/weirhq/weir/storage/record"
 )
 
@@ -78,7 +81,9 @@ func crashedStore(t *testing.T) (*vfs.MemFS, int) {
 		t.Fatal(err)
 	}
 	tx.Release()
-	waitFor(t, func() bool { return s.Metrics().Flushes >= 3 })
+	// Pebble writes as many full memtables to one table as there are: how many tables
+	// that makes is a matter of time.
+	waitFor(t, func() bool { return s.db.Metrics().MemTable.Count == 1 })
 	n := count(readAll(t, st))
 	clone := fs.CrashClone(vfs.CrashCloneCfg{})
 	if err := s.Close(); err != nil {
@@ -142,6 +147,103 @@ func TestOpenNeverFailsForDamage(t *testing.T) {
 				t.Fatalf("verify after repair: %v %+v", err, v)
 			}
 		})
+	}
+}
+
+// sharedTable is a closed store of two shards with several epochs in one table, as Pebble
+// writes it when several memtables are full at once.
+func sharedTable(t *testing.T) (fs *vfs.MemFS, table string, n int) {
+	t.Helper()
+	fs = vfs.NewCrashableMem()
+	s := mustOpen(t, small(fs, nil))
+	st := mustCreate(t, s, StreamConfig{Name: "a", Shards: 2})
+	rng := rand.New(rand.NewPCG(9, 9))
+	for range 5 {
+		for range 12 {
+			put(t, s, st, 20, func(i int) (string, string) { return fmt.Sprint(i), noise(rng, 1000) })
+		}
+		settle(t, s)
+	}
+	put(t, s, st, 2, func(i int) (string, string) { return fmt.Sprint(i), "last" })
+	n = count(readAll(t, st))
+	all, err := s.recordFiles()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := garbage{Span: epoch.Span{Lane: all[0].Lane, From: all[0].From, To: all[len(all)-1].To}, entries: s.directory.Entries()}
+	if _, err := s.writeAnew(ctx, &g); err != nil {
+		t.Fatal(err)
+	}
+	if all, err = s.recordFiles(); err != nil || len(all) != 1 || all[0].To-all[0].From < 5 {
+		t.Fatalf("not one table of all epochs: %+v, %v", all, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return fs, tableName(all[0].files[0]), n
+}
+
+// TestRepairOfABlockAnywhere breaks a table of several epochs at place after place, the
+// first blocks of an epoch among them. Repair leaves nothing of the table in use, and
+// neither repair nor reading again and again costs more than what was in the block.
+func TestRepairOfABlockAnywhere(t *testing.T) {
+	fs, table, n := sharedTable(t)
+	info, err := fs.Stat("data/db/" + table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for at := 100; at < int(info.Size()); at += 24 << 10 {
+		broken := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
+		damage(t, broken, func(name string) bool { return name == table }, flip(func(int) int { return at }))
+		s := mustOpen(t, small(broken, nil))
+		st, err := s.Stream("a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := count(readAll(t, st))
+		if again := count(readAll(t, st)); got < n-100 || again != got {
+			t.Fatalf("at %d: %d records were read of %d, %d when read again", at, got, n, again)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		r, err := Repair(ctx, "data", small(broken, nil))
+		if err != nil {
+			t.Fatalf("at %d: %v", at, err)
+		}
+		if !r.After.OK() || r.After.Records != uint64(got) {
+			t.Fatalf("at %d: %d records after repair, %d before it, %+v", at, r.After.Records, got, r.After.Problems)
+		}
+	}
+}
+
+// TestRepairKeepsRecordsWithoutAStream breaks a block of a table with records of which
+// the stream's rows are lost too: what is written anew has them, and the repair that
+// adopts them later finds all that could be read.
+func TestRepairKeepsRecordsWithoutAStream(t *testing.T) {
+	fs, table, n := sharedTable(t)
+	o := small(fs, nil)
+	db, err := pebble.Open("data/db", pebbleOptions(o.complete(), fs, nil, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows := keyspace.Meta(keyspace.KindStream)
+	if err := errors.Join(db.DeleteRange(rows, keyspace.AppendPrefixEnd(nil, rows), pebble.Sync), db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	damage(t, fs, func(name string) bool { return name == table }, flip(func(n int) int { return n / 3 }))
+	r, err := Repair(ctx, "data", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Rewritten == 0 || len(r.Lost) == 0 || len(r.Recovery.Orphans) != 2 {
+		t.Fatalf("%+v", r)
+	}
+	if r, err = Repair(ctx, "data", adopting(fs)); err != nil {
+		t.Fatal(err)
+	}
+	if !r.After.OK() || r.After.Records < uint64(n-100) || r.After.Records >= uint64(n) {
+		t.Fatalf("%d records of %d, %+v", r.After.Records, n, r.After.Problems)
 	}
 }
 

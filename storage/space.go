@@ -120,6 +120,25 @@ func (s *Store) findGarbage(pressed bool) ([]garbage, error) {
 // filesByEpochs lists the files of records, those that share an epoch together, by
 // lane and epoch.
 func (s *Store) filesByEpochs() ([]garbage, error) {
+	files, err := s.recordFiles()
+	if err != nil {
+		return nil, err
+	}
+	out := files[:0]
+	for _, f := range files {
+		if n := len(out); n > 0 && out[n-1].Lane == f.Lane && f.From < out[n-1].To {
+			out[n-1].To = max(out[n-1].To, f.To)
+			out[n-1].files = append(out[n-1].files, f.files...)
+			out[n-1].parts = out[n-1].parts || f.parts
+			continue
+		}
+		out = append(out, f)
+	}
+	return out, nil
+}
+
+// recordFiles lists the files of records, each for itself, by lane and epoch.
+func (s *Store) recordFiles() ([]garbage, error) {
 	levels, err := s.db.SSTables()
 	if err != nil {
 		return nil, err
@@ -147,17 +166,7 @@ func (s *Store) filesByEpochs() ([]garbage, error) {
 	slices.SortFunc(files, func(a, b garbage) int {
 		return cmp.Or(cmp.Compare(a.Lane, b.Lane), cmp.Compare(a.From, b.From))
 	})
-	out := files[:0]
-	for _, f := range files {
-		if n := len(out); n > 0 && out[n-1].Lane == f.Lane && f.From < out[n-1].To {
-			out[n-1].To = max(out[n-1].To, f.To)
-			out[n-1].files = append(out[n-1].files, f.files...)
-			out[n-1].parts = out[n-1].parts || f.parts
-			continue
-		}
-		out = append(out, f)
-	}
-	return out, nil
+	return files, nil
 }
 
 // worthIt finds out how many bytes the files have and need, and whether enough come
