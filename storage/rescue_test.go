@@ -217,6 +217,65 @@ func TestRepairOfABlockAnywhere(t *testing.T) {
 	}
 }
 
+// TestExciseBesideDamageKeepsTheRest takes the first epochs out of a table that is broken
+// at place after place. Where Pebble would not see what comes behind, nothing is taken out.
+func TestExciseBesideDamageKeepsTheRest(t *testing.T) {
+	fs, table, _ := sharedTable(t)
+	info, err := fs.Stat("data/db/" + table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused, done := 0, 0
+	for at := 100; at < int(info.Size()); at += 24 << 10 {
+		broken := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
+		damage(t, broken, func(name string) bool { return name == table }, flip(func(int) int { return at }))
+		s := mustOpen(t, small(broken, nil))
+		st, err := s.Stream("a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		run := st.All()[0].Closed()[3]
+		before := countFrom(t, st, run.Epoch)
+		if err := s.excise(ctx, keyspace.EpochStart(run.Lane, 0), keyspace.EpochStart(run.Lane, run.Epoch)); err != nil {
+			refused++
+		} else {
+			done++
+		}
+		if after := countFrom(t, st, run.Epoch); after != before {
+			t.Fatalf("at %d: %d records of epoch %d on, %d before", at, after, run.Epoch, before)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if refused == 0 || refused > done {
+		t.Fatalf("%d refused, %d done", refused, done)
+	}
+}
+
+// countFrom counts a stream's records that can be read, of an epoch and later ones.
+func countFrom(t *testing.T, st *Stream, first uint32) (n int) {
+	t.Helper()
+	for _, sh := range st.All() {
+		runs := sh.Closed()
+		i := slices.IndexFunc(runs, func(r epoch.Run) bool { return r.Epoch >= first })
+		if i < 0 {
+			continue
+		}
+		r, err := sh.NewReader(Position{Kind: AtIndex, Index: runs[i].First()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for got := 1; got > 0; n += got {
+			if got, err = r.Read(1000, 1<<20, func(*record.Record) bool { return true }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.Close()
+	}
+	return n
+}
+
 // TestRepairKeepsRecordsWithoutAStream breaks a block of a table with records of which
 // the stream's rows are lost too: what is written anew has them, and the repair that
 // adopts them later finds all that could be read.

@@ -1,6 +1,7 @@
 package storage
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -242,10 +243,54 @@ func (c *cut) apply(ctx context.Context) error {
 }
 
 func (s *Store) excise(ctx context.Context, from, to []byte) error {
-	if err := s.guard(func() error { return s.db.Excise(ctx, pebble.KeyRange{Start: from, End: to}) }); err != nil {
+	err := s.guard(func() error {
+		if err := s.checkEdges(ctx, from, to); err != nil {
+			return err
+		}
+		return s.db.Excise(ctx, pebble.KeyRange{Start: from, End: to})
+	})
+	if err != nil {
 		return fmt.Errorf("excise %x to %x: %w", from, to, err)
 	}
 	return nil
+}
+
+// checkEdges returns an error when a table that reaches over an end of a range can't be
+// read there. Pebble looks for the keys next to the range to cut the table in two, and
+// where a block is damaged takes it that there are none: all the rest would go too.
+func (s *Store) checkEdges(ctx context.Context, from, to []byte) error {
+	levels, err := s.db.SSTables()
+	if err != nil {
+		return err
+	}
+	for _, level := range levels {
+		for i := range level {
+			first, last := level[i].Smallest.UserKey, level[i].Largest.UserKey
+			if bytes.Compare(first, to) >= 0 || bytes.Compare(last, from) < 0 {
+				continue
+			}
+			if bytes.Compare(first, from) < 0 {
+				err = s.checkEdge(ctx, first, from, (*pebble.Iterator).Last)
+			}
+			if err == nil && bytes.Compare(last, to) >= 0 {
+				err = s.checkEdge(ctx, to, append(bytes.Clone(last), 0), (*pebble.Iterator).First)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// checkEdge reads the first or last key from … to.
+func (s *Store) checkEdge(ctx context.Context, from, to []byte, read func(*pebble.Iterator) bool) error {
+	it, err := s.db.NewIterWithContext(ctx, &pebble.IterOptions{LowerBound: from, UpperBound: to})
+	if err != nil {
+		return err
+	}
+	read(it)
+	return it.Close() // with the error of the read
 }
 
 // reclaim takes a deleted stream's records off the disk, where they have a file

@@ -92,6 +92,9 @@ func (s *Store) thinRun(ctx context.Context, stream string, sh *shard.Shard, r e
 // replaceRange puts the table at path in place of all keys from … to.
 func (s *Store) replaceRange(ctx context.Context, path string, from, to []byte) error {
 	return s.guard(func() error {
+		if err := s.checkEdges(ctx, from, to); err != nil {
+			return err
+		}
 		_, err := s.db.IngestAndExcise(ctx, []string{path}, nil, nil, pebble.KeyRange{Start: from, End: to})
 		return err
 	})
