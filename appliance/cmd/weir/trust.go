@@ -5,11 +5,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/weirhq/weir/appliance"
+	"github.com/weirhq/weir/appliance/config"
 	"github.com/weirhq/weir/appliance/fault"
 	"github.com/weirhq/weir/appliance/remote"
 	"github.com/weirhq/weir/appliance/trust"
@@ -39,7 +42,7 @@ func (c *trustCmd) Run(a *app) error {
 		return err
 	}
 	info := trustInfo{
-		Endpoint: "https://localhost:4567", CA: string(t.CA), AccessKeyID: t.AccessKeyID,
+		Endpoint: a.expectedEndpoint(), CA: string(t.CA), AccessKeyID: t.AccessKeyID,
 		CAFile: filepath.Join(absolute(t.Dir), trust.CAFile), CredentialsFile: filepath.Join(absolute(t.Dir), trust.CredentialsFile),
 	}
 	if data, err := os.ReadFile(filepath.Join(a.Dir, appliance.EndpointFile)); err == nil {
@@ -49,6 +52,19 @@ func (c *trustCmd) Run(a *app) error {
 		info.SecretAccessKey, info.AdminPassword = t.SecretAccessKey, t.AdminPassword
 	}
 	return a.emit(info, func(w io.Writer) { c.print(w, &info) })
+}
+
+// expectedEndpoint is where the box will be by its configuration.
+func (a *app) expectedEndpoint() string {
+	address := config.Default().Listen.Address
+	if l, err := a.load(); err == nil {
+		address = l.Listen.Address
+	}
+	host, port, err := net.SplitHostPort(address)
+	if ip, e := netip.ParseAddr(host); err != nil || host == "" || e == nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return "https://" + net.JoinHostPort(host, port)
 }
 
 func absolute(path string) string {

@@ -115,6 +115,9 @@ func TestLinesAndStreamsThatAreNone(t *testing.T) {
 	fails(t, 2, nil, []string{"--dir", dir, "stream", "create", "bad name"}, "weir: stream \"bad name\": ", "Try: weir stream create --help")
 	fails(t, 2, nil, []string{"--dir", dir, "stream", "create", "x", "--codec", "lz4"}, "expecting one of zstd, s2, none, auto")
 	b.stop(t)
+	if r := weir(t, []string{"WEIR_LISTEN_ADDRESS=0.0.0.0:4999"}, "--dir", dir, "trust", "aws"); !strings.Contains(r.out, "https://localhost:4999 ") {
+		t.Errorf("settings of a box that is stopped: %s%s", r.out, r.errout)
+	}
 	none := filepath.Join(dir, "none")
 	fails(t, 2, nil, []string{"--dir", none, "import", filepath.Join(dir, "store", "FORMAT")}, "FORMAT: not a file that export wrote")
 	if _, err := os.Stat(none); !os.IsNotExist(err) {
