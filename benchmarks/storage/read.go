@@ -118,10 +118,16 @@ func replayShard(w *weir, n record.ShardNumber, recordsACall int, fn func(*recor
 func dropCaches(dir string) error {
 	unix.Sync()
 	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err != nil || !d.Type().IsRegular() {
 			return err
 		}
 		f, err := os.Open(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // a table that was merged
+		}
 		if err != nil {
 			return err
 		}
@@ -148,6 +154,7 @@ func measureReplay(ctx context.Context, o report.Options, r *report.Report, samp
 		return err
 	}
 	defer w.close()
+	settle(ctx, w)
 	for _, c := range []struct {
 		name      string
 		consumers int
