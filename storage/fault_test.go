@@ -118,7 +118,8 @@ func TestNothingIsWrittenAfterTheManifestFailed(t *testing.T) {
 	mustCreate(t, s, StreamConfig{Name: "b"})
 	put(t, s, st, 20, func(int) (string, string) { return "k", "before" })
 	armed.Store(true)
-	if err := s.committer.CloseEpoch(); err != nil {
+	// The flush that it begins may fail before it returns.
+	if err := s.committer.CloseEpoch(); err != nil && !errors.Is(err, ErrReadOnly) {
 		t.Fatal(err)
 	}
 	waitFor(t, func() bool { return s.Failed() != nil })
