@@ -183,6 +183,19 @@ func sharedTable(t *testing.T) (fs *vfs.MemFS, table string, n int) {
 	return fs, tableName(all[0].files[0]), n
 }
 
+// openBroken opens a copy of what fs holds in which a table is broken at a place.
+func openBroken(t *testing.T, fs *vfs.MemFS, table string, at int) (*vfs.MemFS, *Store, *Stream) {
+	t.Helper()
+	broken := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
+	damage(t, broken, func(name string) bool { return name == table }, flip(func(int) int { return at }))
+	s := mustOpen(t, small(broken, nil))
+	st, err := s.Stream("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return broken, s, st
+}
+
 // TestRepairOfABlockAnywhere breaks a table of several epochs at place after place, the
 // first blocks of an epoch among them. Repair leaves nothing of the table in use, and
 // neither repair nor reading again and again costs more than what was in the block.
@@ -193,13 +206,7 @@ func TestRepairOfABlockAnywhere(t *testing.T) {
 		t.Fatal(err)
 	}
 	for at := 100; at < int(info.Size()); at += 24 << 10 {
-		broken := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
-		damage(t, broken, func(name string) bool { return name == table }, flip(func(int) int { return at }))
-		s := mustOpen(t, small(broken, nil))
-		st, err := s.Stream("a")
-		if err != nil {
-			t.Fatal(err)
-		}
+		broken, s, st := openBroken(t, fs, table, at)
 		got := count(readAll(t, st))
 		if again := count(readAll(t, st)); got < n-100 || again != got {
 			t.Fatalf("at %d: %d records were read of %d, %d when read again", at, got, n, again)
@@ -227,13 +234,7 @@ func TestExciseBesideDamageKeepsTheRest(t *testing.T) {
 	}
 	refused, done := 0, 0
 	for at := 100; at < int(info.Size()); at += 24 << 10 {
-		broken := fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 100, RNG: rand.New(rand.NewPCG(1, 1))})
-		damage(t, broken, func(name string) bool { return name == table }, flip(func(int) int { return at }))
-		s := mustOpen(t, small(broken, nil))
-		st, err := s.Stream("a")
-		if err != nil {
-			t.Fatal(err)
-		}
+		_, s, st := openBroken(t, fs, table, at)
 		run := st.All()[0].Closed()[3]
 		before := countFrom(t, st, run.Epoch)
 		if err := s.excise(ctx, keyspace.EpochStart(run.Lane, 0), keyspace.EpochStart(run.Lane, run.Epoch)); err != nil {
