@@ -77,6 +77,9 @@ func (b *box) writeListener(w io.Writer) {
 	gauge(w, "weir_http_requests_total", s.TotalRequests)
 	gauge(w, "weir_http_requests_refused_total", s.Refused)
 	gauge(w, "weir_http_panics_total", s.Panics)
+	proofs := b.gate.Stats()
+	gauge(w, "weir_http_identities_not_proven_total", proofs.Failed)
+	gauge(w, "weir_http_identities_not_tried_total", proofs.Limited)
 }
 
 func (b *box) writeStreams(w io.Writer) {

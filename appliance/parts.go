@@ -42,6 +42,7 @@ type parts struct {
 	consumers  *consume.Engine
 	sinks      *sink.Table
 	deliveries *delivery.Engine
+	gate       *listen.Gate
 	server     *listen.Server
 	listener   net.Listener
 	endpoint   string

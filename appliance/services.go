@@ -84,14 +84,16 @@ func (b *box) makeServer(c *config.Loaded, routes api.Routes) error {
 	gate := listen.GateOptions{
 		Routes: routes, Directory: &b.access,
 		Verifier: aws.NewVerifier(aws.VerifierOptions{Keyring: &b.access, ClockTolerance: c.Auth.ClockTolerance}),
+		Logger:   b.log,
 	}
 	if c.Auth.Anonymous != "never" {
 		gate.Anonymous = &api.Identity{Name: "anonymous", Means: api.MeansOpen, Policy: api.FullAccess}
 		gate.AnonymousPeers = peers(c.Auth.Anonymous)
 	}
+	b.gate = listen.NewGate(gate)
 	l := &c.Listen
 	b.server = listen.New(listen.Options{
-		Handler: listen.NewGate(gate), Certificate: b.cert.get, ClientCAs: authorities, Cleartext: peers(l.Cleartext),
+		Handler: b.gate, Certificate: b.cert.get, ClientCAs: authorities, Cleartext: peers(l.Cleartext),
 		MaxConns: l.MaxConnections, MaxConnsPerAddress: l.PerAddress, MaxHeaderBytes: int(l.MaxHeaderBytes),
 		MaxBodyBytes: int(l.MaxBodyBytes), MaxBodyMemory: int(l.BodyMemory), MaxAnswerMemory: int(l.AnswerMemory), MaxRequests: l.MaxRequests,
 		HeaderTimeout: l.HeaderTimeout, BodyTimeout: l.BodyTimeout, IdleTimeout: l.IdleTimeout, MinRate: int(l.MinRate),

@@ -1,8 +1,8 @@
 package listen
 
 import (
+	"crypto/sha256"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -13,15 +13,18 @@ const (
 	// full, those that have all their attempts back are forgotten, and if there is
 	// none, all are.
 	maxAddresses = 4096
-	// maxNames bounds the names remembered per address that have succeeded.
-	maxNames = 8
+	// maxProven bounds the table of proofs that have succeeded. When it is full, all are
+	// forgotten, and come back with their next success.
+	maxProven = 4096
+	// reportEvery is how often an attempter that has used up its attempts is reported.
+	reportEvery = time.Minute
 )
 
 // attempts limits failed attempts per address, so that nobody can try secrets at
 // speed. An access key that exists has its attempts at an address to itself: a
 // device with a wrong secret locks out neither the other keys behind that address
-// nor lets any key be tried faster. All other names share the address's. A name that
-// has succeeded from an address since its first failure is checked always.
+// nor lets any key be tried faster. All other proofs share the address's. A proof that
+// has succeeded from an address before is looked at always.
 type attempts struct {
 	burst  float64
 	refill time.Duration
@@ -29,6 +32,7 @@ type attempts struct {
 
 	mu     sync.RWMutex
 	byAddr map[attempter]*bucket
+	proven map[provenAt]struct{}
 }
 
 // attempter is who attempts are counted for.
@@ -37,10 +41,18 @@ type attempter struct {
 	key     string // an access key that exists, else empty
 }
 
+// provenAt is a proof that has succeeded, and where. The digest is of what proved it, so
+// that another guess at the same password or token is another proof; a signature's is
+// of the access key alone.
+type provenAt struct {
+	network netip.Prefix
+	proof   [sha256.Size]byte
+}
+
 type bucket struct {
-	left  float64
-	at    time.Time
-	names []string
+	left     float64
+	at       time.Time
+	reported time.Time
 }
 
 func (a *attempts) init(burst int, refill time.Duration) {
@@ -48,32 +60,48 @@ func (a *attempts) init(burst int, refill time.Duration) {
 	orDefault(&refill, time.Second)
 	a.burst, a.refill, a.now = float64(burst), refill, time.Now
 	a.byAddr = map[attempter]*bucket{}
+	a.proven = map[provenAt]struct{}{}
 }
 
-// may tells whether an attempt by name from addr is looked at. key is the name if it
-// is an access key that exists.
-func (a *attempts) may(addr netip.Addr, key, name string) bool {
+// may tells whether a proof that comes from addr is looked at, and whether there are
+// attempts left; without, only what has succeeded before is looked at. key is the access
+// key that the proof claims, if there is one of that id.
+func (a *attempts) may(addr netip.Addr, key string, p *proof) (left, may bool) {
+	network := networkOf(addr)
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	b := a.byAddr[attempter{networkOf(addr), key}]
-	return b == nil || b.leftAt(a) >= 1 || name != "" && slices.Contains(b.names, name)
+	b := a.byAddr[attempter{network, key}]
+	if b == nil || b.leftAt(a) >= 1 {
+		return true, true
+	}
+	_, before := a.proven[provenAt{network, p.digest()}]
+	return false, before
 }
 
 func (b *bucket) leftAt(a *attempts) float64 {
 	return min(a.burst, b.left+float64(a.now().Sub(b.at))/float64(a.refill))
 }
 
-// failed takes one attempt.
-func (a *attempts) failed(addr netip.Addr, key string) {
+// failed takes one attempt. It tells whether that was the last one and should be
+// reported, which is so once in a while only.
+func (a *attempts) failed(addr netip.Addr, key string) (report bool) {
+	who := attempter{networkOf(addr), key}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	b := a.byAddr[attempter{networkOf(addr), key}]
+	b := a.byAddr[who]
 	if b == nil {
 		a.makeRoomLocked()
 		b = &bucket{left: a.burst, at: a.now()}
-		a.byAddr[attempter{networkOf(addr), strings.Clone(key)}] = b
+		who.key = strings.Clone(key)
+		a.byAddr[who] = b
 	}
-	b.left, b.at = max(0, b.leftAt(a)-1), a.now()
+	now := a.now()
+	b.left, b.at = max(0, b.leftAt(a)-1), now
+	if b.left >= 1 || !b.reported.IsZero() && now.Sub(b.reported) < reportEvery {
+		return false
+	}
+	b.reported = now
+	return true
 }
 
 func (a *attempts) makeRoomLocked() {
@@ -90,20 +118,19 @@ func (a *attempts) makeRoomLocked() {
 	}
 }
 
-// succeeded remembers a name at an address that has failures. Without failures it
-// costs a look into the table.
-func (a *attempts) succeeded(addr netip.Addr, key, name string) {
+// succeeded remembers a proof and where it came from.
+func (a *attempts) succeeded(addr netip.Addr, p *proof) {
+	at := provenAt{networkOf(addr), p.digest()}
 	a.mu.RLock()
-	b := a.byAddr[attempter{networkOf(addr), key}]
-	known := b == nil || name == "" || slices.Contains(b.names, name)
+	_, known := a.proven[at]
 	a.mu.RUnlock()
 	if known {
 		return
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(b.names) >= maxNames {
-		b.names = b.names[1:]
+	if len(a.proven) >= maxProven {
+		clear(a.proven)
 	}
-	b.names = append(b.names, strings.Clone(name))
+	a.proven[at] = struct{}{}
 }

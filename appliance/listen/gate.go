@@ -3,8 +3,11 @@ package listen
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/weirhq/weir/appliance/api"
@@ -41,6 +44,8 @@ type GateOptions struct {
 	// has at once; 20. One more comes back every FailureRefill; 1 s.
 	FailureBurst  int
 	FailureRefill time.Duration
+	// Logger is told, once a minute at most, of who has used them up; slog.Default() if nil.
+	Logger *slog.Logger
 }
 
 // Gate finds out who asks, turns strangers away in the words of the protocol they
@@ -50,6 +55,8 @@ type Gate struct {
 	o        GateOptions
 	attempts attempts
 	unrouted *aws.Service
+
+	failed, limited atomic.Uint64
 }
 
 var (
@@ -61,9 +68,21 @@ var (
 // NewGate returns a Gate.
 func NewGate(o GateOptions) *Gate {
 	g := &Gate{o: o, unrouted: aws.Unrouted()}
+	if g.o.Logger == nil {
+		g.o.Logger = slog.Default()
+	}
 	g.attempts.init(o.FailureBurst, o.FailureRefill)
 	return g
 }
+
+// GateStats count requests that were not let in since the Gate was made.
+type GateStats struct {
+	Failed  uint64 // brought a proof of identity that does not hold
+	Limited uint64 // were not looked at, because too many had failed before
+}
+
+// Stats returns what has been counted.
+func (g *Gate) Stats() GateStats { return GateStats{g.failed.Load(), g.limited.Load()} }
 
 // Serve authenticates and routes a request.
 func (g *Gate) Serve(ctx context.Context, req api.Request, res api.Response) {
@@ -170,19 +189,35 @@ func (g *Gate) authenticate(req api.Request, route *api.Route, whole bool) (*api
 		}
 		return nil, refusal(aws.MissingAuthenticationToken.Default())
 	}
+	if p.means == api.MeansCertificate { // there is nothing in it to guess
+		id, why := g.check(req, &p, route, whole)
+		if why != nil && whole {
+			g.failed.Add(1)
+		}
+		return id, why
+	}
 	addr, key := req.RemoteAddr().Addr(), ""
 	if p.means == api.MeansSigV4 && g.o.Verifier.Knows(p.name) {
 		key = p.name
 	}
-	if !g.attempts.may(addr, key, p.name) {
+	left, may := g.attempts.may(addr, key, &p)
+	if !may {
+		g.limited.Add(1)
 		return nil, refuseAttempts
 	}
-	id, why := g.check(req, p, route, whole)
+	id, why := g.check(req, &p, route, whole)
 	switch {
-	case why != nil && whole || why != nil && p.means != api.MeansSigV4:
-		g.attempts.failed(addr, key)
+	case why != nil && (whole || p.means != api.MeansSigV4):
+		g.failed.Add(1)
+		if g.attempts.failed(addr, key) {
+			g.o.Logger.Warn("failed attempts to prove an identity are used up; more are refused for a while",
+				"address", addr, "access_key_id", key, "last", why.Code)
+		}
+		if !left {
+			return nil, refuseAttempts
+		}
 	case why == nil && whole:
-		g.attempts.succeeded(addr, key, p.name)
+		g.attempts.succeeded(addr, &p)
 	}
 	return id, why
 }
@@ -192,6 +227,13 @@ type proof struct {
 	means  api.Means
 	name   string // whose secret it claims to have; never the secret
 	secret string
+}
+
+// digest stands for what the request proves its identity with, as far as that is the
+// same with every request.
+func (p *proof) digest() [sha256.Size]byte {
+	var b [256]byte
+	return sha256.Sum256(append(append(append(append(b[:0], byte(p.means)), p.name...), 0), p.secret...))
 }
 
 func (g *Gate) proofOf(req api.Request) proof {
@@ -217,7 +259,7 @@ func (g *Gate) proofOf(req api.Request) proof {
 	return proof{}
 }
 
-func (g *Gate) check(req api.Request, p proof, route *api.Route, whole bool) (*api.Identity, *api.Refusal) {
+func (g *Gate) check(req api.Request, p *proof, route *api.Route, whole bool) (*api.Identity, *api.Refusal) {
 	if p.means == api.MeansSigV4 {
 		service := ""
 		if route != nil {
@@ -243,7 +285,10 @@ func (g *Gate) check(req api.Request, p proof, route *api.Route, whole bool) (*a
 		case api.MeansBasic:
 			id = d.Password(p.name, p.secret)
 		case api.MeansCertificate:
-			id = d.Certificate(req.TLS().PeerCertificates[0])
+			cert := req.TLS().PeerCertificates[0]
+			if id = d.Certificate(cert); id == nil {
+				return nil, refusal(aws.UnrecognizedClient.New("The client certificate of %s is signed by an accepted authority, but no identity is set for it.", cert.Subject))
+			}
 		}
 	}
 	if id == nil {

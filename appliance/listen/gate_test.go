@@ -343,7 +343,16 @@ func TestClientCertificateIsAnIdentity(t *testing.T) {
 	}
 	f(testAuthority().issue("device-1"), "", "200 device-1 by certificate")
 	f(testAuthority().issue("device-1"), "Bearer good-token", "200 token by bearer")
-	f(testAuthority().issue("device-2"), "", "401 ")
+	for range 30 { // a certificate holds nothing to guess, and takes nobody's attempts
+		f(testAuthority().issue("device-2"), "", "401 ")
+	}
+	f(nil, "Bearer good-token", "200 token by bearer")
+	for range 30 {
+		f(nil, "Bearer bad-token", "4")
+	}
+	f(nil, "Bearer bad-token", "429 ")
+	f(testAuthority().issue("device-1"), "", "200 device-1 by certificate")
+	f(nil, "Bearer good-token", "200 token by bearer") // has succeeded from there before
 	f(nil, "", "401 ")
 	f(newAuthority().issue("device-1"), "", "error")
 }
@@ -359,13 +368,14 @@ func TestFailedAttemptsAreLimitedPerAddress(t *testing.T) {
 		}
 		const a, b, basic = "192.0.2.1", "192.0.2.2", "Basic YWRtaW46Z29vZDpwYXNzd29yZA=="
 		f(a, basic, 200)
-		f(a, "Bearer bad", 401)
-		f(a, basic, 200) // has succeeded since the first failure
-		f(a, "Bearer bad", 401)
-		f(a, "Bearer bad", 401)
+		for range 3 {
+			f(a, "Bearer bad", 401)
+		}
 		f(a, "Bearer bad", 429)
 		f(a, "Bearer good-token", 429) // a guess might be right
-		f(a, basic, 200)
+		f(a, basic, 200)               // has succeeded from there before
+		f(a, "Basic YWRtaW46YmFk", 429)
+		f(a, "", 401)
 		f(b, "Bearer good-token", 200)
 		f(b, "Bearer bad", 401)
 		<-time.After(time.Second)
@@ -381,6 +391,12 @@ func TestFailedAttemptsAreLimitedPerAddress(t *testing.T) {
 		}
 		if n := len(g.attempts.byAddr); n > maxAddresses {
 			t.Errorf("%d addresses are remembered", n)
+		}
+		for i := range maxProven + 10 {
+			g.attempts.succeeded(netip.AddrFrom4([4]byte{10, byte(i >> 16), byte(i >> 8), byte(i)}), &proof{means: api.MeansBearer})
+		}
+		if n := len(g.attempts.proven); n > maxProven {
+			t.Errorf("%d proofs are remembered", n)
 		}
 	})
 }
@@ -413,6 +429,11 @@ func TestOneBrokenDeviceDoesNotShutOutTheOthers(t *testing.T) {
 	f("AKIDTEST", "secret", "<nil>")
 	for range 3 {
 		f("AKIDTEST", "wrong", "InvalidSignatureException")
+	}
+	f("AKIDTEST", "wrong", "ThrottlingException")
+	f("AKIDTEST", "secret", "<nil>") // has succeeded from there before
+	if s := gate.Stats(); s != (GateStats{Failed: 10, Limited: 3}) {
+		t.Errorf("counted %+v", s)
 	}
 	f("AKIDOTHER", "secret", "ThrottlingException")
 }
