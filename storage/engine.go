@@ -42,6 +42,7 @@ func (s *Store) openEngine(ctx context.Context) error {
 			}
 			return sampled()
 		}
+		p.Experimental.SpanPolicyFunc = s.spans.policy
 		s.compacting = newCompactions()
 		p.Experimental.CompactionScheduler = s.compacting
 		db, err := pebble.Open(path, p)

@@ -8,8 +8,6 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/sstable"
 	"github.com/cockroachdb/pebble/v2/vfs"
-
-	"github.com/weirhq/weir/storage/keyspace"
 )
 
 // pebbleOptions are the options that keep compaction from ever rewriting a
@@ -46,19 +44,8 @@ func pebbleOptions(o Options, fs vfs.FS, logger pebble.Logger, listener *pebble.
 		p.Levels[i].BlockSize = 32 << 10
 	}
 	p.Experimental.ReadSamplingMultiplier = -1
-	p.Experimental.SpanPolicyFunc = spanPolicy
+	p.Experimental.SpanPolicyFunc = new(rowSpans).policy
 	return p
-}
-
-// spanPolicy ends a table where metadata ends and where each lane ends.
-func spanPolicy(start []byte) (pebble.SpanPolicy, []byte, error) {
-	if len(start) == 0 || start[0] < keyspace.LaneSpace {
-		return pebble.SpanPolicy{}, keyspace.LaneStart(0), nil
-	}
-	if start[0] >= keyspace.LaneSpace+keyspace.Lanes {
-		return pebble.SpanPolicy{}, nil, nil
-	}
-	return pebble.SpanPolicy{}, []byte{start[0] + 1}, nil
 }
 
 // engineLogger is what Pebble reports to. Pebble calls Fatalf where it cannot

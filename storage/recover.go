@@ -124,7 +124,7 @@ func (s *Store) recoverState(ctx context.Context) error {
 	}
 	s.committer = commit.New(s.db, s.directory, s.clock, commit.Options{
 		GroupBytes: s.o.GroupBytes, AdmissionBytes: s.o.AdmissionBytes, MemTableBytes: s.o.MemTableBytes,
-		EpochAge: s.epochAge, Session: s.mu.session.Session, FirstEpoch: nextEpoch, LastMS: lastMS, OnLearnt: s.learnt, Packed: &s.packed,
+		EpochAge: s.epochAge, Session: s.mu.session.Session, FirstEpoch: nextEpoch, LastMS: lastMS, OnLearnt: s.learnt, Packed: &s.packed, OnRows: s.spans.wrote,
 	})
 	s.streamEnv.Committer = s.committer
 	if p := s.failure.Load(); p != nil {

@@ -38,7 +38,8 @@ type Store struct {
 	disk       *disk
 	compacting *compactions
 	packed     atomic.Bool // what is flushed is compressed already
-	tables     []table     // that the open found, and the rows; both only until it is over
+	spans      rowSpans
+	tables     []table // that the open found, and the rows; both only until it is over
 	found      *found
 	standIns   map[uint64]bool // numbers of tables that were missing at the open
 	unreadable []epoch.Key     // epochs that the open could read nothing of, and so have no row

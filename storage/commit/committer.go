@@ -47,6 +47,10 @@ type Options struct {
 	// Packed, unless nil, says of the memtable flushed last whether nearly all of it is
 	// compressed already.
 	Packed *atomic.Bool
+	// OnRows, unless nil, is called in the committer's goroutine when directory rows go to
+	// disk: those of the epochs up to newest, in bytes. A key that it returns is deleted with
+	// the same batch.
+	OnRows func(newest uint32, rowBytes int) (gather []byte)
 	// OnLearnt is called in the committer's goroutine when the true time
 	// became known: uncertain stamps in epochs up to through are off by shiftMS.
 	OnLearnt func(through uint32, shiftMS int64)

@@ -27,6 +27,7 @@ type epochState struct {
 	endMS   int64 // running maximum over the store
 	logs    []*Log
 
+	onRows func(newest uint32, rowBytes int) (gather []byte)
 	rows   []row       // not yet in a batch
 	staged []epoch.Key // in the batch under way
 }
@@ -38,7 +39,7 @@ type row struct {
 
 func (e *epochState) init(o Options) {
 	e.number, e.session, e.limit = o.FirstEpoch, o.Session, o.MemTableBytes
-	e.arena, e.endMS = min(firstArenaBytes, o.MemTableBytes), o.LastMS
+	e.arena, e.endMS, e.onRows = min(firstArenaBytes, o.MemTableBytes), o.LastMS, o.OnRows
 }
 
 // add enters what a group wrote to a log.
@@ -105,20 +106,28 @@ func (e *epochState) remaining(limit time.Duration) (time.Duration, bool) {
 
 // stageRows puts the rows of closed epochs into a batch.
 func (e *epochState) stageRows(b *pebble.Batch) error {
-	n := 0
+	n, rowBytes, newest := 0, 0, uint32(0)
 	for _, r := range e.rows {
 		if r.key.Epoch == e.number {
 			e.rows[n] = r // its other runs are still open
 			n++
 			continue
 		}
-		if err := b.Set(keyspace.MetaEpoch(r.key.Epoch, r.key.Lane), r.value.Encode(), nil); err != nil {
+		value := r.value.Encode()
+		if err := b.Set(keyspace.MetaEpoch(r.key.Epoch, r.key.Lane), value, nil); err != nil {
 			return err
 		}
+		rowBytes, newest = rowBytes+len(value), max(newest, r.key.Epoch)
 		e.staged = append(e.staged, r.key)
 	}
 	clear(e.rows[n:])
 	e.rows = e.rows[:n]
+	if e.onRows == nil || rowBytes == 0 {
+		return nil
+	}
+	if gather := e.onRows(newest, rowBytes); gather != nil {
+		return b.Delete(gather, nil)
+	}
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 )
 
 // The first byte of every key.
@@ -98,6 +99,31 @@ func MetaIndex(kind Kind, shard uint32, index uint64) []byte {
 
 // MetaEpoch returns the key of the directory row of an epoch in a lane.
 func MetaEpoch(epoch uint32, lane uint8) []byte { return append(Meta(KindEpoch, epoch), lane) }
+
+// MetaSpanEnd returns the first metadata key behind start that belongs in another
+// table than start. The rows of epochs lie in tables of their own, epochsPerTable
+// epochs each, but for those of the newest epoch's: they change with every flush, as
+// what follows them does. What is before them does not, and the binaries of modules are large.
+// newest 0 means that it is not known.
+func MetaSpanEnd(start []byte, newest, epochsPerTable uint32) []byte {
+	if string(start) < string(Meta(KindEpoch)) {
+		return Meta(KindEpoch)
+	}
+	if len(start) > 1 && start[0] == MetaSpace && start[1] == byte(KindEpoch) && epochsPerTable > 0 {
+		var epoch [4]byte
+		copy(epoch[:], start[2:])
+		next := uint64(binary.BigEndian.Uint32(epoch[:])/epochsPerTable+1) * uint64(epochsPerTable)
+		if next <= uint64(newest) || newest == 0 && next <= math.MaxUint32 {
+			return Meta(KindEpoch, uint32(next))
+		}
+	}
+	for _, end := range [][]byte{AppendTableKey(nil, TableModuleBytes, nil), AppendTableKey(nil, TableModuleBytes+1, nil)} {
+		if string(start) < string(end) {
+			return end
+		}
+	}
+	return LaneStart(0)
+}
 
 // MetaKey is a metadata key taken apart. Which fields are set follows from Kind.
 type MetaKey struct {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"reflect"
+	"slices"
 	"testing"
 )
 
@@ -142,4 +143,43 @@ func FuzzDecodeEpoch(f *testing.F) {
 			t.Fatalf("%+v and %+v", r, again)
 		}
 	})
+}
+
+// TestSpansOfMetadataFollowOneAnother walks over all metadata: each span ends behind where it
+// begins, all of its keys agree on the end, and the rows that no flush adds to are apart from
+// those that every flush does.
+func TestSpansOfMetadataFollowOneAnother(t *testing.T) {
+	keys := [][]byte{
+		{}, {0x00}, {MetaSpace}, Meta(KindStore), Meta(KindStream, 1), MetaIndex(KindJump, 1, 1<<40), Meta(KindEpoch), MetaEpoch(0, 0),
+		MetaEpoch(7, 15), Meta(KindEpoch, 8), MetaEpoch(8, 0), MetaEpoch(97, 3), Meta(KindEpoch, 104), MetaEpoch(104, 0), MetaEpoch(111, 1), MetaEpoch(112, 0),
+		MetaEpoch(1<<32-1, 15), Meta(KindSession, 1), Meta(KindLedger, 1), AppendTableKey(nil, TableSetting, []byte("k")),
+		AppendTableKey(nil, TableModuleBytes, []byte("k")), AppendTableKey(nil, TableDelivery, []byte("k")), AppendTableKey(nil, MaxTable, []byte("k")),
+	}
+	spans := func(newest, each uint32) (out []int) { // the span of each key
+		n, end := -1, []byte(nil)
+		for _, k := range keys {
+			if end == nil || string(k) >= string(end) {
+				n, end = n+1, MetaSpanEnd(k, newest, each)
+			} else if again := MetaSpanEnd(k, newest, each); string(again) != string(end) {
+				t.Fatalf("newest %d, %d a table: %x ends at %x, its span at %x", newest, each, k, again, end)
+			}
+			if string(end) <= string(k) || string(end) > string(LaneStart(0)) {
+				t.Fatalf("newest %d, %d a table: the span of %x ends at %x", newest, each, k, end)
+			}
+			out = append(out, n)
+		}
+		return out
+	}
+	for _, c := range []struct {
+		newest, each uint32
+		want         []int
+	}{
+		{106, 8, []int{0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 4, 4, 4, 4, 4, 4, 4, 4, 5, 6, 6}},
+		{0, 8, []int{0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 4, 4, 4, 5, 6, 6, 6, 6, 7, 8, 8}},
+		{106, 0, []int{0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 3, 3}},
+	} {
+		if got := spans(c.newest, c.each); !slices.Equal(got, c.want) {
+			t.Errorf("newest %d, %d a table: %v, want %v", c.newest, c.each, got, c.want)
+		}
+	}
 }
