@@ -8,8 +8,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 	"testing"
@@ -529,6 +531,60 @@ func TestPartitionsReadTheLogAFewTimes(t *testing.T) {
 		t.Errorf("the log was read %.1f times", reads)
 	} else {
 		t.Logf("the log was read %.1f times", reads)
+	}
+}
+
+// TestFailuresOfAnObjectThatIsThere: a box that ends between the object of a batch and that of the records
+// which failed in it finds the first one stored, and still makes the second.
+func TestFailuresOfAnObjectThatIsThere(t *testing.T) {
+	for name, query := range map[string]string{"whole": "", "partitions": "{site: .site}"} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			st := r.stream("s", 1)
+			r.put(st, 0, 10)
+			append1(t, r.store, st, "k", []byte("no JSON"))
+			r.put(st, 10, 20)
+			missing := filepath.Join(t.TempDir(), "missing")
+			settings, _ := json.Marshal(map[string]string{"dir": missing})
+			c := delivery.Config{
+				Name: "d", Source: delivery.Source{Stream: "s"}, Buffer: soon(), Check: delivery.CheckJSON,
+				ErrorSink: &delivery.Target{Kind: "file", Settings: settings},
+			}
+			if query != "" {
+				c.Partition, c.Prefix, c.ErrorPrefix = &delivery.Partition{Query: query}, "!{partitionKeyFromQuery:site}/", "errors/"
+			}
+			r.create(c)
+			until(t, "the failed record can't be stored", func() bool {
+				s, err := r.engine.Stats("d")
+				return err == nil && s.LastError != nil
+			})
+			r.stop()
+			before := names(r.objects())
+			if err := os.Mkdir(missing, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			r.open()
+			r.drained("d")
+			if after := names(r.objects()); !slices.Equal(before, after) {
+				t.Errorf("objects were %v, and are %v", before, after)
+			}
+			exactly(t, numbers(t, r.objects()), 20, false)
+			r.dir = missing
+			var failed string
+			for _, raw := range r.objects() {
+				failed += string(raw)
+			}
+			if strings.Count(failed, base64.StdEncoding.EncodeToString([]byte("no JSON"))) != 1 {
+				t.Errorf("the failed record is not with the errors: %q", failed)
+			}
+			s, err := r.engine.Stats("d")
+			if err != nil || s.Records != 20 || s.Failed != 1 {
+				t.Errorf("%d records and %d failed were counted (%v), want 20 and 1", s.Records, s.Failed, err)
+			}
+			if n, err := r.engine.Redrive(t.Context(), "d"); err != nil || n != 1 {
+				t.Errorf("%d records are sent again (%v), want 1", n, err)
+			}
+		})
 	}
 }
 

@@ -273,6 +273,7 @@ func (j *job) put(ctx context.Context, o *objectSpec) error {
 	defer j.engine.memory.free(buffer)
 	var n counts
 	var ours *SinkError // rendering failed, whatever the sink makes of that
+	rendered := false
 	throttle := j.throttle(ctx, o.sink, o.target)
 	stored, err := o.sink.PutObject(ctx, &Object{
 		Key: key, ContentType: o.contentType, Cheap: o.cheap, Buffer: (*buffer)[:0],
@@ -282,6 +283,7 @@ func (j *job) put(ctx context.Context, o *objectSpec) error {
 			ours = nil
 			n, err = o.render(ctx, w)
 			errors.As(err, &ours)
+			rendered = err == nil
 			return err
 		},
 		Throttle: throttle,
@@ -306,6 +308,13 @@ func (j *job) put(ctx context.Context, o *objectSpec) error {
 		return err
 	}
 	j.clear = false
+	if !rendered {
+		// It was there already, by a run that ended before the recipe did. Which records failed, and so
+		// which objects there are to be besides, only rendering tells.
+		if n, err = o.render(ctx, io.Discard); err != nil && !errors.Is(err, ErrNoRecords) {
+			return err
+		}
+	}
 	j.parts[o.part] = true
 	if o.sink.Metered() || o.target == "sink" {
 		j.cost += stored.Bytes
