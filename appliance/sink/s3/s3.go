@@ -119,7 +119,10 @@ func (s *Sink) Metered() bool { return true }
 func (s *Sink) PutObject(ctx context.Context, o *delivery.Object) (delivery.Stored, error) {
 	if o.MayExist || s.unconditional.Load() {
 		stored, there, err := s.stat(ctx, o)
-		if there || err != nil && !s.signer.skewed.Load() {
+		// Where the store creates only, asking first just saves an upload. A refusal to answer is left to the PUT:
+		// its answer has a body that says why, and it may be allowed when to read is not.
+		refused := (*notTold)(nil)
+		if there || err != nil && !s.signer.skewed.Load() && (!errors.As(err, &refused) || s.unconditional.Load() || o.Replace) {
 			return stored, err
 		}
 	}
@@ -157,7 +160,7 @@ func (s *Sink) settle(ctx context.Context, o *delivery.Object, err error) (deliv
 		stored, there, statErr := s.stat(ctx, o)
 		switch {
 		case statErr != nil:
-			return delivery.Stored{}, statErr
+			return delivery.Stored{}, s.unread(o, statErr)
 		case there:
 			return stored, nil
 		}
@@ -188,14 +191,33 @@ func (s *Sink) torn(o *delivery.Object) error {
 	}
 }
 
+// notTold is the cause when a store refuses to say whether an object is there.
+type notTold struct{ error }
+
+// unread adds to such a refusal what it is about when the name is taken.
+func (s *Sink) unread(o *delivery.Object, err error) error {
+	if refused := (*notTold)(nil); errors.As(err, &refused) {
+		var e *delivery.SinkError
+		errors.As(err, &e)
+		e.Refused = false
+		e.Err = fmt.Errorf("%s/%s is there, and the store refuses to say whether it is ours: %w. The credentials need the right to read objects (s3:GetObject)", s.settings.Bucket, o.Key, e.Err)
+	}
+	return err
+}
+
 // stat asks whether the object is there by an earlier attempt.
 func (s *Sink) stat(ctx context.Context, o *delivery.Object) (delivery.Stored, bool, error) {
 	info, err := s.core.StatObject(ctx, s.settings.Bucket, o.Key, minio.StatObjectOptions{})
 	if err != nil {
-		if e := minio.ToErrorResponse(err); e.StatusCode == http.StatusNotFound && e.Code != "NoSuchBucket" {
+		e := minio.ToErrorResponse(err)
+		if e.StatusCode == http.StatusNotFound && e.Code != "NoSuchBucket" {
 			return delivery.Stored{}, false, nil
 		}
-		return delivery.Stored{}, false, s.sinkError(err)
+		out := s.sinkError(err)
+		if e.StatusCode == http.StatusBadRequest || e.StatusCode == http.StatusUnauthorized || e.StatusCode == http.StatusForbidden {
+			out.Err = &notTold{out.Err}
+		}
+		return delivery.Stored{}, false, out
 	}
 	want := o.Metadata[delivery.RecipeKey]
 	got := info.Metadata.Get("X-Amz-Meta-" + delivery.RecipeKey)
@@ -364,7 +386,7 @@ func (s *Sink) abortOthers(ctx context.Context, key string) {
 }
 
 // sinkError gives an error its code.
-func (s *Sink) sinkError(err error) error {
+func (s *Sink) sinkError(err error) *delivery.SinkError {
 	out := &delivery.SinkError{Code: "S3.ConnectionFailed", Err: err}
 	e := minio.ToErrorResponse(err)
 	switch {

@@ -79,11 +79,41 @@ func TestErrorsHaveCodes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		_, err = sink.PutObject(t.Context(), sinktest.Object("k", "r", []byte("x")))
-		e, ok := err.(*delivery.SinkError)
-		if !ok || e.Code != c.code || !e.Refused {
-			t.Errorf("want %s refused, got %v", c.code, err)
+		o := sinktest.Object("k", "r", []byte("x"))
+		for _, o.MayExist = range []bool{false, true} { // asked first, a store only says 403
+			_, err = sink.PutObject(t.Context(), o)
+			e, ok := err.(*delivery.SinkError)
+			if !ok || e.Code != c.code || !e.Refused {
+				t.Errorf("MayExist %t: want %s refused, got %v", o.MayExist, c.code, err)
+			}
 		}
+	}
+}
+
+// TestCredentialsThatMayOnlyWrite: S3 answers 403 to whoever asks for an object and may not read. Objects are
+// stored all the same, and one that is there already is not taken for ours.
+func TestCredentialsThatMayOnlyWrite(t *testing.T) {
+	g := sinktest.NewGateway(t, "bucket")
+	p := sinktest.NewProxy(t, g.URL)
+	p.Every(func(r *http.Request) *sinktest.Fault {
+		if r.Method == http.MethodHead {
+			return &sinktest.Fault{Status: http.StatusForbidden, Code: "AccessDenied"}
+		}
+		return nil
+	})
+	sink, err := s3.Open(settings(g, p.URL), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := sinktest.Object("k", "r", []byte("x"))
+	o.MayExist = true
+	if stored, err := sink.PutObject(t.Context(), o); err != nil || stored.Duplicate {
+		t.Fatalf("%+v %v", stored, err)
+	}
+	_, err = sink.PutObject(t.Context(), o)
+	var e *delivery.SinkError
+	if !errors.As(err, &e) || e.Refused || !strings.Contains(err.Error(), "bucket/k is there") || !strings.Contains(err.Error(), "s3:GetObject") {
+		t.Errorf("again: %v", err)
 	}
 }
 
