@@ -31,6 +31,7 @@ func TestSettingsOfASinkAreCheckedAllAtOnce(t *testing.T) {
 		{"s3", `{"bucket":"readings","timeout":"soon","tags":[1]}`, "sinks[0].settings.tags: expecting a mapping of names to texts\nsinks[0].settings.timeout: "},
 		{"http", `{"timeout":3}`, "sinks[0].settings.url: \"\" must be an http or https URL\n"},
 		{"kinesis", `{"stream":"a","endpoint":"https://b"}`, "sinks[0].settings: credentials: give access_key_id and secret_access_key, or source: instance\n"},
+		{"kinesis", `{"stream":"a","endpoint":"https://b","access_key_id":"ID"}`, "sinks[0].settings: access_key_id and secret_access_key belong together\n"},
 		{"kafka", `{}`, "sinks[0].kind: \"kafka\" is unknown; expecting one of file, http, kinesis, s3\n"},
 	} {
 		got := problems(Config{Name: "a", Kind: row.kind, Settings: json.RawMessage(row.settings)})

@@ -70,6 +70,9 @@ func (s *Settings) Validate() error {
 	if (s.AccessKeyID == "") == (s.Source == "") {
 		bad("credentials: give access_key_id and secret_access_key, or source: instance")
 	}
+	if (s.AccessKeyID == "") != (s.SecretAccessKey == "") {
+		bad("access_key_id and secret_access_key belong together")
+	}
 	if s.Source != "" && s.Source != "instance" {
 		bad("source: %q is not instance", s.Source)
 	}
@@ -315,6 +318,11 @@ func (s *Sink) serviceError(status int, raw []byte) *delivery.SinkError {
 	}
 	if e.Message == "" {
 		e.Message = e.Message2
+	}
+	// After a wrong signature come pages about how to sign.
+	e.Message, _, _ = strings.Cut(strings.TrimSpace(e.Message), "\n\n")
+	if e.Message == "" {
+		e.Message = http.StatusText(status)
 	}
 	if i := strings.LastIndexByte(e.Type, '#'); i >= 0 {
 		e.Type = e.Type[i+1:]

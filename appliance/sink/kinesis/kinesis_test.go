@@ -223,3 +223,28 @@ func TestProbeTriesTheRightToPut(t *testing.T) {
 		t.Errorf("the probes left %q", got)
 	}
 }
+
+// TestErrorsAreOneParagraph, whatever the service has to say about signatures, or says nothing.
+func TestErrorsAreOneParagraph(t *testing.T) {
+	for _, c := range []struct {
+		status             int
+		answer, code, text string
+	}{
+		{400, `{"__type":"InvalidSignatureException","message":"The signature does not match.\n\nThe Canonical String was\n'POST\n/'"}`, "Kinesis.InvalidSignatureException", "The signature does not match. (HTTP 400)"},
+		{502, `<html>`, "Kinesis.Status502", "Bad Gateway (HTTP 502)"},
+	} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(c.status)
+			_, _ = io.WriteString(w, c.answer)
+		}))
+		s, err := sink.Open(settings(server.URL))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.Probe(t.Context())
+		if e, ok := err.(*delivery.SinkError); !ok || e.Code != c.code || e.Err.Error() != c.text {
+			t.Errorf("%v, want %s: %s", err, c.code, c.text)
+		}
+		server.Close()
+	}
+}
