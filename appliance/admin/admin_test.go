@@ -207,6 +207,14 @@ func TestWhatIsShownCanBeSentBack(t *testing.T) {
 	if !strings.Contains(string(kept.Config.Sink.Settings), `"open sesame"`) || !strings.Contains(string(kept.Config.Backup.Sink.Settings), `"hush"`) {
 		t.Errorf("the secrets are now those of %s and %s", kept.Config.Sink.Settings, kept.Config.Backup.Sink.Settings)
 	}
+	with := `{"name":"aside","source":{"stream":"readings"},"sink":{"kind":"s3","settings":{"endpoint":"http://127.0.0.1:1","bucket":"raw"}},` +
+		`"error_sink":{"kind":"s3","settings":{"endpoint":"http://127.0.0.1:1","bucket":"bad","access_key_id":"ID","secret_access_key":"hush"}}}`
+	aside := answer[delivery.Info](t, s, "POST", "deliveries", with)
+	back, _ := json.Marshal(DeliveryUpdate{Version: aside.Version, Config: aside.Config})
+	answer[delivery.Info](t, s, "PUT", "deliveries/aside", string(back))
+	if kept, err = s.Deliveries.Describe("aside"); err != nil || !strings.Contains(string(kept.Config.ErrorSink.Settings), `"hush"`) {
+		t.Errorf("%v; the secret is now that of %s", err, kept.Config.ErrorSink.Settings)
+	}
 	// A secret of another sink is not handed on to a new one.
 	made.Version, made.Config.OnFailure = changed.Version, &delivery.OnFailure{Sink: made.Config.Backup.Sink}
 	refusal(t, s, root, "PUT", "deliveries/out", update(made.Config), 400, "InvalidDelivery", "on_failure.sink.settings.secret_access_key: ***")

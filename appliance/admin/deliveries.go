@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 
 	"github.com/weirhq/weir/appliance/delivery"
@@ -171,26 +173,32 @@ func keepSecrets(in, was *delivery.Config) error {
 	if len(in.Sink.Settings) == 0 && in.Sink.Kind == was.Sink.Kind {
 		in.Sink.Settings = was.Sink.Settings
 	}
-	if err := reveal("sink", &in.Sink, was.Sink); err != nil {
-		return err
-	}
-	if in.Backup != nil {
+	olds, sinks := targets(was), targets(in)
+	for _, path := range slices.Sorted(maps.Keys(sinks)) {
 		var old delivery.Target
-		if was.Backup != nil {
-			old = was.Backup.Sink
+		if t := olds[path]; t != nil {
+			old = *t
 		}
-		if err := reveal("backup.sink", &in.Backup.Sink, old); err != nil {
+		if err := reveal(path, sinks[path], old); err != nil {
 			return err
 		}
 	}
-	if in.OnFailure != nil {
-		var old delivery.Target
-		if was.OnFailure != nil {
-			old = was.OnFailure.Sink
-		}
-		return reveal("on_failure.sink", &in.OnFailure.Sink, old)
-	}
 	return nil
+}
+
+// targets are the sinks of a configuration by the paths of their settings.
+func targets(c *delivery.Config) map[string]*delivery.Target {
+	out := map[string]*delivery.Target{"sink": &c.Sink}
+	if c.Backup != nil {
+		out["backup.sink"] = &c.Backup.Sink
+	}
+	if c.OnFailure != nil {
+		out["on_failure.sink"] = &c.OnFailure.Sink
+	}
+	if c.ErrorSink != nil {
+		out["error_sink"] = c.ErrorSink
+	}
+	return out
 }
 
 // reveal replaces the settings of the sink at path that are *** by those of old.
