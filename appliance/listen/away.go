@@ -177,8 +177,13 @@ func (c *conn) sayNoRoom() {
 	finish(c.Conn, noRoom)
 }
 
-// awayFrames is how many frames may come before the first request.
-const awayFrames = 32
+const (
+	// awayFrames is how many frames may come before the first request.
+	awayFrames = 32
+	// awayFrameBytes is the largest frame that a client may send which was told of no
+	// other limit (RFC 9113, section 4.2).
+	awayFrameBytes = 16 << 10
+)
 
 // sayNoRoomHTTP2 answers the first request with the 503, and no other.
 func (c *conn) sayNoRoomHTTP2() {
@@ -187,6 +192,7 @@ func (c *conn) sayNoRoomHTTP2() {
 		return
 	}
 	f := http2.NewFramer(c.Conn, &c.sniffed)
+	f.SetMaxReadFrameSize(awayFrameBytes) // memory of that size is taken before a frame has come
 	_ = f.WriteSettings()
 	for range awayFrames {
 		fr, err := f.ReadFrame()

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -366,6 +367,26 @@ func TestACrowdIsToldThatThereIsNoRoom(t *testing.T) {
 	}
 	if got := s.Stats().TurnedAway; got != (TurnedAway{Full: leastAway}) {
 		t.Errorf("%+v turned away", got)
+	}
+}
+
+// TestOneTurnedAwayTakesLittleMemory: a frame that it announces and does not send costs
+// nothing.
+func TestOneTurnedAwayTakesLittleMemory(t *testing.T) {
+	_, addr := start(t, Options{Handler: echo, MaxConns: 1})
+	first := dial(t, addr)
+	first.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+	first.answer()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	c := dial(t, addr)
+	c.send(preface + "\x00\x00\x00\x04\x00\x00\x00\x00\x00" + "\xff\xff\xff\x00\x00\x00\x00\x00\x01")
+	if _, err := io.ReadAll(c.in); err != nil {
+		t.Errorf("%v; expecting the end", err)
+	}
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > 8<<20 {
+		t.Errorf("%d MiB for one that is turned away", n>>20)
 	}
 }
 
