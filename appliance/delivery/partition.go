@@ -146,8 +146,12 @@ type queryStage struct {
 	seen   map[string]string // values by their bytes, so that each is made once
 }
 
-// maxSeen bounds what a queryStage remembers.
-const maxSeen = 4096
+// maxSeen bounds how many values a queryStage remembers, and maxSeenBytes each: the
+// names of objects are short, and what is longer hardly comes twice.
+const (
+	maxSeen      = 4096
+	maxSeenBytes = 256
+)
 
 // read gives the values of a record, by the short way when there is one.
 func (s *queryStage) read(data []byte) ([]string, error) {
@@ -170,7 +174,7 @@ func (s *queryStage) known(v []byte) string {
 		return text
 	}
 	text := string(v)
-	if len(s.seen) < maxSeen {
+	if len(s.seen) < maxSeen && len(text) <= maxSeenBytes {
 		s.seen[text] = text
 	}
 	return text

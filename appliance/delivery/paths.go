@@ -324,7 +324,7 @@ func (r *pathReader) compute(i byte, v *pathValue) ([]byte, bool) {
 		return nil, false
 	}
 	made := []byte(text)
-	if len(r.made) < maxSeen {
+	if len(r.made) < maxSeen && len(r.key)+len(made) <= maxSeenBytes {
 		r.made[string(r.key)] = made
 	}
 	return made, true

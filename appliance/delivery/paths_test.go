@@ -136,6 +136,28 @@ func TestWhatIsMadeOfPathsAgreesWithGojq(t *testing.T) {
 }
 
 // FuzzPlainPaths: whatever a record holds, the short way and gojq agree.
+// TestWhatIsRememberedOfValuesIsBounded: records may be large, and each another.
+func TestWhatIsRememberedOfValuesIsBounded(t *testing.T) {
+	s := &queryStage{query: mustCompile(t, `{short: .text[0:8], whole: .text}`)}
+	for i := range 2 * maxSeen {
+		s.values = s.values[:0]
+		long := fmt.Sprintf(`{"text":"%8d%s"}`, i, strings.Repeat("x", i%2*4000))
+		if _, err := s.read([]byte(long)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	size := 0
+	for k, v := range s.plain.made {
+		size += len(k) + len(v)
+	}
+	for k := range s.seen {
+		size += len(k)
+	}
+	if len(s.plain.made) == 0 || len(s.seen) == 0 || size > 2*maxSeen*maxSeenBytes {
+		t.Errorf("%d results and %d values are remembered, of %d bytes", len(s.plain.made), len(s.seen), size)
+	}
+}
+
 func FuzzPlainPaths(f *testing.F) {
 	f.Add([]byte(`{"a":"x","b":{"c":1,"d":[true,null,{"a":-0.5e3}]}}`))
 	f.Add([]byte(`{"b":{"c":"\u0061"},"a":9007199254740993}`))

@@ -751,11 +751,14 @@ func (l *lane) gate(ctx context.Context, j *job) (leave func(), err error) {
 // reserve keeps the part of the monthly budget that an attempt should take, unless
 // it has it already. It returns how long until there is so much; 0 when there is.
 func (w *worker) reserve(j *job, now time.Time, limit int64) time.Duration {
-	if limit == 0 || j.reserved > 0 {
+	if limit == 0 {
 		return 0
 	}
 	b := <-w.budget
 	defer func() { w.budget <- b }()
+	if j.reserved > 0 { // looked at here: a request that failed may still be read from, and spend
+		return 0
+	}
 	_, inJSON := j.bind.sink.(RecordSink)
 	need := b.expected(j.recipe.Bytes(), inJSON)
 	if d := b.untilBudget(now, limit, need); d > 0 {
