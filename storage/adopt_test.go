@@ -73,3 +73,64 @@ func TestRecordsOfALostStreamAreKeptAndAdopted(t *testing.T) {
 	}
 	waitFor(t, func() bool { return s.Metrics().TableBytes < 1<<20 })
 }
+
+// TestAShardWithoutARowLeavesNoHole takes shards' rows away and leaves the stream's: what is
+// put there has a shard again, the old records can be adopted, and a name that is
+// somebody's already stays theirs.
+func TestAShardWithoutARowLeavesNoHole(t *testing.T) {
+	for _, gone := range [][]uint32{{0}, {1}, {2}, {0, 2}, {0, 1, 2}} {
+		t.Run(fmt.Sprint(gone), func(t *testing.T) {
+			fs := vfs.NewMem()
+			o := small(fs, nil)
+			s := mustOpen(t, o)
+			st := mustCreate(t, s, StreamConfig{Name: "a", Shards: 3})
+			fill(t, s, st, 1)
+			want, id, shards := readAll(t, st), st.ID(), st.All()
+			taken := fmt.Sprint("recovered-", shards[gone[0]].ID)
+			mustCreate(t, s, StreamConfig{Name: taken})
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			db, err := pebble.Open("data/db", pebbleOptions(o.complete(), fs, nil, nil))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, n := range gone {
+				err = errors.Join(err, db.Delete(keyspace.Meta(keyspace.KindShard, id, n), pebble.Sync))
+			}
+			if err = errors.Join(err, db.Close()); err != nil {
+				t.Fatal(err)
+			}
+			s = mustOpen(t, o)
+			if st, err = s.Stream("a"); err != nil {
+				t.Fatal(err)
+			}
+			put(t, s, st, 100, func(i int) (string, string) { return fmt.Sprint(i), "more" })
+			if err := st.UpdateShardCount(ctx, 4); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Close(); err != nil {
+				t.Fatal(err)
+			}
+			o.Adopt = true
+			r, err := Repair(ctx, "data", o)
+			if err != nil || len(r.Recovery.Adopted) != len(gone) || !r.After.OK() {
+				t.Fatalf("%+v %v", r, err)
+			}
+			o.Adopt = false
+			s = mustOpen(t, o)
+			defer s.Close()
+			if st, err = s.Stream(taken); err != nil || len(readAll(t, st)[0]) != 0 {
+				t.Errorf("%s is another stream now: %v", taken, err)
+			}
+			for i, n := range gone {
+				if st, err = s.Stream(r.Recovery.Adopted[i].Stream); err != nil {
+					t.Fatal(err)
+				}
+				if got := readAll(t, st); fmt.Sprint(got[0]) != fmt.Sprint(want[shards[n].Number]) {
+					t.Errorf("shard %d: %d records, want %d", n, len(got[0]), len(want[shards[n].Number]))
+				}
+			}
+		})
+	}
+}

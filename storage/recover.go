@@ -506,9 +506,12 @@ func (f *found) dropOrphaned() {
 // which shard it was: what the row said is lost, the records are not. Its records are
 // kept as long as may be. Without Options.Adopt it only says that they are there.
 func (s *Store) adopt(f *found, runs map[uint32][]epoch.Run, b *pebble.Batch) error {
-	known := map[uint32]bool{}
+	known, names := map[uint32]bool{}, map[string]bool{}
 	for i := range f.shards {
 		known[f.shards[i].ID] = true
+	}
+	for i := range f.streams {
+		names[f.streams[i].Name] = true
 	}
 	for _, id := range slices.Sorted(maps.Keys(runs)) {
 		if known[id] || f.trims[id] == keyspace.TrimmedAll || len(runs[id]) == 0 {
@@ -520,6 +523,10 @@ func (s *Store) adopt(f *found, runs map[uint32][]epoch.Run, b *pebble.Batch) er
 			s.recovery.Orphans = append(s.recovery.Orphans, ShardRange{name, 0, r[0].First(), r[len(r)-1].Last, "the row of its stream is lost"})
 			continue
 		}
+		for n := 2; names[name]; n++ { // somebody's own choice
+			name = fmt.Sprintf("%s.%d", adoptedName(id), n)
+		}
+		names[name] = true
 		all := record.SplitRing(1)[0]
 		st := keyspace.StreamRow{
 			ID: s.mu.row.NextStream, Name: name, CreatedMS: max(r[0].EndMS, 1), RetentionMS: stream.MaxRetention.Milliseconds(),
@@ -539,6 +546,54 @@ func (s *Store) adopt(f *found, runs map[uint32][]epoch.Run, b *pebble.Batch) er
 
 // adoptedName is the name of the stream made for a shard whose rows are lost.
 func adoptedName(shardID uint32) string { return fmt.Sprintf("recovered-%d", shardID) }
+
+// fillHoles adds an open shard for each range of a stream's hash keys that none has:
+// the row of one was lost, and records that belong there have to go somewhere.
+func (s *Store) fillHoles(f *found, b *pebble.Batch) error {
+	open := map[uint32][]record.HashRange{}
+	number := map[uint32]record.ShardNumber{}
+	for i := range f.shards {
+		r := &f.shards[i]
+		number[r.Stream] = max(number[r.Stream], r.Number+1)
+		if h, err := hashRange(*r); err == nil && r.ClosedMS == 0 && f.trims[r.ID] != keyspace.TrimmedAll {
+			open[r.Stream] = append(open[r.Stream], h)
+		}
+	}
+	for i := range f.streams {
+		st := &f.streams[i]
+		for _, h := range holes(open[st.ID]) {
+			row := keyspace.ShardRow{
+				ID: s.mu.row.NextShard, Stream: st.ID, Number: max(number[st.ID], record.ShardNumber(st.NextNumber)),
+				First: h.First.String(), Last: h.Last.String(), CreatedMS: max(s.mu.session.WallMS, st.CreatedMS, 1),
+			}
+			s.mu.row.NextShard++
+			number[st.ID] = row.Number + 1
+			f.shards = append(f.shards, row)
+			f.bad = append(f.bad, fmt.Sprintf("no shard of stream %q has the hash keys %s to %s: %s is made for them", st.Name, row.First, row.Last, row.Number))
+			if err := b.Set(keyspace.Meta(keyspace.KindShard, st.ID, uint32(row.Number)), keyspace.EncodeJSON(row), nil); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// holes are the ranges of hash keys that lie in none of the given ones.
+func holes(have []record.HashRange) (out []record.HashRange) {
+	slices.SortFunc(have, func(a, b record.HashRange) int { return a.First.Cmp(b.First) })
+	next, more := record.HashKey{}, true
+	for _, h := range have {
+		if last, ok := h.First.Prev(); ok && next.Cmp(last) <= 0 {
+			out = append(out, record.HashRange{First: next, Last: last})
+		}
+		if next.Cmp(h.Last) <= 0 {
+			if next, more = h.Last.Next(); !more {
+				return out
+			}
+		}
+	}
+	return append(out, record.HashRange{First: next, Last: record.SplitRing(1)[0].Last})
+}
 
 // buildStreams makes streams and shards from their rows.
 func (s *Store) buildStreams(f *found, b *pebble.Batch) error {
@@ -566,6 +621,12 @@ func (s *Store) buildStreams(f *found, b *pebble.Batch) error {
 		s.mu.row.NextShard = max(s.mu.row.NextShard, id+1)
 	}
 	for _, r := range f.shards {
+		s.mu.row.NextShard = max(s.mu.row.NextShard, r.ID+1)
+	}
+	if err := s.fillHoles(f, b); err != nil {
+		return err
+	}
+	for _, r := range f.shards {
 		if f.trims[r.ID] == keyspace.TrimmedAll {
 			continue // deleted: an older version of the row was saved
 		}
@@ -575,7 +636,6 @@ func (s *Store) buildStreams(f *found, b *pebble.Batch) error {
 			f.bad = append(f.bad, fmt.Sprintf("shard %d of stream %d: no such stream, or %v", r.Number, r.Stream, err))
 			continue
 		}
-		s.mu.row.NextShard = max(s.mu.row.NextShard, r.ID+1)
 		state, err := s.logState(f, st.Name, r, runs[r.ID], b)
 		if err != nil {
 			return err
