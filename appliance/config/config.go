@@ -38,10 +38,10 @@ type Listen struct {
 	Cleartext      string        `yaml:"cleartext" oneof:"loopback,always,never" doc:"who may connect without TLS"`
 	MaxConnections int           `yaml:"max_connections" min:"1" max:"1000000" doc:"open connections; one more is turned away"`
 	PerAddress     int           `yaml:"max_connections_per_address" min:"1" max:"1000000" doc:"open connections of one IPv4 address or IPv6 /64 network; loopback is not bounded by it"`
-	MaxRequests    int           `yaml:"max_requests" min:"1" max:"100000" doc:"requests in flight; more are answered with 503"`
+	MaxRequests    int           `yaml:"max_requests" min:"1" max:"100000" doc:"requests in flight, of which one address, loopback excepted, may have half; more are answered with 503"`
 	MaxHeaderBytes Bytes         `yaml:"max_header_bytes" min:"4KiB" max:"1MiB" doc:"size of a request's line and headers; larger ones are answered with 431"`
 	MaxBodyBytes   Bytes         `yaml:"max_body_bytes" min:"1MiB" max:"256MiB" doc:"size of one request body; a larger one is answered with 413"`
-	BodyMemory     Bytes         `yaml:"body_memory" min:"1MiB" max:"1GiB" doc:"memory of all request bodies in flight; a request waits for its share, and is then answered with 503"`
+	BodyMemory     Bytes         `yaml:"body_memory" min:"1MiB" max:"1GiB" doc:"memory of all request bodies in flight; a request waits for its share, and is then answered with 503. Bodies above 64 KiB leave an eighth of it to smaller ones, those above 1 MiB a quarter"`
 	AnswerMemory   Bytes         `yaml:"answer_memory" min:"16MiB" max:"1GiB" doc:"memory of all answers with records in flight; when it is short an answer has fewer records, or a request for one waits and is then throttled"`
 	HeaderTimeout  time.Duration `yaml:"header_timeout" min:"1s" max:"10m" doc:"time a client has to send its request line and headers, and over HTTP/1.1 a body of up to 8 KiB"`
 	BodyTimeout    time.Duration `yaml:"body_timeout" min:"1s" max:"1h" doc:"time a client has to send its request body"`

@@ -33,9 +33,9 @@ type conn struct {
 	sniffed
 	s       *Server
 	remote  netip.AddrPort
-	network netip.Prefix // what its address is counted as
-	tls     *tls.Conn    // nil in cleartext
-	h2      *h2Conn      // nil if it does not speak HTTP/2
+	network *network  // what its address is counted as; nil if it was turned away
+	tls     *tls.Conn // nil in cleartext
+	h2      *h2Conn   // nil if it does not speak HTTP/2
 
 	phase      atomic.Int32
 	parked     bool // Read has given up waiting, and the connection is open

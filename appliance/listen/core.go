@@ -26,6 +26,8 @@ const firstRead = 64 << 10
 // exchange is one request as both protocols present it to the core.
 type exchange interface {
 	api.Request
+	// conn is what it came over.
+	conn() *conn
 	// length is the body's length, -1 if unknown.
 	length() int
 	// beginBody starts the body's time limit; readBody reads under it.
@@ -40,6 +42,7 @@ type exchange interface {
 // The answers to requests that are over a limit.
 var (
 	refuseBusy    = &api.Refusal{Status: 503, Code: "ServiceUnavailable", Message: "Too many requests are in flight. Try again."}
+	refuseAddress = &api.Refusal{Status: 503, Code: "ServiceUnavailable", Message: "Too many requests from this address are in flight. Try again."}
 	refuseMemory  = &api.Refusal{Status: 503, Code: "ServiceUnavailable", Message: "Too many bytes are in flight. Try again."}
 	refuseStreams = &api.Refusal{Status: 503, Code: "ServiceUnavailable", Message: "Too many streamed answers are in flight. Try again."}
 	refuseSize    = &api.Refusal{Status: 413, Code: "RequestEntityTooLargeException", Message: "The request body is larger than this server takes."}
@@ -60,12 +63,11 @@ const (
 // handle serves one exchange.
 func (s *Server) handle(ctx context.Context, x exchange, res api.Response) rest {
 	s.stats.requests.Add(1)
-	if s.inFlight.Add(1) > int64(s.o.MaxRequests) {
-		s.inFlight.Add(-1)
-		s.refuse(ctx, x, res, refuseBusy)
-		return restOf(x, refuseBusy)
+	if why := s.enter(x.conn()); why != nil {
+		s.refuse(ctx, x, res, why)
+		return restOf(x, why)
 	}
-	defer s.inFlight.Add(-1)
+	defer s.leave(x.conn())
 	body, held, why := s.takeBody(ctx, x)
 	defer func() {
 		x.setBody(nil)
@@ -84,6 +86,33 @@ func (s *Server) handle(ctx context.Context, x exchange, res api.Response) rest 
 		s.admitStream(ctx, x, res)
 	}
 	return restNone
+}
+
+// enter counts a request in, or tells why there is no room. An address that is not
+// this machine's gets half of the room at most, or one client that is slow with all its
+// requests would be the only one.
+func (s *Server) enter(c *conn) *api.Refusal {
+	all := s.inFlight.Add(1)
+	ours := int64(0)
+	if c.network != nil {
+		ours = c.network.requests.Add(1)
+	}
+	switch {
+	case all > int64(s.o.MaxRequests):
+		s.leave(c)
+		return refuseBusy
+	case ours > int64(max(1, s.o.MaxRequests/2)) && !c.remote.Addr().IsLoopback():
+		s.leave(c)
+		return refuseAddress
+	}
+	return nil
+}
+
+func (s *Server) leave(c *conn) {
+	s.inFlight.Add(-1)
+	if c.network != nil {
+		c.network.requests.Add(-1)
+	}
 }
 
 // restOf tells what a refused request has left. Of a body without a length nobody
@@ -154,26 +183,21 @@ func (s *Server) refuseHeaders() *api.Refusal {
 
 // takeBody reads the body under its limits. held is what was taken from the body
 // memory, to be given back when the exchange is over.
-func (s *Server) takeBody(ctx context.Context, x exchange) (body []byte, held int, why *api.Refusal) {
+func (s *Server) takeBody(ctx context.Context, x exchange) (body []byte, held holding, why *api.Refusal) {
 	n := x.length()
 	if n == 0 {
-		return nil, 0, nil
+		return nil, held, nil
 	}
 	if n > s.o.MaxBodyBytes {
-		return nil, 0, refuseSize
+		return nil, held, refuseSize
 	}
 	if screener, ok := s.o.Handler.(Screener); ok && (n < 0 || n > screenAbove) {
 		if why := screener.Screen(x); why != nil {
-			return nil, 0, why
+			return nil, held, why
 		}
 	}
-	hold := func(n int) bool {
-		n = s.bodies.take(ctx, n, n)
-		held += n
-		return n > 0
-	}
 	if n > 0 {
-		if !hold(n) {
+		if !s.bodies.take(ctx, &held, n) {
 			return nil, held, refuseMemory
 		}
 		body = getBuffer(n)[:n]
@@ -186,15 +210,15 @@ func (s *Server) takeBody(ctx context.Context, x exchange) (body []byte, held in
 	body = getBuffer(firstRead)
 	x.beginBody()
 	for {
-		if len(body) == held && !hold(min(max(firstRead, held), s.o.MaxBodyBytes+1-held)) {
+		if len(body) == held.n && !s.bodies.take(ctx, &held, min(max(firstRead, held.n), s.o.MaxBodyBytes+1-held.n)) {
 			return body, held, refuseMemory
 		}
-		if held > cap(body) {
-			grown := append(getBuffer(held), body...)
+		if held.n > cap(body) {
+			grown := append(getBuffer(held.n), body...)
 			s.putBuffer(body)
 			body = grown
 		}
-		n, err := x.readBody(body[len(body):held])
+		n, err := x.readBody(body[len(body):held.n])
 		body = body[:len(body)+n]
 		switch {
 		case len(body) > s.o.MaxBodyBytes:

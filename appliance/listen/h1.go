@@ -173,6 +173,8 @@ func (x *http1) Proto() string {
 	return "HTTP/1.0"
 }
 
+func (x *http1) conn() *conn { return x.c }
+
 func (x *http1) length() int {
 	switch n := x.ctx.Request.Header.ContentLength(); n {
 	case -1: // chunked

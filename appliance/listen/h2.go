@@ -200,6 +200,8 @@ func (x *http2x) SetIdentity(id *api.Identity) { x.identity = id }
 
 func (x *http2x) Proto() string { return "HTTP/2.0" }
 
+func (x *http2x) conn() *conn { return x.c }
+
 func (x *http2x) length() int { return int(x.r.ContentLength) }
 
 func (x *http2x) beginBody() { x.from = time.Now() }

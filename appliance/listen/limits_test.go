@@ -631,3 +631,80 @@ func TestCertificateIsReloaded(t *testing.T) {
 		t.Error("the old certificate is still served")
 	}
 }
+
+// TestSlowLargeBodiesLeaveRoomForOthers has as many clients as fit send half of a large
+// body, and others come by with smaller ones.
+func TestSlowLargeBodiesLeaveRoomForOthers(t *testing.T) {
+	const large, medium, memory = 2 << 20, 128 << 10, 8 << 20
+	o := Options{Handler: refuser{echo}, MaxBodyBytes: large, MaxBodyMemory: memory, QueueTimeout: 50 * time.Millisecond}
+	s, addr := start(t, o)
+	occupy := func(n, size int) {
+		t.Helper()
+		before := s.Stats().BodyBytes
+		for range n {
+			c := dial(t, addr)
+			c.send(fmt.Sprintf("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s", size, strings.Repeat("x", size/2)))
+		}
+		apitest.Until(t, "they are being read", func() bool { return s.Stats().BodyBytes == before+int64(n*size) })
+	}
+	sent := func(size, want int) {
+		t.Helper()
+		for _, chunked := range []bool{false, true} {
+			c := dial(t, addr)
+			head := fmt.Sprintf("Content-Length: %d\r\n\r\n", size)
+			if chunked {
+				head = fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n", size)
+			}
+			c.send("POST / HTTP/1.1\r\nHost: h\r\n" + head + strings.Repeat("x", size))
+			if chunked {
+				c.send("\r\n0\r\n\r\n")
+			}
+			if res, _ := c.answer(); res.StatusCode != want {
+				t.Errorf("%d bytes, chunked %v: %d, want %d", size, chunked, res.StatusCode, want)
+			}
+		}
+	}
+	occupy(3, large) // three quarters of the memory
+	sent(large, 503)
+	sent(medium, 200)
+	sent(100, 200)
+	occupy(8, medium) // and an eighth
+	sent(medium, 503)
+	sent(100, 200)
+	sent(32<<10, 200)
+}
+
+func TestRequestsPerAddressAreLimited(t *testing.T) {
+	h, entered, leave := gateKeeper()
+	from := make(chan string, 1)
+	_, addr := startFar(t, Options{Handler: h, MaxRequests: 4}, func() net.Addr {
+		return &net.TCPAddr{IP: net.ParseIP(<-from), Port: 9}
+	})
+	ask := func(ip string) *raw {
+		from <- ip
+		c := dial(t, addr)
+		c.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+		return c
+	}
+	held := []*raw{ask("192.0.2.1"), ask("192.0.2.1")}
+	<-entered
+	<-entered
+	if res, got := ask("192.0.2.1").answer(); res.StatusCode != 503 || !strings.Contains(got, "ServiceUnavailable") {
+		t.Errorf("%d %s", res.StatusCode, got)
+	}
+	held = append(held, ask("192.0.2.2"))
+	<-entered
+	for range held {
+		leave <- struct{}{}
+	}
+	for _, c := range held {
+		if res, got := c.answer(); res.StatusCode != 200 {
+			t.Errorf("%d %s", res.StatusCode, got)
+		}
+	}
+	again := ask("192.0.2.1")
+	leave <- struct{}{}
+	if res, _ := again.answer(); res.StatusCode != 200 {
+		t.Errorf("%d when the others have left", res.StatusCode)
+	}
+}

@@ -49,6 +49,58 @@ func (a *allowance) give(n int) {
 	}
 }
 
+// Bodies by size. What is larger may use less of the memory, so that the large bodies of
+// clients that are slow to send them leave room for the others'.
+const (
+	mediumBody = screenAbove // larger than that, a body leaves an eighth of the memory alone
+	largeBody  = 1 << 20     // larger than that, a quarter
+)
+
+// lanes is the memory that all bodies share.
+type lanes struct{ all, medium, large *allowance }
+
+// newLanes shares out limit bytes. The largest body has to fit into what large ones may use.
+func newLanes(limit, largest int, wait time.Duration) *lanes {
+	return &lanes{
+		all:    newAllowance(limit, wait),
+		medium: newAllowance(min(limit, max(limit-limit/8, largest)), wait),
+		large:  newAllowance(min(limit, max(limit-limit/4, largest)), wait),
+	}
+}
+
+// holding is what a body has taken.
+type holding struct{ n, medium, large int }
+
+// take takes n more bytes for a body. Whoever waits in a lane holds none of those
+// after it, so that the smaller ones pass.
+func (l *lanes) take(ctx context.Context, h *holding, n int) bool {
+	size := h.n + n
+	if size > largeBody {
+		if l.large.take(ctx, n, n) == 0 {
+			return false
+		}
+		h.large += n
+	}
+	if size > mediumBody {
+		if l.medium.take(ctx, n, n) == 0 {
+			return false
+		}
+		h.medium += n
+	}
+	if l.all.take(ctx, n, n) == 0 {
+		return false
+	}
+	h.n += n
+	return true
+}
+
+// give gives all of it back.
+func (l *lanes) give(h holding) {
+	l.all.give(h.n)
+	l.medium.give(h.medium)
+	l.large.give(h.large)
+}
+
 // Buffers for bodies come from pools by size. What the garbage collector finds
 // unused it frees, so a burst of large requests is not held for ever. Larger ones
 // than the pools have are made to size and not kept: a pool holds what it has over

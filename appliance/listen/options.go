@@ -38,13 +38,15 @@ type Options struct {
 	MaxBodyBytes int
 	// MaxBodyMemory bounds the bodies of all requests in flight; 64 MiB. A request
 	// waits up to QueueTimeout for its share, first come first served, and is then
-	// answered with 503.
+	// answered with 503. Bodies above 64 KiB leave an eighth of it to smaller ones, those
+	// above 1 MiB a quarter, as far as MaxBodyBytes lets them.
 	MaxBodyMemory int
 	// MaxAnswerMemory bounds the answers with records of all requests in flight, until the
 	// clients have taken them; 64 MiB, and room for one of 16 MiB at least. When it is short,
 	// an answer has fewer records; for one record a request waits up to QueueTimeout.
 	MaxAnswerMemory int
-	// MaxRequests bounds the requests in flight; 1024. More are answered with 503.
+	// MaxRequests bounds the requests in flight; 1024. An address other than loopback
+	// may have half of them. More are answered with 503.
 	MaxRequests int
 	// MaxStreams bounds the streamed answers in flight, which don't count as requests;
 	// 2048. More are answered with 503.

@@ -30,7 +30,7 @@ type Server struct {
 	stopNow  context.CancelFunc
 	draining chan struct{}
 
-	bodies   *allowance
+	bodies   *lanes
 	answers  *allowance
 	inFlight atomic.Int64
 	streams  atomic.Int64
@@ -43,7 +43,7 @@ type Server struct {
 		drained   bool
 		listeners map[*net.Listener]struct{}
 		conns     map[*conn]struct{}
-		byAddr    map[netip.Prefix]int
+		byAddr    map[netip.Prefix]*network
 	}
 	wg sync.WaitGroup // connections
 }
@@ -78,11 +78,11 @@ func New(o Options) *Server {
 	}
 	s := &Server{o: o.withDefaults(), draining: make(chan struct{})}
 	s.ctx, s.stopNow = context.WithCancel(api.WithDraining(context.Background(), s.draining))
-	s.bodies = newAllowance(s.o.MaxBodyMemory, s.o.QueueTimeout)
+	s.bodies = newLanes(s.o.MaxBodyMemory, s.o.MaxBodyBytes+1, s.o.QueueTimeout)
 	s.answers = newAllowance(s.o.MaxAnswerMemory, s.o.QueueTimeout)
 	s.mu.listeners = map[*net.Listener]struct{}{}
 	s.mu.conns = map[*conn]struct{}{}
-	s.mu.byAddr = map[netip.Prefix]int{}
+	s.mu.byAddr = map[netip.Prefix]*network{}
 	s.h1 = s.newHTTP1()
 	s.base2, s.h2 = s.newHTTP2()
 	if o.Certificate != nil {
@@ -123,7 +123,7 @@ func (s *Server) Stats() Stats {
 	}
 	s.mu.Unlock()
 	return Stats{
-		Conns: conns, Parked: parked, Requests: s.inFlight.Load(), Streams: s.streams.Load(), BodyBytes: s.bodies.used.Load(), AnswerBytes: s.answers.used.Load(),
+		Conns: conns, Parked: parked, Requests: s.inFlight.Load(), Streams: s.streams.Load(), BodyBytes: s.bodies.all.used.Load(), AnswerBytes: s.answers.used.Load(),
 		Accepted: s.stats.accepted.Load(), TurnedAway: s.away.stats(), BadHandshakes: s.stats.handshakes.Load(),
 		TotalRequests: s.stats.requests.Load(), Refused: s.stats.refused.Load(), Panics: s.stats.panics.Load(),
 	}
@@ -188,7 +188,7 @@ func (s *Server) accept(nc net.Conn) {
 		ap := addr.AddrPort()
 		c.remote = netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 	}
-	network := networkOf(c.remote.Addr())
+	prefix := networkOf(c.remote.Addr())
 	why := noReason
 	s.mu.Lock()
 	switch {
@@ -198,11 +198,15 @@ func (s *Server) accept(nc net.Conn) {
 		return
 	case len(s.mu.conns) >= s.o.MaxConns:
 		why = full
-	case !c.remote.Addr().IsLoopback() && s.mu.byAddr[network] >= s.o.MaxConnsPerAddress:
+	case !c.remote.Addr().IsLoopback() && s.mu.byAddr[prefix].connections() >= s.o.MaxConnsPerAddress:
 		why = fullAddress
 	default:
 		s.mu.conns[c] = struct{}{}
-		s.mu.byAddr[network]++
+		if c.network = s.mu.byAddr[prefix]; c.network == nil {
+			c.network = &network{prefix: prefix}
+			s.mu.byAddr[prefix] = c.network
+		}
+		c.network.conns++
 	}
 	s.wg.Add(1)
 	s.mu.Unlock()
@@ -210,8 +214,21 @@ func (s *Server) accept(nc net.Conn) {
 		s.turnAway(c, why)
 		return
 	}
-	c.network = network
 	go c.run((*conn).begin)
+}
+
+// network is what counts as one address, and what it has here.
+type network struct {
+	prefix   netip.Prefix
+	conns    int          // under the Server's mu
+	requests atomic.Int64 // in flight
+}
+
+func (n *network) connections() int {
+	if n == nil {
+		return 0
+	}
+	return n.conns
 }
 
 // networkOf is what counts as one address: a single IPv4 address, an IPv6 /64.
@@ -229,8 +246,10 @@ func (s *Server) forget(c *conn) {
 	c.releaseOut()
 	s.mu.Lock()
 	delete(s.mu.conns, c)
-	if s.mu.byAddr[c.network]--; s.mu.byAddr[c.network] <= 0 {
-		delete(s.mu.byAddr, c.network)
+	if n := c.network; n != nil {
+		if n.conns--; n.conns <= 0 {
+			delete(s.mu.byAddr, n.prefix)
+		}
 	}
 	s.mu.Unlock()
 }
