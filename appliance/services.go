@@ -41,6 +41,7 @@ func (b *box) openServices(ctx context.Context, c *config.Loaded) error {
 			return err == nil
 		},
 	})
+	deliveries.Renew(ctx)
 	manager := ""
 	if b.Manager.Socket != "" {
 		manager = "systemd"

@@ -18,7 +18,7 @@ func (s *Service) describe(_ context.Context, c *aws.Call, in *describeDeliveryS
 	if err != nil {
 		return nil, s.engineError(err, name)
 	}
-	d, err := storedDestination(&info.Config)
+	d, err := s.standing(&info.Config)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +75,7 @@ func (d *destination) describe() destinationDescription {
 	x := &extendedS3DestinationDescription{}
 	overlay(x, d.ExtendedS3)
 	size := 5
-	if d.partitioned() || x.DataFormatConversionConfiguration != nil {
+	if d.partitioned() || x.DataFormatConversionConfiguration != nil && value(x.DataFormatConversionConfiguration.Enabled, true) {
 		size = 128
 	}
 	x.BufferingHints = hints(x.BufferingHints, size)

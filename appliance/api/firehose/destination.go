@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"slices"
 	"strconv"
@@ -21,6 +22,12 @@ import (
 type destination struct {
 	ExtendedS3 *extendedS3DestinationConfiguration   `json:",omitempty"`
 	HTTP       *httpEndpointDestinationConfiguration `json:",omitempty"`
+	// Aggregates says that it was applied by a version which takes those of a
+	// Kinesis source apart.
+	Aggregates bool `json:",omitempty"`
+
+	own   map[string]delivery.Target // of ARNs that stand for sinks which have no bucket
+	stand bool                       // the buffer hints stand, and may by other means be less than the API's
 }
 
 const annotation = "firehose"
@@ -34,33 +41,7 @@ func asJSON(v any) json.RawMessage {
 	return raw
 }
 
-// storedDestination reads back what apply kept; a delivery stream that was
-// made by other means gets a destination that says the same.
-func storedDestination(c *delivery.Config) (*destination, error) {
-	d := &destination{}
-	if raw, ok := c.Annotations[annotation]; ok {
-		if err := json.Unmarshal(raw, d); err != nil {
-			return nil, fmt.Errorf("delivery %s: stored destination: %w", c.Name, err)
-		}
-		return d, nil
-	}
-	bucket := c.Sink.Bucket
-	if bucket == "" {
-		bucket = c.Sink.Name
-	}
-	if bucket == "" {
-		bucket = c.Sink.Kind
-	}
-	format := string(c.Compression.Format)
-	size, interval := int((c.Buffer.SizeBytes+1<<20-1)>>20), int(time.Duration(*c.Buffer.Interval).Seconds())
-	d.ExtendedS3 = &extendedS3DestinationConfiguration{
-		RoleARN: text("arn:aws:iam::000000000000:role/weir"), BucketARN: text("arn:aws:s3:::" + bucket), Prefix: &c.Prefix,
-		ErrorOutputPrefix: &c.ErrorPrefix, CompressionFormat: &format, BufferingHints: &bufferingHints{SizeInMBs: &size, IntervalInSeconds: &interval},
-	}
-	return d, nil
-}
-
-func text(s string) *string { return &s }
+func text[T any](s T) *T { return &s }
 
 // value is what a pointer points to, or what stands in its place.
 func value[T any](p *T, otherwise T) T {
@@ -143,6 +124,7 @@ func (d *destination) merge(in *updateDestinationInput) error {
 	}
 	if u := in.S3DestinationUpdate; u != nil {
 		overlay(d.ExtendedS3, u)
+		d.stand = d.stand && u.BufferingHints == nil
 		return nil
 	}
 	u := in.ExtendedS3DestinationUpdate
@@ -156,6 +138,7 @@ func (d *destination) merge(in *updateDestinationInput) error {
 		return aws.InvalidArgument.New("Dynamic partitioning can only be enabled when a delivery stream is created, and cannot be disabled")
 	}
 	overlay(d.ExtendedS3, u)
+	d.stand = d.stand && u.BufferingHints == nil && u.DataFormatConversionConfiguration == nil
 	if u.S3BackupUpdate != nil {
 		if d.ExtendedS3.S3BackupConfiguration == nil {
 			d.ExtendedS3.S3BackupConfiguration = &s3DestinationConfiguration{}
@@ -193,15 +176,15 @@ func (d *destination) mergeHTTP(u *httpEndpointDestinationUpdate) error {
 // apply makes a configuration of the destination and keeps the destination.
 func (s *Service) apply(c *delivery.Config, d *destination) error {
 	fresh := delivery.Config{
-		Name: c.Name, Source: c.Source, Uplink: c.Uplink, Paused: c.Paused, Description: c.Description, Annotations: c.Annotations,
+		Name: c.Name, Source: c.Source, Uplink: c.Uplink, Paused: c.Paused, Description: c.Description, Annotations: maps.Clone(c.Annotations),
 		// What a destination has no words for stays as it was set otherwise.
 		Check: c.Check, ErrorSink: c.ErrorSink,
 	}
 	var err error
 	if d.HTTP != nil {
-		err = s.applyHTTP(&fresh, d.HTTP)
+		err = s.applyHTTP(&fresh, d)
 	} else {
-		err = s.applyS3(&fresh, d.ExtendedS3)
+		err = s.applyS3(&fresh, d)
 	}
 	if err != nil {
 		return err
@@ -211,15 +194,19 @@ func (s *Service) apply(c *delivery.Config, d *destination) error {
 	if fresh.Annotations == nil {
 		fresh.Annotations = delivery.Annotations{}
 	}
+	d.Aggregates = true
 	fresh.Annotations[annotation] = asJSON(d)
 	*c = fresh
 	return nil
 }
 
 // target finds the sink for a bucket.
-func (s *Service) target(arn *string) (delivery.Target, error) {
+func (s *Service) target(d *destination, arn *string) (delivery.Target, error) {
 	if arn == nil {
 		return delivery.Target{}, aws.InvalidArgument.New("BucketARN must be given")
+	}
+	if t, ok := d.own[*arn]; ok {
+		return t, nil
 	}
 	bucket := (*arn)[strings.LastIndexByte(*arn, ':')+1:]
 	t, err := s.o.Bucket(bucket)
@@ -250,12 +237,13 @@ func buffer(h *bufferingHints, size, interval int) (delivery.Buffer, error) {
 	return delivery.Buffer{SizeBytes: int64(size) << 20, Interval: delivery.Every(time.Duration(interval) * time.Second)}, nil
 }
 
-func (s *Service) applyS3(c *delivery.Config, d *extendedS3DestinationConfiguration) error {
+func (s *Service) applyS3(c *delivery.Config, of *destination) error {
+	d := of.ExtendedS3
 	if err := plain(d.EncryptionConfiguration, d.CloudWatchLoggingOptions); err != nil {
 		return err
 	}
 	var err error
-	if c.Sink, err = s.target(d.BucketARN); err != nil {
+	if c.Sink, err = s.target(of, d.BucketARN); err != nil {
 		return err
 	}
 	partitioned := d.DynamicPartitioningConfiguration != nil && value(d.DynamicPartitioningConfiguration.Enabled, false)
@@ -267,10 +255,10 @@ func (s *Service) applyS3(c *delivery.Config, d *extendedS3DestinationConfigurat
 	if c.Buffer, err = buffer(d.BufferingHints, size, 300); err != nil {
 		return err
 	}
-	if (partitioned || converts) && c.Buffer.SizeBytes < 64<<20 {
+	if (partitioned || converts) && !of.stand && c.Buffer.SizeBytes < 64<<20 {
 		return aws.InvalidArgument.New("BufferingHints.SizeInMBs must be at least 64 when data format conversion or dynamic partitioning is enabled")
 	}
-	if partitioned && time.Duration(*c.Buffer.Interval) < time.Minute {
+	if partitioned && !of.stand && time.Duration(*c.Buffer.Interval) < time.Minute {
 		return aws.InvalidArgument.New("BufferingHints.IntervalInSeconds must be at least 60 when dynamic partitioning is enabled")
 	}
 	format, err := codec.Parse(value(d.CompressionFormat, ""))
@@ -295,16 +283,16 @@ func (s *Service) applyS3(c *delivery.Config, d *extendedS3DestinationConfigurat
 		if d.S3BackupConfiguration == nil {
 			return aws.InvalidArgument.New("S3BackupConfiguration must be given when S3BackupMode is Enabled")
 		}
-		c.Backup, err = s.backup(d.S3BackupConfiguration)
+		c.Backup, err = s.backup(of, d.S3BackupConfiguration)
 	}
 	return err
 }
 
-func (s *Service) backup(b *s3DestinationConfiguration) (*delivery.Backup, error) {
+func (s *Service) backup(of *destination, b *s3DestinationConfiguration) (*delivery.Backup, error) {
 	if err := plain(b.EncryptionConfiguration, b.CloudWatchLoggingOptions); err != nil {
 		return nil, err
 	}
-	t, err := s.target(b.BucketARN)
+	t, err := s.target(of, b.BucketARN)
 	if err != nil {
 		return nil, err
 	}
@@ -315,7 +303,8 @@ func (s *Service) backup(b *s3DestinationConfiguration) (*delivery.Backup, error
 	return &delivery.Backup{Sink: t, Prefix: value(b.Prefix, ""), Compression: delivery.Compression{Format: format}}, nil
 }
 
-func (s *Service) applyHTTP(c *delivery.Config, d *httpEndpointDestinationConfiguration) error {
+func (s *Service) applyHTTP(c *delivery.Config, of *destination) error {
+	d := of.HTTP
 	if err := plain(nil, d.CloudWatchLoggingOptions); err != nil {
 		return err
 	}
@@ -340,23 +329,28 @@ func (s *Service) applyHTTP(c *delivery.Config, d *httpEndpointDestinationConfig
 		settings["common_attributes"] = attributes
 	}
 	c.Sink = delivery.Target{Kind: "http", Settings: asJSON(settings)}
-	retry := 300
-	if d.RetryOptions != nil {
-		retry = value(d.RetryOptions.DurationInSeconds, retry)
-	}
-	t, err := s.target(d.S3Configuration.BucketARN)
+	t, err := s.target(of, d.S3Configuration.BucketARN)
 	if err != nil {
 		return err
 	}
 	c.OnFailure = &delivery.OnFailure{
-		Sink: t, ErrorPrefix: value(d.S3Configuration.ErrorOutputPrefix, ""), After: delivery.Duration(max(time.Duration(retry)*time.Second, time.Second)),
+		Sink: t, ErrorPrefix: value(d.S3Configuration.ErrorOutputPrefix, ""), After: delivery.Duration(d.retry()),
 	}
 	if value(d.S3BackupMode, "FailedDataOnly") == "AllData" {
-		if c.Backup, err = s.backup(d.S3Configuration); err != nil {
+		if c.Backup, err = s.backup(of, d.S3Configuration); err != nil {
 			return err
 		}
 	}
 	return s.applyProcessors(c, d.ProcessingConfiguration)
+}
+
+// retry is for how long a batch is tried before it goes to the bucket.
+func (h *httpEndpointDestinationConfiguration) retry() time.Duration {
+	seconds := 300
+	if h.RetryOptions != nil {
+		seconds = value(h.RetryOptions.DurationInSeconds, seconds)
+	}
+	return time.Duration(max(seconds, 1)) * time.Second
 }
 
 // processorParameters are the parameters that each type of processor has.
@@ -475,7 +469,7 @@ func applyConversion(c *delivery.Config, d *dataFormatConversionConfiguration) e
 		return aws.InvalidArgument.New("OrcSerDe is not supported: there is no maintained ORC writer to build on. Use ParquetSerDe")
 	}
 	if s := d.SchemaConfiguration; s != nil && (s.TableName != nil || s.DatabaseName != nil) {
-		return aws.InvalidArgument.New("SchemaConfiguration: there is no Glue Data Catalog here. Leave it out to have the schema inferred from the records, or declare it with weir delivery create")
+		return aws.InvalidArgument.New("SchemaConfiguration: there is no Glue Data Catalog here. Leave it out to have the schema inferred from the records, or declare it in a file for weir delivery create --file")
 	}
 	if (in.OpenXJsonSerDe == nil) == (in.HiveJSONSerDe == nil) {
 		return aws.InvalidArgument.New("Deserializer: give either OpenXJsonSerDe or HiveJsonSerDe")

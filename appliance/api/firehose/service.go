@@ -250,14 +250,25 @@ func (s *Service) update(ctx context.Context, c *aws.Call, in *updateDestination
 		return nil, s.engineError(delivery.ErrVersion, name)
 	}
 	err = s.engine.Update(ctx, name, version, func(config *delivery.Config) error {
-		d, err := storedDestination(config)
+		d, err := s.standing(config)
 		if err != nil {
+			return err
+		}
+		before, after, http := *config, *config, d.HTTP != nil
+		if err := s.apply(&before, d); err != nil {
 			return err
 		}
 		if err := d.merge(in); err != nil {
 			return err
 		}
-		return s.apply(config, d)
+		if err := s.apply(&after, d); err != nil {
+			return err
+		}
+		if http == (d.HTTP != nil) { // a destination of another kind replaces everything
+			keep(config, &before, &after)
+		}
+		*config = after
+		return nil
 	})
 	if err != nil {
 		return nil, s.engineError(err, name)

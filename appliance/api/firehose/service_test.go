@@ -25,6 +25,8 @@ import (
 	"github.com/weirhq/weir/appliance/api/apitest"
 	"github.com/weirhq/weir/appliance/api/firehose"
 	"github.com/weirhq/weir/appliance/delivery"
+	"github.com/weirhq/weir/appliance/delivery/codec"
+	"github.com/weirhq/weir/appliance/delivery/columnar"
 	"github.com/weirhq/weir/appliance/sink"
 	"github.com/weirhq/weir/storage"
 )
@@ -283,6 +285,86 @@ func lambda(name, value string) string {
 		`{"ParameterName":"LambdaArn","ParameterValue":"arn:aws:lambda:us-east-1:123456789012:function:upper"},{"ParameterName":"` + name + `","ParameterValue":"` + value + `"}]}]}`
 }
 
+// TestUpdateKeepsWhatTheAPIHasNoWordsFor: a delivery stream that was made, or changed, by other means is
+// described as it is, and an update changes what it names and nothing else.
+func TestUpdateKeepsWhatTheAPIHasNoWordsFor(t *testing.T) {
+	b := newBox(t)
+	other := t.TempDir()
+	settings, _ := json.Marshal(map[string]string{"dir": other})
+	made := delivery.Config{
+		Name: "d", Source: delivery.Source{DirectPut: true}, Sink: delivery.Target{Kind: "file", Settings: settings},
+		Prefix: "p/", Delimiter: "\n", Compression: delivery.Compression{Format: codec.Gzip, Level: 9}, Check: delivery.CheckJSON,
+		Buffer: delivery.Buffer{SizeBytes: 1000, Interval: delivery.Every(1500 * time.Millisecond)}, SubRecords: &delivery.SubRecords{Type: "JSON"},
+		Uplink: delivery.Uplink{Priority: 3}, Backup: &delivery.Backup{Sink: delivery.Target{Name: "folder", Bucket: "copies"}},
+	}
+	if err := b.engine.Create(t.Context(), made); err != nil {
+		t.Fatal(err)
+	}
+	schema := columnar.Schema{{Name: "a", Type: "bigint"}}
+	columns := delivery.Config{
+		Name: "c", Source: delivery.Source{DirectPut: true}, Sink: delivery.Target{Kind: "file", Settings: settings},
+		Parquet: &delivery.Parquet{Schema: schema, Options: columnar.Options{Dictionary: true}},
+	}
+	if err := b.engine.Create(t.Context(), columns); err != nil {
+		t.Fatal(err)
+	}
+	extended := func(name string) map[string]any {
+		d := b.must("DescribeDeliveryStream", `{"DeliveryStreamName":"`+name+`"}`)["DeliveryStreamDescription"].(map[string]any)
+		return d["Destinations"].([]any)[0].(map[string]any)["ExtendedS3DestinationDescription"].(map[string]any)
+	}
+	update := func(name string, version int, what string) {
+		b.must("UpdateDestination", fmt.Sprintf(`{"DeliveryStreamName":%q,"CurrentDeliveryStreamVersionId":"%d","DestinationId":"destinationId-000000000001","ExtendedS3DestinationUpdate":%s}`, name, version, what))
+	}
+	same := func(what string, got, want delivery.Config) {
+		t.Helper()
+		got.Annotations, want.Annotations = nil, nil
+		g, _ := json.Marshal(got)
+		if w, _ := json.Marshal(want); string(g) != string(w) {
+			t.Errorf("%s:\n%s\nwant\n%s", what, g, w)
+		}
+	}
+	now := func(name string) delivery.Config {
+		c, _, err := b.engine.Definition(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	if x := extended("d"); x["CompressionFormat"] != "GZIP" || x["S3BackupMode"] != "Enabled" || fmt.Sprint(x["BufferingHints"]) != "map[IntervalInSeconds:2 SizeInMBs:1]" ||
+		!strings.Contains(fmt.Sprint(x["ProcessingConfiguration"]), "RecordDeAggregation") || !strings.Contains(fmt.Sprint(x["ProcessingConfiguration"]), "AppendDelimiterToRecord") {
+		t.Errorf("described as %v", x)
+	}
+	want := now("d")
+	update("d", 1, `{"Prefix":"q/"}`)
+	want.Prefix = "q/"
+	same("after a change of Prefix", now("d"), want)
+	err := b.engine.Update(t.Context(), "d", 2, func(c *delivery.Config) error { c.Prefix, c.Compression.Level, c.Delimiter = "r/", 5, ""; return nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x := extended("d"); x["Prefix"] != "r/" || strings.Contains(fmt.Sprint(x["ProcessingConfiguration"]), "AppendDelimiterToRecord") {
+		t.Errorf("changed by other means, it is described as %v", x)
+	}
+	update("d", 3, `{"BufferingHints":{"SizeInMBs":7,"IntervalInSeconds":60},"CompressionFormat":"ZIP","ProcessingConfiguration":{"Enabled":false}}`)
+	want = now("d")
+	want.Prefix, want.Buffer, want.Compression = "r/", delivery.Buffer{SizeBytes: 7 << 20, Interval: delivery.Every(time.Minute)}, delivery.Compression{Format: codec.Zip}
+	want.SubRecords, want.Delimiter, want.Check, want.Uplink.Priority = nil, "", delivery.CheckJSON, 3
+	same("after an update of more", now("d"), want)
+
+	want = now("c")
+	update("c", 1, `{"Prefix":"q/"}`)
+	want.Prefix = "q/"
+	same("Parquet after a change of Prefix", now("c"), want)
+	update("c", 2, `{"BufferingHints":{"SizeInMBs":64,"IntervalInSeconds":60},"DataFormatConversionConfiguration":{"Enabled":true,"InputFormatConfiguration":{"Deserializer":{"OpenXJsonSerDe":{}}},"OutputFormatConfiguration":{"Serializer":{"ParquetSerDe":{"Compression":"GZIP"}}}}}`)
+	if p := now("c").Parquet; p == nil || len(p.Schema) != 1 || p.Compression != "GZIP" || p.Dictionary {
+		t.Errorf("Parquet is now %+v", p)
+	}
+	status, out := b.call("UpdateDestination", `{"DeliveryStreamName":"c","CurrentDeliveryStreamVersionId":"3","DestinationId":"destinationId-000000000001","ExtendedS3DestinationUpdate":{"BufferingHints":{"SizeInMBs":1,"IntervalInSeconds":60}}}`)
+	if status != 400 || !strings.Contains(fmt.Sprint(out), "at least 64") {
+		t.Errorf("hints below the API's least: %d %v", status, out)
+	}
+}
+
 // TestAggregatesOfAKinesisSourceAreTakenApart, as Firehose does unasked, also after
 // an update; those that are put directly are not.
 func TestAggregatesOfAKinesisSourceAreTakenApart(t *testing.T) {
@@ -300,6 +382,44 @@ func TestAggregatesOfAKinesisSourceAreTakenApart(t *testing.T) {
 				t.Errorf("version %d of %s: %+v, %v", version, name, c, err)
 			}
 			b.must("UpdateDestination", `{"DeliveryStreamName":"`+name+`","CurrentDeliveryStreamVersionId":"`+strconv.Itoa(version)+`","DestinationId":"destinationId-000000000001","S3DestinationUpdate":{"Prefix":"p/"}}`)
+		}
+	}
+}
+
+// TestRenewTakesAggregatesApartOnce: what an older version made, and not what was switched off since.
+func TestRenewTakesAggregatesApartOnce(t *testing.T) {
+	b := newBox(t)
+	if _, err := b.store.CreateStream(t.Context(), storage.StreamConfig{Name: "s"}); err != nil {
+		t.Fatal(err)
+	}
+	b.must("CreateDeliveryStream", `{"DeliveryStreamName":"k","DeliveryStreamType":"KinesisStreamAsSource","KinesisStreamSourceConfiguration":{"KinesisStreamARN":"arn:aws:kinesis:us-east-1:000000000000:stream/s",`+role+`},"S3DestinationConfiguration":{`+role+`,"BucketARN":"arn:aws:s3:::lake"}}`)
+	if err := b.engine.Create(t.Context(), delivery.Config{Name: "cli", Source: delivery.Source{Stream: "s"}, Sink: delivery.Target{Name: "folder"}}); err != nil {
+		t.Fatal(err)
+	}
+	set := func(older bool) {
+		err := b.engine.Update(t.Context(), "k", 0, func(c *delivery.Config) error {
+			c.Deaggregate = false
+			if older {
+				c.Annotations["firehose"] = json.RawMessage(strings.Replace(string(c.Annotations["firehose"]), `,"Aggregates":true`, "", 1))
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []bool{true, false} {
+		set(want)
+		before := b.must("DescribeDeliveryStream", `{"DeliveryStreamName":"k"}`)["DeliveryStreamDescription"].(map[string]any)["Destinations"]
+		b.service.Renew(t.Context())
+		for name, want := range map[string]bool{"k": want, "cli": false} {
+			if c, version, err := b.engine.Definition(name); err != nil || c.Deaggregate != want {
+				t.Errorf("version %d of %s: takes aggregates apart: %t, want %t (%v)", version, name, c.Deaggregate, want, err)
+			}
+		}
+		after := b.must("DescribeDeliveryStream", `{"DeliveryStreamName":"k"}`)["DeliveryStreamDescription"].(map[string]any)["Destinations"]
+		if x, y := fmt.Sprint(before), fmt.Sprint(after); x != y {
+			t.Errorf("described as\n%s\nbefore\n%s", y, x)
 		}
 	}
 }
