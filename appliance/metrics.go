@@ -10,6 +10,7 @@ import (
 	"github.com/VictoriaMetrics/metrics"
 
 	"github.com/weirhq/weir/appliance/api"
+	"github.com/weirhq/weir/storage"
 	"github.com/weirhq/weir/wasm/guest"
 	"github.com/weirhq/weir/wasm/module"
 )
@@ -98,6 +99,10 @@ func (b *box) writeStreams(w io.Writer) {
 		gauge(w, "weir_stream_open_shards"+label, open)
 		gauge(w, "weir_stream_stored_bytes"+label, stored)
 		gauge(w, "weir_stream_records_total"+label, st.Taken()) // since the start, as counters are
+		lost := st.Lost()
+		for _, reason := range []storage.GapReason{storage.GapDropped, storage.GapThinned, storage.GapDamage} {
+			gauge(w, fmt.Sprintf("weir_stream_lost_records_total{stream=%q,reason=%q}", st.Name(), reason), lost[reason])
+		}
 		if !last.IsZero() {
 			gauge(w, "weir_stream_last_arrival_timestamp_seconds"+label, float64(last.UnixMilli())/1000)
 		}

@@ -371,6 +371,12 @@ func (d *disk) listener() *pebble.EventListener {
 				d.s.log.Error("table is damaged", "path", i.Path, "cause", firstLine(fmt.Sprint(i.Details)))
 			}
 		},
+		// Dropping records takes tables away that are being moved: that is no news.
+		BackgroundError: func(err error) {
+			if !errors.Is(err, pebble.ErrCancelledCompaction) {
+				d.s.log.Warn("storage engine", "error", firstLine("background error: "+err.Error()))
+			}
+		},
 		DiskSlow: func(i pebble.DiskSlowInfo) { d.s.log.Warn("disk is slow", "operation", i.String()) },
 	}
 }
@@ -422,6 +428,11 @@ func (s *Store) startDisk() {
 	if err := s.disk.makeBallast(); err != nil {
 		s.log.Warn("no room for the ballast file", "bytes", s.o.ReserveBytes, "cause", err)
 		s.disk.full.Store(true)
+		s.disk.level.Store(int32(hard)) // until the policies were applied: a write may need the ballast
+		select {
+		case s.disk.wake <- struct{}{}:
+		default:
+		}
 	}
 }
 

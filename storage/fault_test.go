@@ -278,6 +278,41 @@ func (f *smallDiskFile) Write(p []byte) (int, error) {
 
 func (f *smallDiskFile) Preallocate(off, n int64) error { return f.d.grow(f.name, off+n) }
 
+// TestNoRecordIsTakenWithoutBallast opens a store on a disk without room for the ballast: a record
+// that were taken at once could be the one that finds the log without space.
+func TestNoRecordIsTakenWithoutBallast(t *testing.T) {
+	disk := newSmallDisk(vfs.NewMem(), 64<<20)
+	o := Options{FS: disk, MemTableBytes: 1 << 20, ReserveBytes: -1, SoftFreeBytes: 1}
+	s := mustOpen(t, o)
+	mustCreate(t, s, StreamConfig{Name: "a"})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	o.ReserveBytes = 8 << 20
+	disk.size = disk.used() + 6<<20
+	s = mustOpen(t, o)
+	defer s.Close()
+	st, err := s.Stream("a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := s.Begin(ctx, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tx.Append(st, nil, nil, []byte("x")); !errors.Is(err, ErrDiskFull) || !s.State().DiskFull {
+		t.Fatalf("append: %v, state %+v", err, s.State())
+	}
+	tx.Release()
+	disk.mu.Lock()
+	disk.size += 64 << 20
+	disk.mu.Unlock()
+	if err := s.Retain(ctx); err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, st, 1, func(int) (string, string) { return "k", "x" })
+}
+
 func TestFullDiskNeverWedgesTheStore(t *testing.T) {
 	for _, policy := range []Policy{DropOldest, Reject} {
 		t.Run(fmt.Sprint(policy), func(t *testing.T) {

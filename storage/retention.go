@@ -217,6 +217,9 @@ func (c *cut) apply(ctx context.Context) error {
 		if merged, ok := l.sh.AddLoss(l.loss); ok {
 			set(keyspace.MetaIndex(keyspace.KindLoss, l.sh.ID, merged.First), lossRow(merged).Encode())
 		}
+		for _, old := range l.sh.ForgetLosses() {
+			err = errors.Join(err, b.Delete(keyspace.MetaIndex(keyspace.KindLoss, l.sh.ID, old.First), nil))
+		}
 	}
 	for _, span := range dead {
 		for e := span.From; e < span.To; e++ {
@@ -230,16 +233,29 @@ func (c *cut) apply(ctx context.Context) error {
 		s.fail(err)
 		return err
 	}
-	for _, l := range c.losses {
-		s.log.Warn("records dropped by policy", "stream", l.stream, "shard", l.sh.Number.String(),
-			"first", l.loss.First, "last", l.loss.Last, "records", l.loss.Records, "reason", l.loss.Reason.String())
-	}
+	c.logLosses()
 	for _, span := range dead {
 		s.directory.Remove(span)
 		// One that fails for a damaged table at its edge must not keep the others.
 		err = errors.Join(err, s.excise(ctx, keyspace.EpochStart(span.Lane, span.From), keyspace.EpochStart(span.Lane, span.To)))
 	}
 	return err
+}
+
+// logLosses says what was dropped: a line for each shard and reason, not for each of
+// the many ranges that thinning leaves, which inspect prints.
+func (c *cut) logLosses() {
+	for rest := c.losses; len(rest) > 0; {
+		l, n := rest[0], 1
+		first, last, records := l.loss.First, l.loss.Last, l.loss.Records
+		for ; n < len(rest) && rest[n].sh == l.sh && rest[n].loss.Reason == l.loss.Reason; n++ {
+			first, last = min(first, rest[n].loss.First), max(last, rest[n].loss.Last)
+			records += rest[n].loss.Records
+		}
+		c.s.log.Warn("records dropped by policy", "stream", l.stream, "shard", l.sh.Number.String(),
+			"first", first, "last", last, "records", records, "ranges", n, "reason", l.loss.Reason.String())
+		rest = rest[n:]
+	}
 }
 
 func (s *Store) excise(ctx context.Context, from, to []byte) error {

@@ -5,10 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/weirhq/weir/storage/keyspace"
@@ -257,6 +260,74 @@ func TestThinnedEpochsSurviveReopen(t *testing.T) {
 		t.Fatalf("%d records, before reopen %d", got, n)
 	}
 	checkLosses(t, st, GapThinned)
+}
+
+// TestThinnedRecordsAreKnownWithoutTheirRanges takes away the rows of single ranges, of which a
+// limited number is kept: that the records were thinned out, and not lost, is known all the same.
+func TestThinnedRecordsAreKnownWithoutTheirRanges(t *testing.T) {
+	fs := vfs.NewMem()
+	o := small(fs, nil)
+	o.TotalBytes = 3 << 20
+	var log bytes.Buffer
+	o.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	s := mustOpen(t, o)
+	st := mustCreate(t, s, StreamConfig{Name: "a", WhenFull: ThinOut})
+	fill(t, s, st, 5)
+	if err := s.Retain(ctx); err != nil {
+		t.Fatal(err)
+	}
+	losses, err := st.Losses(0)
+	if err != nil || len(losses) < 2 {
+		t.Fatalf("%d losses, %v", len(losses), err)
+	}
+	var lost uint64
+	for _, l := range losses {
+		lost += l.Records
+		if err := s.db.Delete(keyspace.MetaIndex(keyspace.KindLoss, 1, l.First), pebble.Sync); err != nil {
+			t.Fatal(err)
+		}
+	}
+	kept := count(readAll(t, st))
+	if got := st.Lost(); got[GapThinned] != lost || got[GapDropped] != 0 || st.Shards()[0].Records != uint64(kept) {
+		t.Fatalf("%v lost and %d kept of %d; want %d thinned out, %d kept", got, st.Shards()[0].Records, st.Taken(), lost, kept)
+	}
+	if n := strings.Count(log.String(), "records dropped by policy"); n == 0 || n >= len(losses) {
+		t.Fatalf("%d lines about %d ranges", n, len(losses))
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	report, err := Verify(ctx, "data", o, nil)
+	if err != nil || !report.OK() || report.Shards[0].Lost != lost {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	s = mustOpen(t, o)
+	defer s.Close()
+	if st, err = s.Stream("a"); err != nil {
+		t.Fatal(err)
+	}
+	if losses, err = st.Losses(0); err != nil || len(losses) > 0 {
+		t.Fatalf("%d losses, %v", len(losses), err)
+	}
+	r, err := st.NewReader(0, Position{Kind: TrimHorizon})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for n := 1; n > 0; {
+		if n, err = r.Read(1000, 1<<20, func(*record.Record) bool { return true }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var skipped uint64
+	for _, g := range r.Skipped() {
+		if skipped += g.Records; g.Reason != GapThinned {
+			t.Errorf("gap %+v", g)
+		}
+	}
+	if skipped != lost {
+		t.Errorf("told of %d, lost %d", skipped, lost)
+	}
 }
 
 // TestDroppingGivesSpaceBackBesideAStreamThatKeeps fills a disk with two streams of one

@@ -306,6 +306,11 @@ func (v *verifier) account(out *VerifiedShard, id uint32, first, last uint64) {
 		end, jumped, ok := v.explain(id, next)
 		if !ok {
 			upTo := v.nextExplained(id, next, last)
+			if end, ok := v.thinned(id, next, upTo); ok {
+				out.Lost += end - next + 1
+				next = end + 1
+				continue
+			}
 			v.problem(id, next, upTo, nil, problemMissing)
 			next = upTo + 1
 			continue
@@ -333,6 +338,19 @@ func (v *verifier) explain(id uint32, index uint64) (end uint64, jumped, ok bool
 		}
 	}
 	return 0, false, false
+}
+
+// thinned says up to where, at most last, records are missing because their run was
+// thinned out so far that the ranges are not kept each.
+func (v *verifier) thinned(id uint32, index, last uint64) (end uint64, ok bool) {
+	for _, e := range v.f.epochs {
+		for _, r := range e.Runs {
+			if r.Shard == id && r.Thin > 0 && r.Last-r.Count+1 <= index && index <= r.Last {
+				return min(last, r.Last), true
+			}
+		}
+	}
+	return 0, false
 }
 
 func (v *verifier) nextExplained(id uint32, index, last uint64) uint64 {

@@ -375,6 +375,10 @@ func (r *Reader) next() (value []byte, last uint64, run epoch.Run, err error) {
 			if r.s.First() > pos {
 				continue
 			}
+			if run.Thin > 0 {
+				r.skip(run.Last) // a table that is missing was found at the open
+				continue
+			}
 			r.damaged(run.Last, errors.New("blocks are missing"))
 		default:
 			return value, last, run, nil

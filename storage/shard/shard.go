@@ -92,6 +92,7 @@ type Shard struct {
 
 	readers atomic.Int32
 	deleted atomic.Bool
+	lost    [keyspace.LossDamage + 1]atomic.Uint64 // records, by reason, since the open
 	tail    struct {
 		sync.Mutex
 		block atomic.Pointer[tailBlock]
@@ -171,6 +172,7 @@ func (s *Shard) AddLoss(l Loss) (kept Loss, ok bool) {
 	if l.First > l.Last {
 		return l, false
 	}
+	s.lost[min(l.Reason, keyspace.LossDamage)].Add(l.Records)
 	i := len(s.mu.losses)
 	for i > 0 && s.mu.losses[i-1].First > l.First {
 		i--
@@ -189,7 +191,10 @@ func (s *Shard) AddLoss(l Loss) (kept Loss, ok bool) {
 	return l, true
 }
 
-// maxLosses bounds the losses kept of a shard.
+// LostFor returns how many records were lost for a reason since the open.
+func (s *Shard) LostFor(reason keyspace.LossReason) uint64 { return s.lost[reason].Load() }
+
+// maxLosses bounds the losses kept of a shard. That a run was thinned out is known without.
 const maxLosses = 1024
 
 // ForgetLosses takes out the oldest losses beyond the limit and returns them.
@@ -307,6 +312,10 @@ type Gap struct {
 func (s *Shard) gaps(first, last, kept uint64, fn func(Gap)) {
 	for first <= last {
 		reason, end := s.lossAt(first, last)
+		thinned := false // in a loss that was forgotten
+		if r, ok := s.Find(first); reason == 0 && ok && r.Thin > 0 && r.First() <= first {
+			thinned, end = true, min(end, r.Last)
+		}
 		g := Gap{First: first, Last: end, Records: end - first + 1 - s.Jumped(first, end)}
 		switch reason {
 		case keyspace.LossDropped:
@@ -319,6 +328,8 @@ func (s *Shard) gaps(first, last, kept uint64, fn func(Gap)) {
 			g.Reason = GapDamage
 			if end < kept {
 				g.Reason = GapRetention
+			} else if thinned {
+				g.Reason = GapThinned
 			}
 		}
 		fn(g)

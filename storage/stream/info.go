@@ -3,6 +3,7 @@ package stream
 import (
 	"time"
 
+	"github.com/weirhq/weir/storage/keyspace"
 	"github.com/weirhq/weir/storage/record"
 	"github.com/weirhq/weir/storage/shard"
 )
@@ -19,7 +20,7 @@ type ShardInfo struct {
 	// First and Last are the indexes of the oldest and newest record kept;
 	// First is above Last when there is none.
 	First, Last uint64
-	// Records are those kept, jumps not counted; what was thinned out counts.
+	// Records are those kept: what was thinned out or damaged does not count, nor do jumps.
 	Records uint64
 	// LastArrival is when the newest record arrived, zero when there never was one.
 	LastArrival time.Time
@@ -52,7 +53,8 @@ func infoOf(sh *shard.Shard) ShardInfo {
 		First: sh.First(), Last: sh.Watermark(), LastArrival: sh.Arrival(), Bytes: int64(stored),
 	}
 	if i.Last >= i.First {
-		i.Records = i.Last - i.First + 1 - sh.Jumped(i.First, i.Last)
+		gone := sh.Jumped(i.First, i.Last) + sh.Lost(i.First, i.Last)
+		i.Records = i.Last - i.First + 1 - min(gone, i.Last-i.First+1)
 	}
 	if row.ClosedMS > 0 {
 		i.Closed = time.UnixMilli(row.ClosedMS)
@@ -76,6 +78,23 @@ func (st *Stream) Taken() uint64 {
 		n += sh.Taken()
 	}
 	return n
+}
+
+// Lost returns how many records of the stream were lost since the store was opened,
+// those of shards that are gone included, and why. It never falls.
+func (st *Stream) Lost() map[shard.GapReason]uint64 {
+	st.mu.RLock()
+	defer st.mu.RUnlock()
+	out := map[shard.GapReason]uint64{}
+	for reason, gap := range map[keyspace.LossReason]shard.GapReason{
+		keyspace.LossDropped: shard.GapDropped, keyspace.LossThinned: shard.GapThinned, keyspace.LossDamage: shard.GapDamage,
+	} {
+		out[gap] = st.mu.lostGone[reason]
+		for _, sh := range st.mu.shards {
+			out[gap] += sh.LostFor(reason)
+		}
+	}
+	return out
 }
 
 // Shards describes all shards by number, closed ones included until their

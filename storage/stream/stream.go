@@ -55,7 +55,8 @@ type Stream struct {
 		row          keyspace.StreamRow
 		shards       []*shard.Shard // by number
 		deleted      bool
-		takenGone    uint64 // records that shards took in which are gone
+		takenGone    uint64                          // records that shards took in which are gone
+		lostGone     [keyspace.LossDamage + 1]uint64 // and that they lost, by reason
 	}
 }
 
@@ -391,6 +392,9 @@ func (st *Stream) Expire(ctx context.Context, now time.Time) (int, error) {
 	st.mu.shards = slices.DeleteFunc(st.mu.shards, func(sh *shard.Shard) bool { return slices.Contains(gone, sh) })
 	for _, sh := range gone {
 		st.mu.takenGone += sh.Taken()
+		for reason := range st.mu.lostGone {
+			st.mu.lostGone[reason] += sh.LostFor(keyspace.LossReason(reason))
+		}
 	}
 	st.mu.Unlock()
 	for _, sh := range gone {

@@ -115,7 +115,7 @@ func checkSpace(_ context.Context, p *patient) []finding {
 	var out []finding
 	switch {
 	case free < 64<<20:
-		out = append(out, bad("a lower retention, or another disk", "%s: below 64 MiB no records are taken", text))
+		out = append(out, bad("a lower retention, or another disk", "%s: below 64 MiB a stream refuses, drops or thins out records, as its --when-full says", text))
 	case total > 0 && free*20 < total:
 		out = append(out, warn("a bound: weir stream retention NAME --bytes SIZE", "%s, less than a twentieth", text))
 	default:

@@ -37,9 +37,13 @@ const maxLine = 10 << 20
 type putter struct {
 	a       *app
 	client  *kinesis.Client
+	explain func(error) error
 	cmd     *putCmd
 	batch   []types.PutRecordsRequestEntry
 	size    int
+	line    int // being read
+	first   int // line of the batch's first record, -1 when it has records from elsewhere
+	last    int // line of its last one
 	bar     *progress
 	Stream  string         `json:"stream"`
 	Records int64          `json:"records"`
@@ -56,13 +60,13 @@ func (c *putCmd) Run(a *app) error {
 	if err != nil {
 		return err
 	}
-	p := &putter{a: a, client: b.Kinesis(), cmd: c, Stream: c.Stream, Shards: map[string]int{}, bar: a.progress("put " + c.Stream)}
+	p := &putter{a: a, client: b.Kinesis(), explain: b.Explain, cmd: c, Stream: c.Stream, Shards: map[string]int{}, bar: a.progress("put " + c.Stream)}
 	defer p.bar.done()
 	if err := p.all(); err != nil {
 		if p.Records > 0 {
-			return fmt.Errorf("%s written before: %w", plural(int(p.Records), "record"), b.Explain(err))
+			return fmt.Errorf("%s written before: %w", plural(int(p.Records), "record"), err)
 		}
-		return b.Explain(err)
+		return err
 	}
 	p.bar.done()
 	return a.emit(p, func(w io.Writer) {
@@ -117,16 +121,21 @@ func (p *putter) read(r io.Reader) error {
 		}
 		return p.add(data)
 	}
+	if len(p.batch) > 0 {
+		p.first = -1
+	}
 	lines := bufio.NewScanner(r)
 	lines.Buffer(make([]byte, 64<<10), maxLine)
 	for n := 1; lines.Scan(); n++ {
 		if len(lines.Bytes()) == 0 {
 			continue
 		}
+		p.line = n
 		if err := p.add(append([]byte(nil), lines.Bytes()...)); err != nil {
-			return fmt.Errorf("line %d: %w", n, err)
+			return err
 		}
 	}
+	p.line = 0
 	if errors.Is(lines.Err(), bufio.ErrTooLong) {
 		return &fault.Error{Class: fault.Usage, Expect: fmt.Sprintf("a line is longer than %s", size(maxLine))}
 	}
@@ -135,6 +144,9 @@ func (p *putter) read(r io.Reader) error {
 
 func (p *putter) add(data []byte) error {
 	key, err := p.key(data)
+	if err != nil && p.line > 0 {
+		err = fmt.Errorf("line %d: %w", p.line, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -143,6 +155,10 @@ func (p *putter) add(data []byte) error {
 			return err
 		}
 	}
+	if p.first == 0 {
+		p.first = p.line
+	}
+	p.last = p.line
 	p.batch = append(p.batch, types.PutRecordsRequestEntry{Data: data, PartitionKey: &key})
 	p.size += len(data) + len(key)
 	return nil
@@ -178,7 +194,7 @@ func (p *putter) flush() error {
 	}
 	out, err := p.client.PutRecords(p.a.ctx, &kinesis.PutRecordsInput{StreamName: &p.cmd.Stream, Records: p.batch})
 	if err != nil {
-		return err
+		return p.place(p.explain(err))
 	}
 	var refused error
 	for i, r := range out.Records {
@@ -193,9 +209,23 @@ func (p *putter) flush() error {
 		p.Shards[deref(r.ShardId)]++
 		p.Last = deref(r.SequenceNumber)
 	}
-	p.batch, p.size = p.batch[:0], 0
+	if refused != nil {
+		refused = p.place(refused)
+	}
+	p.batch, p.size, p.first = p.batch[:0], 0, 0
 	p.bar.step(p.Records, 0, "records")
 	return refused
+}
+
+// place says which lines the batch held that an error is about.
+func (p *putter) place(err error) error {
+	switch {
+	case p.first > 0 && p.first < p.last:
+		return fmt.Errorf("lines %d to %d: %w", p.first, p.last, err)
+	case p.first > 0:
+		return fmt.Errorf("line %d: %w", p.first, err)
+	}
+	return err
 }
 
 func deref(s *string) string {

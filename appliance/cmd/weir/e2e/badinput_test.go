@@ -195,3 +195,16 @@ func TestCommandLineMistakes(t *testing.T) {
 	fails(t, 3, nil, []string{"--dir", dir, "trust"}, "no box was started on it yet")
 	fails(t, 3, nil, []string{"serve", "--config", "/nonexistent/weir.yaml"}, "/nonexistent/weir.yaml", "no such file")
 }
+
+// TestPutNamesTheLinesThatWereRefused has a line in the second request that is too large.
+func TestPutNamesTheLinesThatWereRefused(t *testing.T) {
+	dir := t.TempDir()
+	serve(t, dir)
+	must(t, "--dir", dir, "stream", "create", "s")
+	path := filepath.Join(t.TempDir(), "lines")
+	text := strings.Repeat("line\n", 600) + strings.Repeat("x", 2<<20) + "\nlast\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fails(t, 2, nil, []string{"--dir", dir, "put", "s", "--file", path}, "500 records written before: lines 501 to 602: ValidationException: ")
+}
