@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/weirhq/weir/storage"
@@ -77,7 +78,11 @@ func (w *worker) call(ctx context.Context, lo, hi, attempt int) (abi.Result, err
 	}
 	part := w.batch
 	part.Records, part.Attempt = w.batch.Records[lo:hi], attempt
+	part.Input = max(0, slices.Index(w.version.Manifest.Inputs, w.stream.Name()))
 	part.TimeMS, part.ID = w.e.o.Now().UnixMilli(), part.Records[0].Index
+	if hi < len(w.batch.Records) {
+		part.Flags &^= abi.FlagLast
+	}
 	if attempt > 0 {
 		part.Flags |= abi.FlagReplay
 	}

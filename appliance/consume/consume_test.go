@@ -106,7 +106,11 @@ func (b *box) add(guestName, version string, lines ...string) {
 
 func add(c *module.Catalog, wasm []byte, version string, lines ...string) error {
 	ctx := context.Background()
-	text := strings.Join(append([]string{"name: c", "version: " + version, "kind: consumer", "inputs: [in]", "batch: {records: 500, wait: 1ms}"}, lines...), "\n")
+	usual := slices.DeleteFunc([]string{"inputs: [in]", "batch: {records: 500, wait: 1ms}"}, func(line string) bool {
+		key, _, _ := strings.Cut(line, ":")
+		return slices.ContainsFunc(lines, func(given string) bool { return strings.HasPrefix(given, key+":") })
+	})
+	text := strings.Join(slices.Concat([]string{"name: c", "version: " + version, "kind: consumer"}, usual, lines), "\n")
 	d := sha256.Sum256(wasm)
 	if err := c.Upload(ctx, d[:], bytes.NewReader(wasm)); err != nil {
 		return err
@@ -414,6 +418,30 @@ func TestStateFollowsItsShardThroughSplitAndMerge(t *testing.T) {
 	// "sum" isn't a partition key: one shard has it at any time.
 	if got := b.stateOf("sum"); len(got) != 1 {
 		t.Fatalf("sum %v", got)
+	}
+}
+
+// TestABatchSaysWhichInputItIsOfAndWhenAShardEnds: a module that reads several streams
+// tells them apart by that alone.
+func TestABatchSaysWhichInputItIsOfAndWhenAShardEnds(t *testing.T) {
+	b := openBox(t, t.TempDir(), nil)
+	other, in, out := b.stream("other", 1), b.stream("in", 1), b.stream("out", 1)
+	b.stop()
+	b.put(in, "a ?", "b ?", "c ?")
+	b.put(other, "d ?")
+	middle, _ := record.HashKey{}.Prev()
+	middle[0] = 0x80
+	if err := in.Split(context.Background(), 0, middle); err != nil {
+		t.Fatal(err)
+	}
+	b.put(in, "e ?")
+	b.add("counter", "1.0.0", append(counting, "inputs: [other, in]", "batch: {records: 2, wait: 1ms}")...)
+	b.start()
+	wasmtest.Until(t, "all records out", func() bool { return len(records(t, out)) == 5 })
+	got := records(t, out)
+	slices.Sort(got)
+	if want := []string{"a a=1/0", "b b=1/0", "c c=1/4", "d d=0/0", "e e=1/0"}; !slices.Equal(got, want) {
+		t.Errorf("%q, expecting %q", got, want)
 	}
 }
 

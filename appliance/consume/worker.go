@@ -10,6 +10,7 @@ import (
 
 	"github.com/weirhq/weir/storage"
 	"github.com/weirhq/weir/storage/record"
+	"github.com/weirhq/weir/wasm/abi"
 	"github.com/weirhq/weir/wasm/guest"
 	"github.com/weirhq/weir/wasm/manifest"
 	"github.com/weirhq/weir/wasm/module"
@@ -526,6 +527,9 @@ func (w *worker) read() (int, error) {
 		k, d := len(r.Key), len(r.Data)
 		r.Key, r.Data = w.copied[at:at+k:at+k], w.copied[at+k:at+k+d:at+k+d]
 		at += k + d
+	}
+	if info, err := w.stream.Shard(w.k.shard); err == nil && !info.Open() && w.reader.Position() > info.Last {
+		w.batch.Flags = abi.FlagLast
 	}
 	return n, nil
 }

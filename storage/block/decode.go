@@ -290,14 +290,6 @@ func (d *Decoded) Length(i int) int {
 	return int(d.dataEnds[i] - d.dataEnds[i-1])
 }
 
-// KeyLength returns the length of the partition key of record i.
-func (d *Decoded) KeyLength(i int) int {
-	if i == 0 {
-		return int(d.keyEnds[0])
-	}
-	return int(d.keyEnds[i] - d.keyEnds[i-1])
-}
-
 // ArrivalMS returns the arrival of record i, milliseconds since 1970, as stored.
 func (d *Decoded) ArrivalMS(i int) int64 {
 	if len(d.deltas) == 0 {

@@ -27,7 +27,6 @@ type Stats struct {
 	Txns        uint64
 	Epochs      uint64        // closed
 	CommitTime  time.Duration // running mean of write and sync
-	WaitBytes   int64
 }
 
 // Stats returns the totals since the open.

@@ -325,9 +325,6 @@ func (s *Staging) Last(l *Log) uint64 {
 	return l.Watermark()
 }
 
-// StampMS returns the group's arrival stamp.
-func (s *Staging) StampMS() int64 { return s.c.stamp.ArrivalMS }
-
 // lookup finds what the group's earlier transactions did to a row.
 func lookup(applied []*Txn, key []byte) (value []byte, exists, known bool) {
 	for i := len(applied) - 1; i >= 0; i-- {

@@ -52,6 +52,9 @@ func TestInputRegionDecodesToWhatWasEncoded(t *testing.T) {
 				TimestampMS: rapid.Int64().Draw(t, "ts"), Index: h.BaseIndex + uint64(i*3),
 			})
 		}
+		if len(recs) > 0 {
+			h.Input = rapid.Uint32().Draw(t, "input")
+		}
 		size := InputHeaderLen
 		for _, r := range recs {
 			size += RecordSize(len(r.Key), len(r.Data))

@@ -37,6 +37,7 @@ type InputHeader struct {
 	Flags       uint16
 	Records     int
 	Shard       uint32
+	Input       uint32 // the stream, an index into the manifest's inputs
 	BaseIndex   uint64 // index in the shard of the first record
 	TimeMS      int64  // the batch's frozen clock
 	BatchID     uint64
@@ -93,7 +94,7 @@ func (w *InputWriter) Record(index uint64, timestampMS int64, key, data []byte) 
 	binary.LittleEndian.PutUint32(e[12:], 0)
 	binary.LittleEndian.PutUint64(e[16:], uint64(timestampMS))
 	binary.LittleEndian.PutUint32(e[24:], uint32(delta))
-	binary.LittleEndian.PutUint32(e[28:], 0)
+	binary.LittleEndian.PutUint32(e[28:], w.h.Input)
 	d := w.dst[w.data:end]
 	n := copy(d, key)
 	n += copy(d[n:], data)
@@ -163,6 +164,9 @@ func DecodeInput(region []byte) (Input, error) {
 		TimeMS: int64(le.Uint64(region[32:])), BatchID: le.Uint64(region[40:]), Attempt: le.Uint32(region[48:]),
 		CPUBudgetMS: le.Uint32(region[52:]), Seed: le.Uint64(region[56:]),
 	}}
+	if n > 0 { // one stream has them all
+		in.Header.Input = le.Uint32(region[InputHeaderLen+28:])
+	}
 	for i := range int(n) {
 		if _, err := in.Record(i); err != nil {
 			return Input{}, err

@@ -33,6 +33,7 @@ type Record struct {
 type Batch struct {
 	Stream  string
 	Shard   uint32
+	Input   int   // the stream, an index into the manifest's inputs
 	TimeMS  int64 // the clock the module sees
 	ID      uint64
 	Attempt int
@@ -337,7 +338,7 @@ func (g *Guest) Process(ctx context.Context, b *Batch) (abi.Result, error) {
 
 func (g *Guest) encode(dst []byte, b *Batch) error {
 	h := abi.InputHeader{
-		Flags: b.Flags, Records: len(b.Records), Shard: b.Shard, TimeMS: b.TimeMS, BatchID: b.ID, Attempt: uint32(b.Attempt),
+		Flags: b.Flags, Records: len(b.Records), Shard: b.Shard, Input: uint32(b.Input), TimeMS: b.TimeMS, BatchID: b.ID, Attempt: uint32(b.Attempt),
 		CPUBudgetMS: uint32(g.o.Limits.CPU / time.Millisecond), Seed: seed(b.Shard, b.ID),
 	}
 	if len(b.Records) > 0 {

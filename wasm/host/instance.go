@@ -197,9 +197,6 @@ func (i *Instance) MemoryBytes() int64 {
 	return int64(i.memory.Size())
 }
 
-// Calls is how many calls the instance has served.
-func (i *Instance) Calls() uint64 { return i.calls }
-
 // Close frees the instance's memory, also after an error.
 func (i *Instance) Close() error {
 	if i.closed {

@@ -195,9 +195,6 @@ func (m *Module) HasExport(name string, params, results []ValueType) bool {
 	return false
 }
 
-// HasMemory reports whether the module exports its memory under the name "memory".
-func (m *Module) HasMemory() bool { return m.info.ExportsMemory }
-
 // Import names a function that a module imports.
 type Import struct{ Module, Name string }
 

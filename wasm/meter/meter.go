@@ -149,14 +149,13 @@ type Function struct {
 
 // Result is a rewritten module and what is known of the original.
 type Result struct {
-	Wasm          []byte
-	Imports       []Function // what the original imports, in its order
-	Exports       []Function // in its order
-	Memory        bool       // it has a memory
-	MemoryPages   uint32     // of its memory to begin with
-	ExportsMemory bool       // it exports its memory as "memory"
-	Functions     int        // without imports
-	Custom        int        // bytes of custom sections that were dropped
+	Wasm        []byte
+	Imports     []Function // what the original imports, in its order
+	Exports     []Function // in its order
+	Memory      bool       // it has a memory
+	MemoryPages uint32     // of its memory to begin with
+	Functions   int        // without imports
+	Custom      int        // bytes of custom sections that were dropped
 }
 
 // Rewrite validates and rewrites a module. wasm is neither kept nor changed.
@@ -196,12 +195,9 @@ func (m *module) describe() *Result {
 		}
 	}
 	for _, e := range m.exports {
-		switch {
-		case e.kind == kindFunction:
+		if e.kind == kindFunction {
 			t := m.functionType(e.index)
 			res.Exports = append(res.Exports, Function{"", e.name, []byte(t.in), []byte(t.out)})
-		case e.kind == kindMemory && e.name == "memory":
-			res.ExportsMemory = true
 		}
 	}
 	if len(m.memories) > 0 {

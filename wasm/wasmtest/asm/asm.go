@@ -139,7 +139,6 @@ type Module struct {
 	elements [][]byte
 	datas    [][]byte
 	start    int
-	custom   []byte
 	imported int
 }
 
@@ -260,11 +259,6 @@ func (m *Module) Data(offset int32, b []byte) {
 // Start sets the start function.
 func (m *Module) Start(function int) { m.start = function }
 
-// Custom adds a custom section at the end.
-func (m *Module) Custom(name string, b []byte) {
-	m.custom = append(m.custom, Code(0, bytesOf(Code(bytesOf([]byte(name)), b)))...)
-}
-
 // Bytes returns the module in the binary format.
 func (m *Module) Bytes() []byte {
 	b := []byte("\x00asm\x01\x00\x00\x00")
@@ -303,5 +297,5 @@ func (m *Module) Bytes() []byte {
 	section(9, m.elements)
 	section(10, bodies)
 	section(11, m.datas)
-	return append(b, m.custom...)
+	return b
 }

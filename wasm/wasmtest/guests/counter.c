@@ -1,7 +1,7 @@
 /* counter: a consumer that counts records per key in its state, one put per
  * record, and emits "key=count" for each; a tick emits "tick". The key "sum"
  * holds the number of records, through incr. A record "T" traps, "f" fails, "s"
- * is counted and emits nothing. */
+ * is counted and emits nothing, "?" emits "key=input/flags". */
 #include "guest.h"
 
 IMPORT(weir_state, get) i32 state_get(const void *, u32, void *, u32, u32 *);
@@ -32,6 +32,11 @@ EXPORT(weir_process) i64 weir_process(u32 ptr, u32 len) {
     if (r->vlen == 1 && d[0] == 's') continue;
     u8 *o = put(key(r), klen);
     heap[top++] = '=';
+    if (r->vlen == 1 && d[0] == '?') {
+      top += decimal(heap + top, r->stream);
+      heap[top++] = '/';
+      n = in->flags;
+    }
     top += decimal(heap + top, n);
     replace(i, o, (u32)(heap + top - o));
   }
