@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/weirhq/weir/appliance/delivery/codec"
 )
@@ -84,7 +85,7 @@ func TestNoCodecIsAboveTheBound(t *testing.T) {
 			record := make([]byte, size)
 			rand.NewChaCha8([32]byte{byte(size)}).Read(record)
 			c := &Config{Compression: Compression{Format: format}, Delimiter: "\n"}
-			j := &job{engine: &Engine{options: Options{Workers: 2}}, bind: &binding{config: *c}}
+			j := &job{engine: &Engine{options: Options{Workers: 2}}, bind: &binding{config: *c}, recipe: &Recipe{Oldest: time.Unix(1.8e9, 0)}}
 			p := &partition{records: 3, bytes: int64(3 * size)}
 			var out bytes.Buffer
 			_, err := j.renderer().plain(t.Context(), &out, c.Compression, []byte(c.Delimiter), strings.Repeat("n", 1024), func(_ context.Context, emit func([]byte) error) error {

@@ -154,7 +154,7 @@ func (j *job) open() error {
 }
 
 func (j *job) renderer() *renderer {
-	return &renderer{workers: j.engine.options.Workers}
+	return &renderer{workers: j.engine.options.Workers, at: j.recipe.Oldest}
 }
 
 // good is the source of the records that came through all stages.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -25,13 +26,14 @@ type counts struct {
 // renderer writes objects that are records end to end.
 type renderer struct {
 	workers int
+	at      time.Time // of the oldest record
 }
 
 // plain writes records end to end, each followed by delimiter.
 func (r *renderer) plain(ctx context.Context, w io.Writer, c Compression, delimiter []byte, entry string, from source) (counts, error) {
 	var n counts
 	lazy := &lazyWriter{open: func() (io.WriteCloser, error) {
-		return c.Format.NewWriter(w, codec.Options{Level: c.Level, Workers: r.workers, Entry: entry})
+		return c.Format.NewWriter(w, codec.Options{Level: c.Level, Workers: r.workers, Entry: entry, Modified: r.at})
 	}}
 	out := bufio.NewWriterSize(lazy, 64<<10)
 	err := from(ctx, func(data []byte) error {

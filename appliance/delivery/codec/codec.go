@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zip"
@@ -113,6 +114,9 @@ type Options struct {
 	Level   int    // 0: the codec's default
 	Workers int    // goroutines that may compress; 0 and 1: the caller's only. GZIP alone uses more
 	Entry   string // name of the single file inside a ZIP; "" means "data"
+	// Modified is that file's time, at least 1980, before which a ZIP has none.
+	// The zero value leaves it out.
+	Modified time.Time
 }
 
 // NewWriter returns a writer whose output, after Close, is one complete
@@ -171,7 +175,11 @@ func newZip(w io.Writer, o Options) (*zipWriter, error) {
 	if name == "" {
 		name = "data"
 	}
-	file, err := z.archive.CreateHeader(&zip.FileHeader{Name: name, Method: zip.Deflate})
+	modified := o.Modified.UTC()
+	if least := time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC); modified.Before(least) && !modified.IsZero() {
+		modified = least // a box without a clock
+	}
+	file, err := z.archive.CreateHeader(&zip.FileHeader{Name: name, Method: zip.Deflate, Modified: modified})
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"archive/zip"
 	"bytes"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 func sample(size int) []byte {
@@ -150,5 +152,18 @@ func BenchmarkGzip(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// TestTimeOfAZIP: a file taken out of the archive has the time of its records, and one of a
+// box that starts in 1970 a time that the format has.
+func TestTimeOfAZIP(t *testing.T) {
+	at := time.Date(2026, 11, 23, 20, 11, 40, 0, time.UTC)
+	for given, want := range map[time.Time]time.Time{at: at, time.Unix(60, 0): time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC)} {
+		raw := encode(t, Zip, Options{Modified: given}, []byte("x"))
+		z, err := zip.NewReader(bytes.NewReader(raw), int64(len(raw)))
+		if err != nil || len(z.File) != 1 || !z.File[0].Modified.Equal(want) {
+			t.Errorf("%v became %v (%v), want %v", given, z.File[0].Modified, err, want)
+		}
 	}
 }
