@@ -341,6 +341,18 @@ func (c *Config) validateQuery(data *prefix.Expression, bad complain) {
 	}
 }
 
+// checkPatterns refuses a query whose regular expressions can't work. It isn't part of Validate: one that was taken
+// by an older version may be on a way that no record goes, and must not be in the way of a pause.
+func (c *Config) checkPatterns(old *Config) error {
+	if c.Partition == nil || c.Partition.Query == "" || old.Partition != nil && old.Partition.Query == c.Partition.Query {
+		return nil
+	}
+	if err := checkPatterns(c.Partition.Query); err != nil {
+		return fmt.Errorf("%w: delivery %s: partition.query: jq expression %q: %w", ErrInvalid, c.Name, c.Partition.Query, err)
+	}
+	return nil
+}
+
 func contains(list []string, s string) bool {
 	for _, v := range list {
 		if v == s {

@@ -508,6 +508,9 @@ func (e *Engine) Create(ctx context.Context, c Config) error {
 	if err := c.Validate(); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
+	if err := c.checkPatterns(&Config{}); err != nil {
+		return err
+	}
 	e.changes.Lock()
 	defer e.changes.Unlock()
 	if _, err := e.worker(c.Name); err == nil {
@@ -649,6 +652,9 @@ func (e *Engine) Update(ctx context.Context, name string, version int, change fu
 	}
 	if err := next.Config.Validate(); err != nil {
 		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if err := next.Config.checkPatterns(&old.Config); err != nil {
+		return err
 	}
 	next.Version++
 	next.Updated = e.clock.Now().UTC()

@@ -496,6 +496,10 @@ func TestCreateRefuses(t *testing.T) {
 			Name: "d", Source: delivery.Source{Stream: "s"}, Prefix: "!{partitionKeyFromQuery:a}/", ErrorPrefix: "e/",
 			Partition: &delivery.Partition{Query: "{a:.a,b:.b}"},
 		},
+		"no look-around": {
+			Name: "d", Source: delivery.Source{Stream: "s"}, Prefix: "!{partitionKeyFromQuery:a}/", ErrorPrefix: "e/",
+			Partition: &delivery.Partition{Query: `{a: (.a | if . then sub("x(?=y)"; "") else "none" end)}`},
+		},
 		"must be UNCOMPRESSED": {Name: "d", Source: delivery.Source{Stream: "s"}, Compression: delivery.Compression{Format: codec.Gzip}, Parquet: &delivery.Parquet{}},
 		"is not a window":      {Name: "d", Source: delivery.Source{Stream: "s"}, Uplink: delivery.Uplink{Windows: []string{"22-6"}}},
 	} {
@@ -507,6 +511,10 @@ func TestCreateRefuses(t *testing.T) {
 			t.Errorf("want %q, got %v", cause, err)
 		}
 	}
+	r.create(delivery.Config{
+		Name: "d", Source: delivery.Source{Stream: "s"}, Prefix: "!{partitionKeyFromQuery:a}/", ErrorPrefix: "e/",
+		Partition: &delivery.Partition{Query: `{a: (.a | split("(") | .[0] | sub("(?<d>\\d+)$"; "\(.d)") | test("A"; "i"))}`},
+	})
 }
 
 // TestPartitionsReadTheLogAFewTimes: what is gathered in one pass is several

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"reflect"
+	"slices"
 	"strconv"
 	"time"
 
@@ -83,6 +85,67 @@ func compileQuery(source string) (*query, error) {
 		return nil, fmt.Errorf("jq expression %q: %w", source, err)
 	}
 	return q, nil
+}
+
+// matchers are jq's functions whose first argument is a regular expression. Of split that is so of two.
+var matchers = []string{"test", "match", "capture", "scan", "split", "splits", "sub", "gsub"}
+
+// checkPatterns returns what is wrong with the regular expressions that are written out. Those of jq 1.6
+// look ahead and behind, which Go's don't: without a check each record would fail.
+func checkPatterns(source string) error {
+	q, err := gojq.Parse(source)
+	if err != nil {
+		return err
+	}
+	var check func(v reflect.Value) error
+	check = func(v reflect.Value) error {
+		switch v.Kind() {
+		case reflect.Pointer:
+			if v.IsNil() {
+				return nil
+			}
+			if f, ok := v.Interface().(*gojq.Func); ok && slices.Contains(matchers, f.Name) && len(f.Args) > 0 && (f.Name != "split" || len(f.Args) == 2) {
+				if err := tryPattern(f.Args[0].Term); err != nil {
+					return err
+				}
+			}
+			return check(v.Elem())
+		case reflect.Struct:
+			for i := range v.NumField() {
+				if err := check(v.Field(i)); err != nil {
+					return err
+				}
+			}
+		case reflect.Slice:
+			for i := range v.Len() {
+				if err := check(v.Index(i)); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	return check(reflect.ValueOf(q))
+}
+
+// tryPattern has gojq compile a pattern, when it is a text.
+func tryPattern(t *gojq.Term) error {
+	if t == nil || t.Str == nil || len(t.Str.Queries) > 0 || len(t.SuffixList) > 0 {
+		return nil
+	}
+	q, err := gojq.Parse("test($pattern)")
+	if err != nil {
+		return err
+	}
+	code, err := gojq.Compile(q, gojq.WithVariables([]string{"$pattern"}))
+	if err != nil {
+		return err
+	}
+	out, _ := code.Run("", t.Str.Str).Next()
+	if err, failed := out.(error); failed {
+		return fmt.Errorf("%w (regular expressions are RE2's: no look-around, no back-references)", err)
+	}
+	return nil
 }
 
 // run runs the query over one record and returns the values in the order

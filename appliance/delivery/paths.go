@@ -31,9 +31,16 @@ type pathValue struct {
 	from  []int      // places that are the variables of then
 }
 
+// pathStep is a member of an object or, with element set, an element of an array.
+type pathStep struct {
+	name    string
+	index   int
+	element bool
+}
+
 // pathNode is a place in documents that values are read from, or below.
 type pathNode struct {
-	names []string
+	steps []pathStep
 	nodes []*pathNode
 	value int  // number of the place that is read here; -1: none
 	mark  uint // its bit in pathScan.met
@@ -69,7 +76,7 @@ func plainPaths(q *gojq.Query, names []string) *paths {
 // value adds the value that q is; a nil one is the member of that name.
 func (p *paths) value(q *gojq.Query, name string) (v pathValue, ok bool) {
 	if q == nil {
-		v.place, ok = p.place([]string{name})
+		v.place, ok = p.place([]pathStep{{name: name}})
 		return v, ok
 	}
 	for isPlain(q) && q.Term != nil && q.Term.Type == gojq.TermTypeQuery && len(q.Term.SuffixList) == 0 {
@@ -101,17 +108,17 @@ func isPlain(q *gojq.Query) bool {
 
 // place is where what is at a path is read; false when it can't be told from what
 // is read above or below it, or when there are too many.
-func (p *paths) place(steps []string) (int, bool) {
+func (p *paths) place(steps []pathStep) (int, bool) {
 	at := p.root
 	for _, s := range steps {
-		if s == "" || strings.ContainsAny(s, "\\\"\ufffd") || !utf8.ValidString(s) || at.value >= 0 {
+		if !s.element && s.name == "" || strings.ContainsAny(s.name, "\\\"\ufffd") || !utf8.ValidString(s.name) || at.value >= 0 {
 			return 0, false
 		}
 		if at = at.child(s, &p.marks); p.marks > maxPathNodes {
 			return 0, false
 		}
 	}
-	if len(at.names) > 0 {
+	if len(at.steps) > 0 {
 		return 0, false
 	}
 	if at.value < 0 {
@@ -148,6 +155,14 @@ func (l *lifter) query(q *gojq.Query) bool {
 	return false
 }
 
+// elements is query for what makes an array, in which there may be several values.
+func (l *lifter) elements(q *gojq.Query) bool {
+	if q != nil && isPlain(q) && q.Term == nil && q.Op == gojq.OpComma {
+		return l.elements(q.Left) && l.elements(q.Right)
+	}
+	return l.query(q)
+}
+
 func (l *lifter) term(t *gojq.Term) bool {
 	ok := false
 	switch t.Type {
@@ -159,6 +174,10 @@ func (l *lifter) term(t *gojq.Term) bool {
 		ok = l.query(t.Query)
 	case gojq.TermTypeUnary:
 		ok = l.term(t.Unary.Term)
+	case gojq.TermTypeArray:
+		ok = l.elements(t.Array.Query)
+	case gojq.TermTypeTry:
+		ok = t.Try.Catch == nil && l.query(t.Try.Body) // what is caught is no path of the record
 	case gojq.TermTypeString, gojq.TermTypeFormat:
 		ok = t.Str != nil
 		for i := 0; ok && i < len(t.Str.Queries); i++ {
@@ -197,51 +216,60 @@ func (l *lifter) path(t *gojq.Term) bool {
 	return true
 }
 
-// pathSteps are the names of .a.b, and what comes after it; nil when t is none.
-func pathSteps(t *gojq.Term) (steps []string, rest []*gojq.Suffix) {
+// pathSteps are the steps of .a.b[0], and what comes after it; nil when t is none. A ? has no part in
+// it: where it would have an effect, the record isn't plain.
+func pathSteps(t *gojq.Term) (steps []pathStep, rest []*gojq.Suffix) {
 	if t.Type != gojq.TermTypeIndex {
 		return nil, nil
 	}
-	name, ok := stepName(t.Index)
-	if !ok {
+	step, ok := stepOf(t.Index)
+	if !ok || step.element {
 		return nil, nil
 	}
-	steps = append(steps, name)
+	steps = append(steps, step)
 	for i, s := range t.SuffixList {
-		if name, ok = stepName(s.Index); !ok || s.Iter || s.Optional {
+		if s.Optional && s.Index == nil && !s.Iter {
+			continue
+		}
+		if step, ok = stepOf(s.Index); !ok || s.Iter || s.Optional {
 			return steps, t.SuffixList[i:]
 		}
-		steps = append(steps, name)
+		steps = append(steps, step)
 	}
 	return steps, nil
 }
 
-// stepName is the name in .a, ."a" or .["a"].
-func stepName(x *gojq.Index) (string, bool) {
+// stepOf is the step in .a, ."a", .["a"] or .[0].
+func stepOf(x *gojq.Index) (pathStep, bool) {
 	switch {
 	case x == nil || x.End != nil || x.IsSlice:
-		return "", false
+		return pathStep{}, false
 	case x.Start != nil:
-		text := x.Start.Term
-		if !isPlain(x.Start) || x.Start.Left != nil || text == nil || text.Type != gojq.TermTypeString || text.Str.Queries != nil || len(text.SuffixList) > 0 {
-			return "", false
+		t := x.Start.Term
+		if !isPlain(x.Start) || x.Start.Left != nil || t == nil || len(t.SuffixList) > 0 {
+			return pathStep{}, false
 		}
-		return text.Str.Str, true
+		if t.Type == gojq.TermTypeNumber {
+			i, err := strconv.ParseUint(t.Number, 10, 16)
+			return pathStep{index: int(i), element: true}, err == nil
+		}
+		if t.Type != gojq.TermTypeString || t.Str.Queries != nil {
+			return pathStep{}, false
+		}
+		return pathStep{name: t.Str.Str}, true
 	case x.Str != nil:
-		return x.Str.Str, x.Str.Queries == nil
+		return pathStep{name: x.Str.Str}, x.Str.Queries == nil
 	}
-	return x.Name, x.Name != ""
+	return pathStep{name: x.Name}, x.Name != ""
 }
 
-func (n *pathNode) child(name string, marks *uint) *pathNode {
-	for i, have := range n.names {
-		if have == name {
-			return n.nodes[i]
-		}
+func (n *pathNode) child(s pathStep, marks *uint) *pathNode {
+	if i := slices.Index(n.steps, s); i >= 0 {
+		return n.nodes[i]
 	}
 	c := &pathNode{value: -1, mark: *marks}
 	*marks++
-	n.names, n.nodes = append(n.names, name), append(n.nodes, c)
+	n.steps, n.nodes = append(n.steps, s), append(n.nodes, c)
 	return c
 }
 
@@ -407,8 +435,11 @@ func (s *pathScan) object(node *pathNode, depth int) bool {
 		s.space()
 		var below *pathNode
 		if node != nil {
-			for i, name := range node.names {
-				if string(key) == name {
+			for i := range node.steps {
+				if node.steps[i].element {
+					return false // what is asked of an array
+				}
+				if string(key) == node.steps[i].name {
 					below = node.nodes[i]
 				}
 			}
@@ -445,10 +476,13 @@ func (s *pathScan) value(node *pathNode, depth int) bool {
 			return false // a key that is no text, number or boolean
 		}
 		return s.object(node, depth)
-	case node != nil && node.value < 0:
-		return false // a path leads into what isn't an object
 	case c == '[':
-		return node == nil && s.array(depth)
+		if node != nil && node.value >= 0 {
+			return false // the same
+		}
+		return s.array(node, depth)
+	case node != nil && node.value < 0:
+		return false // a path leads into what is neither an object nor an array
 	case c == '"':
 		text, ok := s.text()
 		if !ok || node != nil && !utf8.Valid(text) {
@@ -483,7 +517,8 @@ func (s *pathScan) found(node *pathNode, text []byte) bool {
 	return true
 }
 
-func (s *pathScan) array(depth int) bool {
+// array reads an array that stands at node; nil: nothing of it is wanted.
+func (s *pathScan) array(node *pathNode, depth int) bool {
 	if depth > maxPathDepth || !s.take('[') {
 		return false
 	}
@@ -491,8 +526,19 @@ func (s *pathScan) array(depth int) bool {
 	if s.take(']') {
 		return true
 	}
-	for {
-		if !s.value(nil, depth+1) {
+	for n := 0; ; n++ {
+		var below *pathNode
+		if node != nil {
+			for i := range node.steps {
+				if !node.steps[i].element {
+					return false // what is asked of an object
+				}
+				if n == node.steps[i].index {
+					below = node.nodes[i]
+				}
+			}
+		}
+		if !s.value(below, depth+1) {
 			return false
 		}
 		s.space()

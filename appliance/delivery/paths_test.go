@@ -76,15 +76,37 @@ func TestPlainPathsAreFound(t *testing.T) {
 		`{a: .a}`: true, `{a}`: true, `{"a b"}`: true, `{a: .b.c.d, b: .b.e}`: true, `{a: .["x"]}`: true,
 		`{a: .a, b: .a}`: true, `{a: .ts|todate}`: true, `{y: (.ts|floor|strftime("%Y")), m: (.ts|strftime("%m"))}`: true,
 		`{a: ((.a|tostring)|length)}`: true, `{a: (.a as $x|$x)}`: false, `{a: (1|.a)}`: false,
-		`{a: .a, a: .b}`: false, `{a: .a, b: .a.b}`: false, `{a: .a[0]}`: false, `{a: .a?}`: false,
+		`{a: .a, a: .b}`: false, `{a: .a, b: .a.b}`: false, `{a: .a[0]}`: true, `{a: .a?}`: true, `{a: .a[0].b[7].c?}`: true, `{a: .a[-1]}`: false, `{a: .[0]}`: false, `{a: .a[0], b: .a}`: false, `{a: .a[.5]}`: false,
 		`{a: .ts[0:10]}`: true, `{a: .ts[:-1]}`: true, `{a: (.n % 500)}`: true, `{a: (.a + "-" + .b.c)}`: true, `{a: "\(.a)/\(.n|floor)"}`: true,
 		`{a: (if .n > 5 then "high" else .a end)}`: true, `{a: (.a // "none")}`: true, `{a: @text "x\(.a)"}`: true, `{a: (.a + .)}`: false,
-		`{a: (.n | if . > 5 then 1 end)}`: true, `{a: (if .n > 5 then 1 end)}`: false, `{a: (.a, .b)}`: false, `{a: ([.a]|length)}`: false, `{a: (.a|@base64)}`: true, `{a: @base64}`: false,
-		`{a: .a[.b]}`: false, `{a: .a, b: (.a.b + 1)}`: false, `{a: (.n + now)}`: false, `{a: ($ENV.HOME + .a)}`: false, `{a: (try .a)}`: false, `{a: (-.n)}`: true,
+		`{a: (.n | if . > 5 then 1 end)}`: true, `{a: (if .n > 5 then 1 end)}`: false, `{a: (.a, .b)}`: false, `{a: ([.a]|length)}`: true, `{a: ([.a, .b[1]]|join("-"))}`: true, `{a: ([.[]]|length)}`: false, `{a: (.a|@base64)}`: true, `{a: @base64}`: false,
+		`{a: .a[.b]}`: false, `{a: .a, b: (.a.b + 1)}`: false, `{a: (.n + now)}`: false, `{a: ($ENV.HOME + .a)}`: false, `{a: (try .a)}`: true, `{a: (try (.a|tonumber) catch .x)}`: false, `{a: (.a|try tonumber catch 0)}`: true, `{a: (-.n)}`: true,
 		`{a: (.a)}`: true, `{a: (.a|tostring)}`: true, `{a: .a[]}`: false, `{a: "x"}`: false, `{a: .}`: false, `{a: .a}.a`: false,
 	} {
 		if q := mustCompile(t, source); (q.plain != nil) != plain {
 			t.Errorf("%s: plain %t, want %t", source, q.plain != nil, plain)
+		}
+	}
+}
+
+// TestElementsAgreeWithGojq: what is asked of an array that isn't there, or is none, is gojq's.
+func TestElementsAgreeWithGojq(t *testing.T) {
+	q := mustCompile(t, `{a: .a[0], b: .a[2].b, c: .b.c[1][0]?}`)
+	for text, short := range map[string]bool{
+		`{"a":["x",null,{"b":7}],"b":{"c":[[],[true]]}}`:                          true,
+		`{"z":[[1],{"a":[3]}],"a":[0.5,[[]],{"b":7},9],"b":{"c":[0,["y",2],{}]}}`: true,
+		`{"a":["x",null],"b":{"c":[[],[true]]}}`:                                  false,
+		`{"a":[null,null,{"b":7}],"b":{"c":[[],[true]]}}`:                         false,
+		`{"a":[["x"],null,{"b":7}],"b":{"c":[[],[true]]}}`:                        false,
+		`{"a":{"0":"x"},"b":{"c":[[],[true]]}}`:                                   false,
+		`{"a":"x","b":{"c":[[],[true]]}}`:                                         false,
+		`{"a":["x",null,{"b":7}],"b":{"c":[[],true]}}`:                            false,
+		`{"a":["x",null,{"b":7},],"b":{"c":[[],[true]]}}`:                         false,
+		`{"a":["x",null,{"b":7}],"b":[{"c":[[],[true]]}]}`:                        false,
+		`{"a":["x",null,{"b":7,"b":8}],"b":{"c":[[],[true]]}}`:                    false,
+	} {
+		if got := both(t, q, []byte(text)); got != short {
+			t.Errorf("%s: decided %t, want %t", text, got, short)
 		}
 	}
 }
@@ -112,7 +134,7 @@ func TestWhatComesAfterAPathAgreesWithGojq(t *testing.T) {
 func TestWhatIsMadeOfPathsAgreesWithGojq(t *testing.T) {
 	for _, made := range []string{
 		".a % 500", ".a + .b.c", ".a[0:4]", ".a[:-1]", ".a[2:]", `"\(.a)-\(.b.c)"`, `if .a == 7 then "seven" elif .a then .b.c else 0 end`, ".a // .b.c", "-.a", ".a / .b.c",
-		".a and .b.c", `.a == "A" or .b.c > 3`, `@uri "x=\(.a)"`, "(.a | tostring) + (.b.c | tostring)", ".a * 2 - .b.c", ".a as $x | .b.c", `.a + "" | ascii_downcase`, ".a[.b.c:]",
+		".a and .b.c", `.a == "A" or .b.c > 3`, `@uri "x=\(.a)"`, "(.a | tostring) + (.b.c | tostring)", ".a * 2 - .b.c", ".a as $x | .b.c", `[.a, .b.c, 1] | join("/")`, `[.a + .b.c] | tojson`, "try (.a + .b.c)", `.a | try tonumber catch "none"`, `.a + "" | ascii_downcase`, ".a[.b.c:]",
 	} {
 		q := mustCompile(t, `{k: (`+made+`), m: .a}`)
 		if strings.Contains(made, " as ") {
@@ -135,7 +157,6 @@ func TestWhatIsMadeOfPathsAgreesWithGojq(t *testing.T) {
 	}
 }
 
-// FuzzPlainPaths: whatever a record holds, the short way and gojq agree.
 // TestWhatIsRememberedOfValuesIsBounded: records may be large, and each another.
 func TestWhatIsRememberedOfValuesIsBounded(t *testing.T) {
 	s := &queryStage{query: mustCompile(t, `{short: .text[0:8], whole: .text}`)}
@@ -158,6 +179,7 @@ func TestWhatIsRememberedOfValuesIsBounded(t *testing.T) {
 	}
 }
 
+// FuzzPlainPaths: whatever a record holds, the short way and gojq agree.
 func FuzzPlainPaths(f *testing.F) {
 	f.Add([]byte(`{"a":"x","b":{"c":1,"d":[true,null,{"a":-0.5e3}]}}`))
 	f.Add([]byte(`{"b":{"c":"\u0061"},"a":9007199254740993}`))
@@ -166,11 +188,14 @@ func FuzzPlainPaths(f *testing.F) {
 	q := mustCompile(f, `{a: .a, c: .b.c}`)
 	then := mustCompile(f, `{a: (.a|tostring), t: (.a|todate), c: (.b.c|ascii_downcase)}`)
 	made := mustCompile(f, `{n: (.a % 7), s: "\(.a)/\(.b.c)", d: (if .a == .b.c then .a else .b.c end)}`)
+	f.Add([]byte(`{"a":["x",{"b":2},[3,4]],"b":[]}`))
+	element := mustCompile(f, `{a: .a[0], b: .a[1].b, c: .a[2][1]?, d: .b.c?, e: ([.a[0], .a[2][0]] | join("-")), f: (try .b.c)}`)
 	slice := mustCompile(f, `{d: .a[1:3], e: (.b.c // "none")}`)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		both(t, q, data)
 		both(t, made, data)
 		both(t, slice, data)
+		both(t, element, data)
 		both(t, then, data)
 	})
 }
@@ -186,7 +211,7 @@ func BenchmarkQuery(b *testing.B) {
 	}
 	for name, source := range map[string]string{
 		"plain": `{d: .device, s: .site}`, "of few values": `{d: (.device|tostring), s: .ts[0:10]}`, "of many values": `{d: (.seq % 500), s: .site}`,
-		"gojq": `{d: (.device,.x|tostring), s: .site}`,
+		"of elements": `{d: .vibration[1], s: .site?}`, "gojq": `{d: (.device,.x|tostring), s: .site}`,
 	} {
 		b.Run(name, func(b *testing.B) {
 			s := &queryStage{query: mustCompile(b, source)}
