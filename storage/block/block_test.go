@@ -232,3 +232,59 @@ func TestKeysComeBackWhole(t *testing.T) {
 		}
 	}
 }
+
+// TestLargeDataIsNotCopied adds a record whose block is its own, and another after it.
+func TestLargeDataIsNotCopied(t *testing.T) {
+	large := make([]byte, 4*MaxRawBytes, 4*MaxRawBytes+1000)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(large)
+	behind := bytes.Clone(large[:cap(large)])
+	b := NewBuilder()
+	if n := testing.AllocsPerRun(20, func() {
+		b.Reset()
+		b.Add([]byte("k"), nil, large, 0)
+	}); n > 0 {
+		t.Errorf("%v allocations to add a large record", n)
+	}
+	if b.Fits(0) || b.DataBytes() != len(large) {
+		t.Errorf("another record fits behind %d bytes", b.DataBytes())
+	}
+	first := bytes.Clone(b.Encode(Zstd, Stamp{}))
+	b.Add([]byte("k"), nil, []byte("overflow"), 0)
+	b.Reset()
+	b.Add([]byte("k"), nil, []byte("small"), 0)
+	b.Add([]byte("k"), nil, large, 0)
+	_ = b.Encode(Zstd, Stamp{})
+	if !bytes.Equal(large[:cap(large)], behind) {
+		t.Error("the caller's memory was written to")
+	}
+	b.Reset()
+	b.Add([]byte("k"), nil, large, 0)
+	if !bytes.Equal(b.Encode(Zstd, Stamp{}), first) {
+		t.Error("the builder does not come back to where it was")
+	}
+}
+
+func TestDenseBlocks(t *testing.T) {
+	noise := make([]byte, 10*MaxRawBytes)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(noise)
+	b := NewBuilder()
+	for _, tc := range []struct {
+		what  string
+		data  []byte
+		codec Codec
+		want  bool
+	}{
+		{"what zstd shrinks", bytes.Repeat([]byte("again "), 1000), Zstd, true},
+		{"what nothing shrinks", noise, Zstd, true},
+		{"the same in S2", noise, S2, true},
+		{"what nobody has tried to shrink", noise, Raw, false},
+		{"a little, which may shrink with others", noise[:1000], Zstd, false},
+		{"next to nothing", noise[:10], Zstd, false},
+	} {
+		b.Reset()
+		b.Add([]byte("k"), nil, tc.data, 0)
+		if b.Encode(tc.codec, Stamp{}); b.Dense() != tc.want {
+			t.Errorf("%s: dense %v", tc.what, b.Dense())
+		}
+	}
+}

@@ -21,10 +21,11 @@ type Builder struct {
 	explicit []explicitKey
 	deltas   []int64 // empty unless deltaSet
 	deltaSet bool
+	borrowed bool // data is the caller's
 
-	meta, out  []byte
-	compressed bool // the data of the block encoded last
-	zstd       *zstd.Encoder
+	meta, out []byte
+	dense     bool // the data of the block encoded last
+	zstd      *zstd.Encoder
 }
 
 type explicitKey struct {
@@ -46,9 +47,10 @@ func NewBuilder() *Builder {
 func (b *Builder) Reset() {
 	b.data, b.lengths, b.keys, b.keyLens = b.data[:0], b.lengths[:0], b.keys[:0], b.keyLens[:0]
 	b.explicit, b.deltas, b.deltaSet = b.explicit[:0], b.deltas[:0], false
-	// A record of several MiB must not be paid for until the end of the process.
-	if cap(b.data) > 4*MaxRawBytes {
-		b.data = nil
+	// Whose block is one record's has the caller's data, and a record of several MiB must
+	// not be paid for until the end of the process.
+	if cap(b.data) > 4*MaxRawBytes || b.borrowed {
+		b.data, b.borrowed = nil, false
 	}
 	if cap(b.out) > 4*MaxRawBytes {
 		b.out = nil
@@ -67,8 +69,10 @@ func (b *Builder) Fits(dataLen int) bool {
 	return len(b.lengths) == 0 || (len(b.data)+dataLen <= MaxRawBytes && len(b.lengths) < MaxRecords && len(b.keys) < 4*MaxRawBytes)
 }
 
-// Add copies one record into the block. explicit is nil when the record has
-// no explicit hash key; deltaMS is its arrival relative to the block's.
+// Add puts one record into the block. explicit is nil when the record has
+// no explicit hash key; deltaMS is its arrival relative to the block's. Data above
+// MaxRawBytes is a block of its own and not copied: it must stay as it is until the
+// builder is reset.
 func (b *Builder) Add(partitionKey []byte, explicit *record.HashKey, data []byte, deltaMS int64) {
 	if explicit != nil {
 		b.explicit = append(b.explicit, explicitKey{len(b.lengths), *explicit})
@@ -76,7 +80,11 @@ func (b *Builder) Add(partitionKey []byte, explicit *record.HashKey, data []byte
 	b.lengths = append(b.lengths, uint32(len(data)))
 	b.keyLens = append(b.keyLens, uint16(len(partitionKey)))
 	b.keys = append(b.keys, partitionKey...)
-	b.data = append(b.data, data...)
+	if len(data) > MaxRawBytes && len(b.lengths) == 1 {
+		b.data, b.borrowed = data[:len(data):len(data)], true
+	} else {
+		b.data = append(b.data, data...)
+	}
 	if deltaMS != 0 && !b.deltaSet {
 		b.deltaSet = true
 		b.deltas = append(b.deltas[:0], make([]int64, len(b.lengths)-1)...)
@@ -115,8 +123,9 @@ func (b *Builder) Encode(codec Codec, at Stamp) []byte {
 	if len(b.data) < compressFromBytes {
 		codec = Raw
 	}
+	asked := codec
 	out, codec = b.appendFrame(out, codec, b.data)
-	b.compressed = codec != Raw
+	b.dense = codec != Raw || asked != Raw && len(b.data) >= denseFrom
 	h := Header{
 		DataCodec: codec, MetaCodec: metaCodec, Explicit: len(b.explicit) > 0, Deltas: b.deltaSet, Uncertain: at.Uncertain,
 		Count: len(b.lengths), DataRawBytes: len(b.data), MetaBytes: metaBytes, ArrivalMS: at.ArrivalMS, MonotonicMS: at.MonotonicMS,
@@ -127,8 +136,13 @@ func (b *Builder) Encode(codec Codec, at Stamp) []byte {
 	return out
 }
 
-// Compressed says whether the data of the block encoded last was compressed.
-func (b *Builder) Compressed() bool { return b.compressed }
+// denseFrom is the data of a block that compression has to have something to work with.
+// Smaller ones may gain by being compressed together with others.
+const denseFrom = MaxRawBytes / 2
+
+// Dense says of the block encoded last that there is nothing to gain by compressing it
+// again: its data was compressed, or is much and would not become smaller.
+func (b *Builder) Dense() bool { return b.dense }
 
 func (b *Builder) appendMeta(m []byte) []byte {
 	at := len(m)

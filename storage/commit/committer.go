@@ -45,7 +45,7 @@ type Options struct {
 	// LastMS is the latest arrival in the store so far.
 	LastMS int64
 	// Packed, unless nil, says of the memtable flushed last whether nearly all of it is
-	// compressed already.
+	// compressed already, or would not become smaller.
 	Packed *atomic.Bool
 	// OnRows, unless nil, is called in the committer's goroutine when directory rows go to
 	// disk: those of the epochs up to newest, in bytes. A key that it returns is deleted with

@@ -159,7 +159,7 @@ func (c *Committer) encodeLog(p *pending) error {
 // flushBlock stages the builder's records as one block that ends at index last.
 func (c *Committer) flushBlock(w *blockRun, last uint64, codec block.Codec) error {
 	value := c.builder.Encode(codec, c.stamp)
-	if c.builder.Compressed() {
+	if c.builder.Dense() {
 		c.epoch.packed += int64(len(value))
 	}
 	var key [keyspace.DataKeyBytes]byte
