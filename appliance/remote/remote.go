@@ -213,7 +213,7 @@ func (b *Box) explain(err error) error {
 	var verify *tls.CertificateVerificationError
 	switch {
 	case errors.As(err, &unknown), errors.As(err, &wrongHost), errors.As(err, &verify):
-		f.Expect, f.Try = "its certificate is not trusted", "--ca with the ca.pem of the box; weir trust prints it there"
+		f.Expect, f.Try = "its certificate is not trusted", "--ca with the ca.pem of the box, which weir trust prints there, or with the authority that signed listen.tls_cert"
 	}
 	return f
 }

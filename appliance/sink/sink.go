@@ -207,7 +207,19 @@ func (t *Table) Bucket(bucket string) (delivery.Target, error) {
 			return delivery.Target{Name: n, Bucket: bucket}, nil
 		}
 	}
-	return delivery.Target{}, fmt.Errorf("no sink has the bucket %q and none is the default object store; configured are: %s", bucket, t.names())
+	for i, n := range names {
+		c := t.named[n]
+		if of := kinds[c.Kind].bucket(c.Settings); of != "" {
+			names[i] += " with the bucket " + of
+		} else {
+			names[i] += " with no bucket"
+		}
+	}
+	configured := "none"
+	if len(names) > 0 {
+		configured = strings.Join(names, ", ")
+	}
+	return delivery.Target{}, fmt.Errorf("no sink has %q as bucket in its settings, and none is the default object store; configured: %s", bucket, configured)
 }
 
 // Show returns the settings of a target without its secrets.
