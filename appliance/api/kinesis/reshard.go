@@ -34,12 +34,13 @@ func (s *Service) notActive(st *stream) error {
 	return aws.ResourceInUse.New("Stream %s under account %s not ACTIVE, instead in state %s", st.Name(), s.o.Account, statusUpdating)
 }
 
-// provisioned refuses what only provisioned streams can do.
-func (s *Service) provisioned(st *stream) error {
-	if st.Config().Mode != storage.OnDemand {
-		return nil
+// findProvisioned finds a stream for what only provisioned streams can do.
+func (s *Service) findProvisioned(c *aws.Call, name, arn *string) (*stream, error) {
+	st, err := s.find(c, name, arn)
+	if err == nil && st.Config().Mode == storage.OnDemand {
+		err = aws.Validation.New("Request is invalid. Stream %s under account %s is in On-Demand mode.", st.Name(), s.o.Account)
 	}
-	return aws.Validation.New("Request is invalid. Stream %s under account %s is in On-Demand mode.", st.Name(), s.o.Account)
+	return st, err
 }
 
 // openShard returns an open shard of a stream by its id.
@@ -66,11 +67,8 @@ func (s *Service) noShard(st *stream, id string) error {
 }
 
 func (s *Service) splitShard(ctx context.Context, c *aws.Call, in *splitShardInput) (*aws.Empty, error) {
-	st, err := s.find(c, in.StreamName, in.StreamARN)
+	st, err := s.findProvisioned(c, in.StreamName, in.StreamARN)
 	if err != nil {
-		return nil, err
-	}
-	if err := s.provisioned(st); err != nil {
 		return nil, err
 	}
 	s.creating.Lock()
@@ -94,11 +92,8 @@ func (s *Service) splitShard(ctx context.Context, c *aws.Call, in *splitShardInp
 }
 
 func (s *Service) mergeShards(ctx context.Context, c *aws.Call, in *mergeShardsInput) (*aws.Empty, error) {
-	st, err := s.find(c, in.StreamName, in.StreamARN)
+	st, err := s.findProvisioned(c, in.StreamName, in.StreamARN)
 	if err != nil {
-		return nil, err
-	}
-	if err := s.provisioned(st); err != nil {
 		return nil, err
 	}
 	return nil, s.reshard(st, func() error {
@@ -133,11 +128,8 @@ func (s *Service) shardError(err error, st *stream) error {
 }
 
 func (s *Service) updateShardCount(ctx context.Context, c *aws.Call, in *updateShardCountInput) (*updateShardCountOutput, error) {
-	st, err := s.find(c, in.StreamName, in.StreamARN)
+	st, err := s.findProvisioned(c, in.StreamName, in.StreamARN)
 	if err != nil {
-		return nil, err
-	}
-	if err := s.provisioned(st); err != nil {
 		return nil, err
 	}
 	s.creating.Lock()
