@@ -81,6 +81,21 @@ func (w *walk) stream(t *rapid.T) (*storage.Stream, *Stream) {
 	return st, w.model.Streams[name]
 }
 
+// shard returns a shard of a stream, and the records of the model that it still has; a nil
+// one when there is none, or it was trimmed away.
+func (w *walk) shard(t *rapid.T) (*storage.Stream, *Stream, *Shard, []Record) {
+	st, m := w.stream(t)
+	if m == nil {
+		return nil, nil, nil, nil
+	}
+	sh := rapid.SampledFrom(m.Shards).Draw(t, "shard")
+	info, err := st.Shard(sh.Number)
+	if err != nil {
+		return nil, nil, nil, nil
+	}
+	return st, m, sh, slices.DeleteFunc(slices.Clone(sh.Records), func(r Record) bool { return r.Index < info.First })
+}
+
 func (w *walk) createStream(t *rapid.T) {
 	name := rapid.SampledFrom([]string{"a", "b", "c", "pumps", "pumps-2"}).Draw(t, "name")
 	c := storage.StreamConfig{
@@ -303,19 +318,13 @@ func (w *walk) merge(t *rapid.T) {
 
 // read reads from a random position and compares with the model's suffix.
 func (w *walk) read(t *rapid.T) {
-	st, m := w.stream(t)
-	if m == nil {
+	st, m, sh, want := w.shard(t)
+	if sh == nil {
 		return
-	}
-	sh := rapid.SampledFrom(m.Shards).Draw(t, "shard")
-	info, err := st.Shard(sh.Number)
-	if err != nil {
-		return // trimmed away
 	}
 	p := storage.Position{Kind: rapid.SampledFrom([]storage.PositionKind{
 		storage.TrimHorizon, storage.Latest, storage.AtIndex, storage.AfterIndex, storage.AtTime,
 	}).Draw(t, "kind")}
-	want := slices.DeleteFunc(slices.Clone(sh.Records), func(r Record) bool { return r.Index < info.First })
 	switch p.Kind {
 	case storage.Latest:
 		want = nil
@@ -355,16 +364,10 @@ func (w *walk) read(t *rapid.T) {
 
 // frames reads the stored frames of a shard and compares what they decode to.
 func (w *walk) frames(t *rapid.T) {
-	st, m := w.stream(t)
-	if m == nil {
+	st, m, sh, want := w.shard(t)
+	if sh == nil {
 		return
 	}
-	sh := rapid.SampledFrom(m.Shards).Draw(t, "shard")
-	info, err := st.Shard(sh.Number)
-	if err != nil {
-		return // trimmed away
-	}
-	want := slices.DeleteFunc(slices.Clone(sh.Records), func(r Record) bool { return r.Index < info.First })
 	r, err := st.NewReader(sh.Number, storage.Position{Kind: storage.TrimHorizon})
 	if err != nil {
 		t.Fatalf("reader: %v", err)

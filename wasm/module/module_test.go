@@ -271,13 +271,20 @@ tests:
 	}
 }
 
-func TestSignatures(t *testing.T) {
+// keyPair makes a key to sign with and reads it back from its files.
+func keyPair(t *testing.T) (ed25519.PrivateKey, ed25519.PublicKey) {
+	t.Helper()
 	private, public, err := module.GenerateKey()
 	must(t, err)
 	key, err := module.ParsePrivateKey(private)
 	must(t, err)
 	trusted, err := module.ParsePublicKey(public)
 	must(t, err)
+	return key, trusted
+}
+
+func TestSignatures(t *testing.T) {
+	key, trusted := keyPair(t)
 	_, stranger, err := ed25519.GenerateKey(nil)
 	must(t, err)
 	wasm, text := wasmtest.Module(t, "pass"), []byte("name: m\nversion: 1.0.0\nkind: transform")
@@ -322,12 +329,7 @@ func TestSignatures(t *testing.T) {
 // TestPolicyThatBecomesStrictStopsWhatIsNotSigned opens a catalogue again as a box does whose
 // configuration now requires signatures.
 func TestPolicyThatBecomesStrictStopsWhatIsNotSigned(t *testing.T) {
-	private, public, err := module.GenerateKey()
-	must(t, err)
-	key, err := module.ParsePrivateKey(private)
-	must(t, err)
-	trusted, err := module.ParsePublicKey(public)
-	must(t, err)
+	key, trusted := keyPair(t)
 	ctx, store := context.Background(), &memory{}
 	wasm := wasmtest.Module(t, "pass")
 	text := func(version string) []byte { return []byte("name: m\nversion: " + version + "\nkind: transform") }
@@ -351,7 +353,7 @@ func TestPolicyThatBecomesStrictStopsWhatIsNotSigned(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	_, err = c.Transform("m")
+	_, err := c.Transform("m")
 	refused("the active version", err)
 	_, err = c.Active("m")
 	refused("the active version by itself", err)
