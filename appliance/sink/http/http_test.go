@@ -289,7 +289,7 @@ func freeAddress(t *testing.T) string {
 // listening waits until there is a server at addr.
 func listening(t *testing.T, addr string) {
 	t.Helper()
-	deadline, tick := time.After(10*time.Second), time.NewTicker(10*time.Millisecond)
+	deadline, tick := time.After(time.Minute), time.NewTicker(10*time.Millisecond)
 	defer tick.Stop()
 	for {
 		if c, err := net.Dial("tcp", addr); err == nil {
