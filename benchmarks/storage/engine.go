@@ -36,6 +36,9 @@ func settle(ctx context.Context, e engine) {
 	}
 }
 
+// memTable is what storage.Options has for MemTableBytes; a log is about as long.
+const memTable = 8 << 20
+
 // The engines, by the names in the tables.
 const (
 	ours     = "weir"
