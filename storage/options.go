@@ -14,7 +14,7 @@ type Options struct {
 	// FS is where the directory lies; nil is the operating system's.
 	FS vfs.FS
 	// MemTableBytes is the size of a memtable, and so of an epoch as stored:
-	// 4 MiB when 0, at least 1 MiB. Two to four of them are in memory.
+	// 8 MiB when 0, at least 1 MiB. Two to four of them are in memory.
 	MemTableBytes int64
 	// CacheBytes is the size of the block cache, 8 MiB when 0.
 	CacheBytes int64
@@ -58,7 +58,7 @@ func (o Options) complete() Options {
 	if o.FS == nil {
 		o.FS = vfs.Default
 	}
-	def(&o.MemTableBytes, 4<<20)
+	def(&o.MemTableBytes, 8<<20)
 	o.MemTableBytes = max(o.MemTableBytes, 1<<20)
 	def(&o.CacheBytes, 8<<20)
 	def(&o.AdmissionBytes, 4<<20)

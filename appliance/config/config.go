@@ -229,7 +229,7 @@ func Default() *Config {
 		},
 		Auth:      Auth{Anonymous: "never", ClockTolerance: 15 * time.Minute},
 		Kinesis:   Kinesis{Account: "000000000000", Region: "us-east-1"},
-		Storage:   Storage{MemTableBytes: 4 << 20, CacheBytes: 8 << 20, AdmissionBytes: 4 << 20},
+		Storage:   Storage{MemTableBytes: 8 << 20, CacheBytes: 8 << 20, AdmissionBytes: 4 << 20},
 		Wasm:      Wasm{Memory: 64 << 20, Signatures: "warn"},
 		Delivery:  Delivery{Memory: 32 << 20},
 		Telemetry: Telemetry{LogLevel: "info", LogFormat: "text"},
