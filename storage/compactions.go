@@ -11,13 +11,22 @@ import (
 // merged with it; Pebble waits for that before it says that it is open.
 type compactions struct {
 	*pebble.ConcurrencyLimitScheduler
-	begun atomic.Bool
+	begun      atomic.Bool
+	registered func(*pebble.DB) // told of the database as soon as there is one, unless nil
 }
 
 func newCompactions() *compactions {
 	// It is the only one that can be made from outside. What it leaves out is to ask every
 	// 100 ms whether more compactions may run at once: the number never changes here.
 	return &compactions{ConcurrencyLimitScheduler: pebble.NewConcurrencyLimitSchedulerWithNoPeriodicGrantingForTest()}
+}
+
+// Register implements pebble.CompactionScheduler.
+func (c *compactions) Register(goroutines int, db pebble.DBForCompaction) {
+	if db, ok := db.(*pebble.DB); ok && c.registered != nil {
+		c.registered(db)
+	}
+	c.ConcurrencyLimitScheduler.Register(goroutines, db)
 }
 
 // TrySchedule implements pebble.CompactionScheduler.

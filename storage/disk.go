@@ -39,6 +39,7 @@ type disk struct {
 	path     string
 	full     atomic.Bool // a write failed for want of space
 	running  atomic.Bool // the engine is open
+	read     atomic.Bool // the engine is being opened, and read already
 	failures atomic.Int32
 	level    atomic.Int32
 	wake     chan struct{}
@@ -96,6 +97,7 @@ func (d *disk) reopening() {
 	d.opening.Lock()
 	defer d.opening.Unlock()
 	d.opening.over, d.opening.held, d.opening.list = false, nil, nil
+	d.read.Store(false)
 }
 
 // hold says whether a removal waits for the end of the open.
@@ -131,6 +133,21 @@ func (d *disk) changed(from, to string, err error) {
 	if to != "" && d.fs.PathDir(to) == o.dir && !slices.Contains(o.list, d.fs.PathBase(to)) {
 		o.list = append(o.list, d.fs.PathBase(to))
 	}
+}
+
+// names lists a directory.
+func (d *disk) names(fs vfs.FS, dir string) ([]string, error) {
+	o := &d.opening
+	o.Lock()
+	defer o.Unlock()
+	if o.list != nil && o.dir == dir {
+		return slices.Clone(o.list), nil
+	}
+	names, err := fs.List(dir)
+	if err == nil && !o.over {
+		o.dir, o.list = dir, slices.Clone(names)
+	}
+	return names, err
 }
 
 // onFull is called while a failed write waits to be tried once more: it gives
@@ -225,15 +242,9 @@ func (p *patientFS) Rename(from, to string) error {
 
 // List lists a directory, while the store opens once for several that ask.
 func (p *patientFS) List(dir string) ([]string, error) {
-	o := &p.d.opening
-	o.Lock()
-	defer o.Unlock()
-	if o.list != nil && o.dir == dir {
-		return slices.Clone(o.list), nil
-	}
-	names, err := p.FS.List(dir)
-	if err == nil && !o.over {
-		o.dir, o.list = dir, slices.Clone(names)
+	names, err := p.d.names(p.FS, dir)
+	if err != nil && p.d.read.Load() && !p.d.running.Load() {
+		err = p.d.park("list", dir, err) // or Pebble would close what is being read
 	}
 	return names, err
 }
@@ -346,10 +357,11 @@ func (d *disk) park(operation, name string, err error) error {
 	select {}
 }
 
-// listener counts flush failures.
-func (d *disk) listener() *pebble.EventListener {
+// listener counts flush failures. It tells flushed of each flush that ended.
+func (d *disk) listener(flushed func(pebble.FlushInfo)) *pebble.EventListener {
 	return &pebble.EventListener{
 		FlushEnd: func(i pebble.FlushInfo) {
+			flushed(i)
 			if i.Err == nil {
 				d.failures.Store(0)
 				return
@@ -385,8 +397,11 @@ func (d *disk) listener() *pebble.EventListener {
 // there was nothing to flush, or an Excise took what was being flushed. Pebble
 // names only the second.
 func harmless(err error) bool {
-	return errors.Is(err, pebble.ErrCancelledCompaction) || err.Error() == "pebble: empty table"
+	return errors.Is(err, pebble.ErrCancelledCompaction) || nothingFlushed(err)
 }
+
+// nothingFlushed says that a flush ended well, but made no table.
+func nothingFlushed(err error) bool { return err.Error() == "pebble: empty table" }
 
 // admit says whether a stream of that policy may take a record now.
 func (d *disk) admit(p Policy) error {

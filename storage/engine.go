@@ -33,7 +33,8 @@ func (s *Store) openEngine(ctx context.Context) error {
 		if err := checkManifest(fs, path); err != nil {
 			return nil, err
 		}
-		p := pebbleOptions(s.o, fs, engineLogger{s.log, s.fail}, s.disk.listener())
+		taking := &stockTaking{reads: &s.disk.read, take: func(db *pebble.DB) error { return s.takeStock(ctx, db) }}
+		p := pebbleOptions(s.o, fs, engineLogger{s.log, s.fail}, s.disk.listener(taking.flushed))
 		p.DisableConsistencyCheck = true // survey does, for less
 		sampled := p.Levels[0].Compression
 		p.Levels[0].Compression = func() *sstable.CompressionProfile {
@@ -44,12 +45,16 @@ func (s *Store) openEngine(ctx context.Context) error {
 		}
 		p.Experimental.SpanPolicyFunc = s.spans.policy
 		s.compacting = newCompactions()
+		s.compacting.registered = func(db *pebble.DB) { taking.db = db }
 		p.Experimental.CompactionScheduler = s.compacting
 		db, err := pebble.Open(path, p)
+		taken, err2 := taking.end()
 		if err != nil {
 			return nil, err
 		}
-		err = s.takeStock(ctx, db)
+		if err = err2; err == nil && !taken {
+			err = s.takeStock(ctx, db)
+		}
 		if err == nil {
 			err = s.checkNamed(db)
 		}

@@ -23,7 +23,7 @@ func pebbleOptions(o Options, fs vfs.FS, logger pebble.Logger, listener *pebble.
 		L0StopWritesThreshold:       24,
 		LBaseMaxBytes:               1 << 40, // moves go straight to the last level
 		MaxOpenFiles:                512,
-		MaxManifestFileSize:         8 << 20,
+		MaxManifestFileSize:         256 << 10, // beyond it, one with more history than tables is written anew: an open reads it all
 		BytesPerSync:                512 << 10,
 		Logger:                      logger,
 		EventListener:               listener,

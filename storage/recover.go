@@ -76,9 +76,10 @@ type found struct {
 	losses   map[uint32][]shard.Loss
 	sessions []keyspace.SessionRow
 	epochs   []listed
-	unlisted []epoch.Key // epochs that have data but no row
-	missing  []listed    // epochs that have a row but no data
-	bad      []string    // rows that could not be read
+	unlisted []epoch.Key            // epochs that have data but no row
+	missing  []listed               // epochs that have a row but no data
+	byShard  map[uint32][]epoch.Run // what runs returns, if no epoch is unlisted
+	bad      []string               // rows that could not be read
 }
 
 // listed is an epoch and its directory row; several are in order of the epoch, then the lane.
@@ -115,11 +116,14 @@ func (s *Store) recoverState(ctx context.Context) error {
 	if err := s.buildStreams(f, b); err != nil {
 		return err
 	}
-	s.addEntries(f)
 	if s.trimmed, err = f.stageForgotten(b); err != nil {
 		return err
 	}
 	if err := s.writeSession(f, b); err != nil {
+		return err
+	}
+	s.addEntries(f)
+	if err := b.SyncWait(); err != nil {
 		return err
 	}
 	s.committer = commit.New(s.db, s.directory, s.clock, commit.Options{
@@ -307,19 +311,17 @@ func (f *found) shardNames() map[uint32]ShardRange {
 // listUnlisted reads the epochs that have no row and makes rows for them. It
 // returns the first epoch never used and the latest arrival in the store.
 func (s *Store) listUnlisted(ctx context.Context, f *found, b *pebble.Batch) (next uint32, lastMS int64, err error) {
-	top := map[uint32]keyspace.EpochRun{} // newest run of each shard so far
 	for i := range f.epochs {
 		e := &f.epochs[i]
 		next, lastMS = max(next, e.Epoch+1), max(lastMS, e.EndMS)
-		for _, run := range e.Runs {
-			if run.Last > top[run.Shard].Last {
-				top[run.Shard] = run
-			}
-		}
 	}
 	for _, r := range f.sessions {
 		next, lastMS = max(next, r.NextEpoch, r.FirstEpoch), max(lastMS, r.LastKnownMS)
 	}
+	if len(f.unlisted) == 0 {
+		return next, lastMS, nil
+	}
+	top := f.newestRuns()
 	for _, k := range f.unlisted {
 		row, err := s.scanEpoch(ctx, k, top)
 		if err != nil {
@@ -340,6 +342,19 @@ func (s *Store) listUnlisted(ctx context.Context, f *found, b *pebble.Batch) (ne
 	}
 	slices.SortFunc(f.epochs, func(a, b listed) int { return compareKeys(a.Key, b.Key) })
 	return next, lastMS, nil
+}
+
+// newestRuns returns the last run of each shard that has a row.
+func (f *found) newestRuns() map[uint32]keyspace.EpochRun {
+	top := map[uint32]keyspace.EpochRun{}
+	for i := range f.epochs {
+		for _, run := range f.epochs[i].Runs {
+			if run.Last > top[run.Shard].Last {
+				top[run.Shard] = run
+			}
+		}
+	}
+	return top
 }
 
 func (f *found) sessionOf(e uint32) (session uint32) {
@@ -597,7 +612,10 @@ func holes(have []record.HashRange) (out []record.HashRange) {
 
 // buildStreams makes streams and shards from their rows.
 func (s *Store) buildStreams(f *found, b *pebble.Batch) error {
-	runs := f.runs()
+	runs := f.byShard
+	if runs == nil {
+		runs = f.runs()
+	}
 	byStream := map[uint32][]*shard.Shard{}
 	s.finishReshards(f, runs)
 	for _, r := range f.streams {
@@ -661,31 +679,47 @@ func (s *Store) buildStreams(f *found, b *pebble.Batch) error {
 
 // runs gathers each shard's runs in order, without those that were trimmed.
 func (f *found) runs() map[uint32][]epoch.Run {
-	count := map[uint32]int{}
+	type shardRuns struct {
+		runs  []epoch.Run
+		trim  uint64
+		count int
+	}
+	byShard := map[uint32]*shardRuns{}
 	for i := range f.epochs {
 		for j := range f.epochs[i].Runs {
-			count[f.epochs[i].Runs[j].Shard]++
+			id := f.epochs[i].Runs[j].Shard
+			s := byShard[id]
+			if s == nil {
+				s = &shardRuns{trim: f.trims[id]}
+				byShard[id] = s
+			}
+			s.count++
 		}
 	}
-	out := make(map[uint32][]epoch.Run, len(count))
 	for i := range f.epochs {
 		e := &f.epochs[i]
 		for j := range e.Runs {
 			r := &e.Runs[j]
-			if r.Last < f.trims[r.Shard] {
+			s := byShard[r.Shard]
+			if r.Last < s.trim {
 				continue
 			}
-			runs := out[r.Shard]
-			if runs == nil {
-				runs = make([]epoch.Run, 0, count[r.Shard])
+			if s.runs == nil {
+				s.runs = make([]epoch.Run, 0, s.count)
 			}
-			out[r.Shard] = append(runs, epoch.Run{
+			s.runs = append(s.runs, epoch.Run{
 				Last: r.Last, EndMS: r.EndMS, Raw: r.Raw, Stored: uint32(r.Stored), Count: uint32(r.Count),
 				Epoch: e.Epoch, Lane: e.Lane, Thin: r.Thin,
 			})
 		}
 	}
-	for _, runs := range out {
+	out := make(map[uint32][]epoch.Run, len(byShard))
+	for id, s := range byShard {
+		if s.runs == nil {
+			continue
+		}
+		runs := s.runs
+		out[id] = runs
 		slices.SortFunc(runs, func(a, b epoch.Run) int { return cmp.Compare(a.Last, b.Last) })
 		var top int64
 		for i := range runs {
@@ -829,6 +863,15 @@ func (s *Store) shardIDs() map[uint32]bool {
 // stageForgotten removes the trims of deleted shards of which no epoch holds
 // anything, and returns how many others there are.
 func (f *found) stageForgotten(b *pebble.Batch) (left int, err error) {
+	gone := 0
+	for _, trim := range f.trims {
+		if trim == keyspace.TrimmedAll {
+			gone++
+		}
+	}
+	if gone == 0 {
+		return 0, nil
+	}
 	held := map[uint32]bool{}
 	for i := range f.epochs {
 		for j := range f.epochs[i].Runs {
@@ -852,7 +895,8 @@ func (f *found) stageForgotten(b *pebble.Batch) (left int, err error) {
 // keptSessions is how many rows of old opens are kept at least.
 const keptSessions = 16
 
-// writeSession makes this open durable before anything else is written.
+// writeSession writes that there was this open. It is durable when b has synced, and
+// before anything else is written.
 func (s *Store) writeSession(f *found, b *pebble.Batch) error {
 	set := func(key []byte, row any) error { return b.Set(key, keyspace.EncodeJSON(row), nil) }
 	if err := set(keyspace.Meta(keyspace.KindStore), s.mu.row); err != nil {
@@ -889,7 +933,7 @@ func (s *Store) writeSession(f *found, b *pebble.Batch) error {
 		return err
 	}
 	s.ledger = ledger
-	return b.Commit(pebble.Sync)
+	return s.db.ApplyNoSyncWait(b, pebble.Sync)
 }
 
 // learnt enters what the clock learnt about its uncertain stamps: those of

@@ -36,7 +36,9 @@ func (s *Store) takeStock(ctx context.Context, db *pebble.DB) (err error) {
 		return other
 	}
 	if err == nil {
-		s.found.match(s.tables)
+		if s.found.match(s.tables); len(s.found.unlisted) == 0 {
+			s.found.byShard = s.found.runs()
+		}
 	}
 	return err
 }
