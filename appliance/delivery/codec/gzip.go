@@ -36,7 +36,8 @@ type gzipWriter struct {
 	workers int
 	crc     uint32
 	size    uint32
-	block   *gzipJob
+	block   *gzipJob   // being filled; nil until there is something for it
+	dict    []byte     // the end of the block before
 	queue   []*gzipJob // started, oldest first; at most workers
 	free    []*gzipJob
 	err     error
@@ -65,23 +66,20 @@ func newGzip(w io.Writer, o Options) (*gzipWriter, error) {
 	if level == 0 {
 		level = flate.DefaultCompression
 	}
-	g := &gzipWriter{w: w, level: level, workers: max(o.Workers, 1)}
-	g.block = g.newJob()
-	return g, nil
+	return &gzipWriter{w: w, level: level, workers: max(o.Workers, 1)}, nil
 }
 
+// newJob begins a block. What has only one needs only one job.
 func (g *gzipWriter) newJob() *gzipJob {
+	var j *gzipJob
 	if n := len(g.free); n > 0 {
-		j := g.free[n-1]
+		j = g.free[n-1]
 		g.free = g.free[:n-1]
-		j.raw, j.out = j.raw[:0], j.out[:0]
-		return j
+	} else if j = gzipJobs.take(g.level); j == nil {
+		j = &gzipJob{raw: make([]byte, 0, gzipBlock), done: make(chan struct{}, 1)}
 	}
-	if j := gzipJobs.take(g.level); j != nil {
-		j.dict, j.raw, j.out, j.err = j.dict[:0], j.raw[:0], j.out[:0], nil
-		return j
-	}
-	return &gzipJob{raw: make([]byte, 0, gzipBlock), done: make(chan struct{}, 1)}
+	j.dict, j.raw, j.out, j.err = append(j.dict[:0], g.dict...), j.raw[:0], j.out[:0], nil
+	return j
 }
 
 // gzipJobs keep encoders, which are dear to make, from one object to the next.
@@ -131,6 +129,9 @@ func (g *gzipWriter) Write(p []byte) (int, error) {
 		if g.err != nil {
 			return n - len(p), g.err
 		}
+		if g.block == nil {
+			g.block = g.newJob()
+		}
 		k := min(len(p), gzipBlock-len(g.block.raw))
 		g.block.raw = append(g.block.raw, p[:k]...)
 		p = p[k:]
@@ -142,7 +143,7 @@ func (g *gzipWriter) Write(p []byte) (int, error) {
 }
 
 // start hands the filled block to a worker, or does it here when there is
-// only one, and begins the next.
+// only one.
 func (g *gzipWriter) start() {
 	j := g.block
 	g.crc = crc32.Update(g.crc, crc32.IEEETable, j.raw)
@@ -151,9 +152,8 @@ func (g *gzipWriter) start() {
 		g.finishOldest()
 	}
 	g.queue = append(g.queue, j)
-	next := g.newJob()
-	next.dict = append(next.dict[:0], j.raw[max(0, len(j.raw)-window):]...)
-	g.block = next
+	g.dict = append(g.dict[:0], j.raw[max(0, len(j.raw)-window):]...)
+	g.block = nil
 	if g.workers == 1 {
 		j.compress(g.level)
 		g.finishOldest()
@@ -203,7 +203,7 @@ func (g *gzipWriter) emit(p []byte) {
 
 // Close ends the member. It waits for the workers even after an error.
 func (g *gzipWriter) Close() error {
-	if len(g.block.raw) > 0 {
+	if g.block != nil {
 		g.start()
 	}
 	for len(g.queue) > 0 {
@@ -214,9 +214,9 @@ func (g *gzipWriter) Close() error {
 	end = binary.LittleEndian.AppendUint32(end, g.crc)
 	end = binary.LittleEndian.AppendUint32(end, g.size)
 	g.emit(end)
-	for _, j := range append(g.free, g.block) {
+	for _, j := range g.free {
 		gzipJobs.give(j, g.level)
 	}
-	g.free, g.block = nil, &gzipJob{}
+	g.free = nil
 	return g.err
 }
