@@ -10,7 +10,8 @@ import (
 
 const (
 	// arenaBytes is the memory in which partitions are gathered in one pass
-	// over the log, compressed, so that it holds several times its size.
+	// over the log, compressed, so that it holds several times its size. It
+	// is of a region.
 	arenaBytes = 4 << 20
 	// chunkBytes is the unit of it that a partition takes.
 	chunkBytes = 1 << 10
@@ -20,12 +21,12 @@ const (
 )
 
 // arena holds the records of a group of partitions. It is used for one pass at
-// a time and can be used again.
+// a time and can be used again. It has its memory from reset to free only.
 type arena struct {
-	mem   []byte
+	mem   []byte   // nil but from reset to free
 	used  int      // of mem, by stages, from the start
 	next  int      // first chunk never taken since reset
-	free  []uint16 // chunks given back
+	given []uint16 // chunks given back
 	slots []slot
 	block []byte // compressed, on its way in or out
 	raw   []byte // a block's records
@@ -61,11 +62,15 @@ func stageSize(needs []int64) int {
 }
 
 // reset makes room for partitions of the sizes given, their lengths included.
-func (a *arena) reset(needs []int64) {
+func (a *arena) reset(needs []int64) error {
 	if a.mem == nil {
-		a.mem = make([]byte, arenaBytes)
+		mem, err := regions.take()
+		if err != nil {
+			return err
+		}
+		a.mem = mem[:arenaBytes]
 	}
-	a.used, a.free, a.in, a.out = 0, a.free[:0], 0, 0
+	a.used, a.given, a.in, a.out = 0, a.given[:0], 0, 0
 	if cap(a.slots) < len(needs) {
 		a.slots = make([]slot, len(needs))
 	}
@@ -77,6 +82,18 @@ func (a *arena) reset(needs []int64) {
 		a.used = end
 	}
 	a.next = (a.used + chunkBytes - 1) / chunkBytes
+	return nil
+}
+
+// free gives the memory back. Nothing that each gave may be in use.
+func (a *arena) free() {
+	for i := range a.slots {
+		a.slots[i].stage = nil
+	}
+	if a.mem != nil {
+		regions.give(a.mem)
+		a.mem = nil
+	}
 }
 
 // add puts a record into a slot. When there is no room left, the last slots
@@ -128,7 +145,7 @@ func (a *arena) pack(i int, raw []byte) error {
 				return err
 			}
 			if s.dropped {
-				a.free = append(a.free, c)
+				a.given = append(a.given, c)
 				return nil
 			}
 			s.chunks = append(s.chunks, c)
@@ -148,9 +165,9 @@ func (a *arena) chunk(c uint16) []byte {
 // take returns an unused chunk, dropping slots until there is one.
 func (a *arena) take() (uint16, error) {
 	for last := len(a.slots) - 1; ; last-- {
-		if n := len(a.free); n > 0 {
-			c := a.free[n-1]
-			a.free = a.free[:n-1]
+		if n := len(a.given); n > 0 {
+			c := a.given[n-1]
+			a.given = a.given[:n-1]
 			return c, nil
 		}
 		if a.next < len(a.mem)/chunkBytes {
@@ -162,7 +179,7 @@ func (a *arena) take() (uint16, error) {
 		}
 		s := &a.slots[last]
 		s.dropped = true
-		a.free = append(a.free, s.chunks...)
+		a.given = append(a.given, s.chunks...)
 		s.chunks = s.chunks[:0]
 	}
 }
@@ -228,14 +245,16 @@ func records(raw []byte, emit func(data []byte) error) error {
 	return nil
 }
 
-// arenas lends the memory that partitions are gathered in.
-type arenas struct{ free chan *arena }
+// arenas lends what partitions are gathered in.
+type arenas struct{ idle chan *arena }
 
-func newArenas() *arenas { return &arenas{free: make(chan *arena, 1)} }
+// newArenas keeps two that are not in use, without their memory: as many recipes of
+// a stream are under way.
+func newArenas() *arenas { return &arenas{idle: make(chan *arena, 2)} }
 
 func (a *arenas) get() *arena {
 	select {
-	case b := <-a.free:
+	case b := <-a.idle:
 		return b
 	default:
 		return &arena{}
@@ -243,8 +262,9 @@ func (a *arenas) get() *arena {
 }
 
 func (a *arenas) put(b *arena) {
+	b.free()
 	select {
-	case a.free <- b:
+	case a.idle <- b:
 	default:
 	}
 }

@@ -2,15 +2,9 @@ package delivery
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strings"
 	"testing"
-	"time"
-
-	"github.com/weirhq/weir/appliance/delivery/codec"
 )
 
 // TestArenaGivesBackWhatItKept fills arenas with records of all sizes for
@@ -19,6 +13,7 @@ import (
 // can be used again.
 func TestArenaGivesBackWhatItKept(t *testing.T) {
 	a := &arena{}
+	defer a.free()
 	dropped := false
 	for round := range 24 {
 		rng := rand.New(rand.NewPCG(uint64(round), 1))
@@ -46,7 +41,9 @@ func TestArenaGivesBackWhatItKept(t *testing.T) {
 			order = append(order, i)
 			size += n
 		}
-		a.reset(needs)
+		if err := a.reset(needs); err != nil {
+			t.Fatal(err)
+		}
 		seen := make([]int, slots)
 		for _, i := range order {
 			if err := a.add(i, want[i][seen[i]]); err != nil {
@@ -75,25 +72,5 @@ func TestArenaGivesBackWhatItKept(t *testing.T) {
 	}
 	if !dropped {
 		t.Error("no round had more than an arena holds")
-	}
-}
-
-// TestNoCodecIsAboveTheBound: the buffer of a partition's object is chosen by it.
-func TestNoCodecIsAboveTheBound(t *testing.T) {
-	for _, format := range codec.All {
-		for _, size := range []int{0, 1, 100, 50_000, 700_000} {
-			record := make([]byte, size)
-			rand.NewChaCha8([32]byte{byte(size)}).Read(record)
-			c := &Config{Compression: Compression{Format: format}, Delimiter: "\n"}
-			j := &job{engine: &Engine{options: Options{Workers: 2}}, bind: &binding{config: *c}, recipe: &Recipe{Oldest: time.Unix(1.8e9, 0)}}
-			p := &partition{records: 3, bytes: int64(3 * size)}
-			var out bytes.Buffer
-			_, err := j.renderer().plain(t.Context(), &out, c.Compression, []byte(c.Delimiter), strings.Repeat("n", 1024), func(_ context.Context, emit func([]byte) error) error {
-				return errors.Join(emit(record), emit(record), emit(record))
-			})
-			if most := j.mostBytes(p); err != nil || int64(out.Len()) > most {
-				t.Errorf("%s of 3 records of %d bytes: %d bytes, the bound is %d, %v", format, size, out.Len(), most, err)
-			}
-		}
 	}
 }

@@ -162,7 +162,7 @@ func (j *job) partitions(ctx context.Context, sink ObjectSink) error {
 			}
 		}
 		if kept == 0 { // it is alone, or too big for the arena
-			if err := j.putPartition(ctx, sink, j.plan.partitions[group[0]], j.only(group[0]), 0); err != nil {
+			if err := j.putPartition(ctx, sink, j.plan.partitions[group[0]], j.only(group[0])); err != nil {
 				return err
 			}
 			kept = 1
@@ -268,7 +268,9 @@ func (j *job) putGroup(ctx context.Context, sink ObjectSink, group []int, needs 
 	}
 	a := j.engine.arenas.get()
 	defer j.engine.arenas.put(a)
-	a.reset(needs)
+	if err := a.reset(needs); err != nil {
+		return 0, ratio, err
+	}
 	err = j.pass(ctx, func(n int, data []byte) error {
 		k, mine := place[n]
 		if !mine {
@@ -292,25 +294,15 @@ func (j *job) putGroup(ctx context.Context, sink ObjectSink, group []int, needs 
 		from := func(ctx context.Context, emit func([]byte) error) error {
 			return errors.Join(a.each(k, emit), ctx.Err())
 		}
-		if err := j.putPartition(ctx, sink, p, from, j.mostBytes(p)); err != nil {
+		if err := j.putPartition(ctx, sink, p, from); err != nil {
 			return 0, ratio, err
 		}
 	}
 	return kept, ratio, nil
 }
 
-// mostBytes bounds the object of a partition that is gathered: no codec adds a
-// quarter and 64 KiB. A Parquet file is as large as its schema has it: 0.
-func (j *job) mostBytes(p *partition) int64 {
-	c := &j.bind.config
-	if c.Parquet != nil {
-		return 0
-	}
-	return (p.bytes+p.records*int64(len(c.Delimiter)))*5/4 + 64<<10
-}
-
-// putPartition stores a partition as an object of at most so many bytes; 0: not known.
-func (j *job) putPartition(ctx context.Context, sink ObjectSink, p *partition, from source, most int64) error {
+// putPartition stores a partition as an object.
+func (j *job) putPartition(ctx context.Context, sink ObjectSink, p *partition, from source) error {
 	keys := map[string]string{}
 	for i, name := range j.keyNames() {
 		if i < len(p.values) {
@@ -319,7 +311,7 @@ func (j *job) putPartition(ctx context.Context, sink ObjectSink, p *partition, f
 	}
 	o := &objectSpec{
 		part: p.part, sink: sink, target: "sink", expression: j.bind.data, keys: keys,
-		extension: j.extension(), contentType: j.contentType(), render: j.dataRender(p.part, from), most: most,
+		extension: j.extension(), contentType: j.contentType(), render: j.dataRender(p.part, from),
 	}
 	return j.put(ctx, o)
 }

@@ -235,7 +235,6 @@ type objectSpec struct {
 	extension   string
 	contentType string
 	cheap       bool
-	most        int64 // bytes it can have; 0: not known
 	render      func(ctx context.Context, w io.Writer) (counts, error)
 	runs        *[]Range // of failed records, filled by render
 }
@@ -269,14 +268,17 @@ func (j *job) put(ctx context.Context, o *objectSpec) error {
 	if err != nil {
 		return err
 	}
-	buffer := j.engine.memory.buffer(o.most)
-	defer j.engine.memory.free(buffer)
+	buffer, err := regions.take()
+	if err != nil {
+		return err
+	}
+	defer regions.give(buffer)
 	var n counts
 	var ours *SinkError // rendering failed, whatever the sink makes of that
 	rendered := false
 	throttle := j.throttle(ctx, o.sink, o.target)
 	stored, err := o.sink.PutObject(ctx, &Object{
-		Key: key, ContentType: o.contentType, Cheap: o.cheap, Buffer: (*buffer)[:0],
+		Key: key, ContentType: o.contentType, Cheap: o.cheap, Buffer: buffer[:0],
 		Metadata: map[string]string{RecipeKey: j.def.identity(j.recipe, o.part), RangesKey: j.recipe.shortRanges()},
 		MayExist: j.before || j.attempt > 0, Replace: j.torn[o.part] >= TornAfter,
 		Render: func(w io.Writer) (err error) {

@@ -12,29 +12,16 @@ import (
 // hangs can therefore hold its part for no longer than one attempt, and the
 // part of streams whose circuit is open is bounded apart.
 type memory struct {
-	total   int64
-	all     *semaphore.Weighted
-	broken  *semaphore.Weighted // half, for streams that fail
-	buffers chan *[]byte        // of partBytes, not in use
-	smaller chan *[]byte        // of smallBytes
+	total  int64
+	all    *semaphore.Weighted
+	broken *semaphore.Weighted // half, for streams that fail
 }
 
-const (
-	// partBytes is the buffer of an object being sent: the least part size
-	// of S3, so the largest that memory should hold.
-	partBytes = 5 << 20
-	// smallBytes is the buffer of an object that certainly fits into it, as most
-	// partitions do.
-	smallBytes = 1 << 20
-	// DefaultMemoryBytes is the default of Options.MemoryBytes.
-	DefaultMemoryBytes = 32 << 20
-)
+// DefaultMemoryBytes is the default of Options.MemoryBytes.
+const DefaultMemoryBytes = 32 << 20
 
 func newMemory(total int64) *memory {
-	return &memory{
-		total: total, all: semaphore.NewWeighted(total), broken: semaphore.NewWeighted(total / 2),
-		buffers: make(chan *[]byte, 2), smaller: make(chan *[]byte, 2),
-	}
+	return &memory{total: total, all: semaphore.NewWeighted(total), broken: semaphore.NewWeighted(total / 2)}
 }
 
 // acquire takes n bytes of the bound, or all of it if n is more. failing
@@ -58,33 +45,4 @@ func (m *memory) acquire(ctx context.Context, n int64, failing bool) (release fu
 			m.broken.Release(n)
 		}
 	}, nil
-}
-
-// buffer lends a buffer of an object being sent that has so many bytes at most; 0:
-// nobody knows. Two of each kind that are not in use are kept: a sync.Pool
-// loses them to each second collection, and what is made anew stands beside
-// what is not collected yet.
-func (m *memory) buffer(most int64) *[]byte {
-	kept, size := m.buffers, partBytes
-	if most > 0 && most <= smallBytes {
-		kept, size = m.smaller, smallBytes
-	}
-	select {
-	case b := <-kept:
-		return b
-	default:
-		b := make([]byte, size)
-		return &b
-	}
-}
-
-func (m *memory) free(b *[]byte) {
-	kept := m.buffers
-	if len(*b) == smallBytes {
-		kept = m.smaller
-	}
-	select {
-	case kept <- b:
-	default:
-	}
 }

@@ -23,9 +23,12 @@ type chunkRange struct {
 func (j *job) requests(ctx context.Context, sink RecordSink) error {
 	limits := sink.Limits()
 	limits.DataBytes = min(limits.DataBytes, partBytes)
-	buffer := j.engine.memory.buffer(0)
-	defer j.engine.memory.free(buffer)
-	c := &cutter{job: j, sink: sink, limits: limits, arena: (*buffer)[:0], ctx: ctx}
+	buffer, err := regions.take()
+	if err != nil {
+		return err
+	}
+	defer regions.give(buffer)
+	c := &cutter{job: j, sink: sink, limits: limits, arena: buffer[:0], ctx: ctx}
 	if _, err := j.pipe.run(ctx, j.recipe, stageFunc(c.add)); err != nil {
 		return err
 	}
