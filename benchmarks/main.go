@@ -35,6 +35,7 @@ var benchmarks = []struct {
 	run         func(ctx context.Context, o report.Options, r *report.Report) error
 }{
 	{"delivery", "from the log to a folder: speed, CPU and flash, against the compressors alone", delivery.Run},
+	{"delivery-memory", "the part of delivery that measures memory, alone", delivery.Memory},
 	{"wasm", "users' modules: per record, per module, and hostile ones beside appends", wasm.Run},
 	{"storage", "the shard log against a segment log and one key per record", storage.Run},
 	{"ingest", "the front door against a handler that only answers, the store alone, NATS JetStream and kinesis-local", ingest.Run},
@@ -62,7 +63,7 @@ func run(ctx context.Context, args []string, out, progress io.Writer) int {
 		fmt.Fprintln(progress, "Usage: go run ./benchmarks NAME [--quick] [--json] [--peers=false] [--dir DIR]")
 		for _, b := range benchmarks {
 			if !strings.HasSuffix(b.name, "-child") { // they are started by those
-				fmt.Fprintf(progress, "  %-10s %s\n", b.name, b.about)
+				fmt.Fprintf(progress, "  %-15s %s\n", b.name, b.about)
 			}
 		}
 		flags.PrintDefaults()

@@ -126,11 +126,11 @@ var kinds = []kind{
 }
 
 func (b *bench) measure(ctx context.Context) error {
-	size, rounds := int64(192<<20), 5
+	rounds := 5
 	if b.o.Quick {
-		size, rounds = 48<<20, 1
+		rounds = 1
 	}
-	ingest, err := b.fill(ctx, size)
+	ingest, err := b.fill(ctx, b.size())
 	if err != nil {
 		return err
 	}
@@ -188,6 +188,14 @@ func (b *bench) measure(ctx context.Context) error {
 		return err
 	}
 	return b.busy(ctx)
+}
+
+// size is how many bytes of records are in the log.
+func (b *bench) size() int64 {
+	if b.o.Quick {
+		return 48 << 20
+	}
+	return 192 << 20
 }
 
 // first measures how long after its creation a delivery stream with a hint of

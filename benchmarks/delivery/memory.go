@@ -37,6 +37,25 @@ type finding struct {
 	Read     float64 `json:"read"` // bytes read from the log per byte delivered
 }
 
+// Memory fills a log and measures the resident memory of deliveries alone, without
+// the rest of the benchmark.
+func Memory(ctx context.Context, o report.Options, r *report.Report) error {
+	b := &bench{o: o, r: r, dir: filepath.Join(o.Dir, "objects")}
+	store, err := storage.Open(ctx, filepath.Join(o.Dir, "store"), storage.Options{SoftFreeBytes: 1})
+	if err != nil {
+		return err
+	}
+	b.store = store
+	_, err = b.fill(ctx, b.size())
+	if err = errors.Join(err, store.Close()); err != nil {
+		return err
+	}
+	if b.s3, err = openGateway(ctx, o.Dir, o.Logf); err != nil {
+		return err
+	}
+	return errors.Join(b.memory(ctx), b.s3.close(), os.RemoveAll(b.dir))
+}
+
 // memory measures how far the resident memory of a process with the collector
 // set as a box sets it grows over what it was while 500 partitions with buffers
 // of 128 MiB are delivered.
