@@ -41,8 +41,9 @@ type Store struct {
 	spans      rowSpans
 	tables     []table // that the open found, and the rows; both only until it is over
 	found      *found
-	standIns   map[uint64]bool // numbers of tables that were missing at the open
-	unreadable []epoch.Key     // epochs that the open could read nothing of, and so have no row
+	standIns   map[uint64]bool   // numbers of tables that were missing at the open
+	endless    map[uint32]string // why the last records of a shard may be among what the open could not read
+	unreadable []epoch.Key       // epochs that the open could read nothing of, and so have no row
 	ledger     *ledger
 	hashes     *hashes
 	recovery   Recovery
@@ -74,7 +75,7 @@ type Store struct {
 // open. ctx bounds the recovery.
 func Open(ctx context.Context, dir string, o Options) (*Store, error) {
 	o = o.complete()
-	s := &Store{o: o, dir: dir, log: o.Logger, hashes: newHashes(), untouchable: map[epoch.Key]bool{}, deleted: make(chan struct{}, 1), standIns: map[uint64]bool{}, stop: make(chan struct{}), failed: make(chan struct{})}
+	s := &Store{o: o, dir: dir, log: o.Logger, hashes: newHashes(), untouchable: map[epoch.Key]bool{}, deleted: make(chan struct{}, 1), standIns: map[uint64]bool{}, endless: map[uint32]string{}, stop: make(chan struct{}), failed: make(chan struct{})}
 	if err := s.guard(func() error { return s.open(ctx) }); err != nil {
 		if s.Failed() != nil && s.lock != nil {
 			_ = s.lock.Close() // the rest stays as it stopped
