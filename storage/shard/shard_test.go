@@ -11,18 +11,18 @@ import (
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/weirhq/weir/storage/commit"
 	"github.com/weirhq/weir/storage/epoch"
 	"github.com/weirhq/weir/storage/keyspace"
 	"github.com/weirhq/weir/storage/record"
+	"github.com/weirhq/weir/storage/storagetest/bed"
 )
 
 var ctx = context.Background()
 
-// bed is one shard over a database in memory, written through a committer.
-type bed struct {
+// oneShard is a shard over a database in memory, written through a committer.
+type oneShard struct {
 	t    *testing.T
 	env  *Env
 	c    *commit.Committer
@@ -34,26 +34,12 @@ type bed struct {
 	damage []string
 }
 
-type quiet struct{}
-
-func (quiet) Infof(string, ...any)           {}
-func (quiet) Errorf(string, ...any)          {}
-func (quiet) Fatalf(format string, a ...any) { panic(fmt.Sprintf(format, a...)) }
-
-func newBed(t *testing.T, state commit.LogState) *bed {
+func newShard(t *testing.T, state commit.LogState) *oneShard {
 	t.Helper()
-	db, err := pebble.Open("db", &pebble.Options{FS: vfs.NewMem(), Logger: quiet{}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	b := &bed{t: t, wall: time.UnixMilli(1_800_000_000_000)}
-	dir := epoch.New()
-	clock := commit.NewClock(func() time.Time { return b.wall }, func() time.Duration { return b.up }, 0)
-	b.c = commit.New(db, dir, clock, commit.Options{
-		GroupBytes: 1 << 20, AdmissionBytes: 4 << 20, MemTableBytes: 1 << 20, Session: 1, FirstEpoch: 1,
-		EpochAge: func() time.Duration { return time.Hour }, OnLearnt: func(uint32, int64) {},
-	})
-	b.env = &Env{DB: db, Dir: dir, Now: func() time.Time { return b.wall }}
+	b := &oneShard{t: t, wall: time.UnixMilli(1_800_000_000_000)}
+	under := bed.New(t, func() time.Time { return b.wall }, func() time.Duration { return b.up })
+	b.c = under.Committer
+	b.env = &Env{DB: under.DB, Dir: under.Directory, Now: func() time.Time { return b.wall }}
 	b.env.Damaged = func(s *Shard, first, last uint64, cause error) {
 		b.damage = append(b.damage, fmt.Sprintf("%d-%d %v", first, last, cause))
 		s.AddLoss(Loss{First: first, Last: last, Records: last - first + 1, Reason: keyspace.LossDamage})
@@ -62,18 +48,12 @@ func newBed(t *testing.T, state commit.LogState) *bed {
 		state.First, state.Next = 1, 1
 	}
 	b.s = New(b.env, commit.NewLog(7, 3, 1, commit.CodecZstd, state), record.HashRange{}, keyspace.ShardRow{ID: 7, Number: 3}, nil)
-	t.Cleanup(func() {
-		b.c.Close()
-		b.env.Close()
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(b.env.Close)
 	return b
 }
 
 // put commits n records, "1", "2", … as one group, a second after the last one.
-func (b *bed) put(n int) {
+func (b *oneShard) put(n int) {
 	b.t.Helper()
 	tx, err := b.c.Begin(ctx, 100)
 	if err != nil {
@@ -97,14 +77,14 @@ func (b *bed) put(n int) {
 	}
 }
 
-func (b *bed) closeEpoch() {
+func (b *oneShard) closeEpoch() {
 	b.t.Helper()
 	if err := b.c.CloseEpoch(); err != nil {
 		b.t.Fatal(err)
 	}
 }
 
-func (b *bed) reader(p Position) *Reader {
+func (b *oneShard) reader(p Position) *Reader {
 	b.t.Helper()
 	r, err := b.s.NewReader(p)
 	if err != nil {
@@ -132,7 +112,7 @@ func read(t *testing.T, r *Reader, records, bytes int) (string, error) {
 }
 
 func TestReaderBeginsWhereItsPositionSays(t *testing.T) {
-	b := newBed(t, commit.LogState{})
+	b := newShard(t, commit.LogState{})
 	for range 3 {
 		b.put(2)
 		b.closeEpoch()
@@ -166,7 +146,7 @@ func TestReaderBeginsWhereItsPositionSays(t *testing.T) {
 }
 
 func TestReadKeepsItsLimits(t *testing.T) {
-	b := newBed(t, commit.LogState{})
+	b := newShard(t, commit.LogState{})
 	b.put(9)
 	r := b.reader(Position{})
 	for _, c := range []struct {
@@ -192,7 +172,7 @@ func TestReadKeepsItsLimits(t *testing.T) {
 }
 
 func TestClosedShardEndsAndOpenOneWaits(t *testing.T) {
-	b := newBed(t, commit.LogState{})
+	b := newShard(t, commit.LogState{})
 	b.put(1)
 	r := b.reader(Position{})
 	if got, err := read(t, r, 10, 100); got != "1" || err != nil {
@@ -233,7 +213,7 @@ func TestClosedShardEndsAndOpenOneWaits(t *testing.T) {
 }
 
 func TestReaderIsToldWhatWasTakenBeforeIt(t *testing.T) {
-	b := newBed(t, commit.LogState{})
+	b := newShard(t, commit.LogState{})
 	for range 3 {
 		b.put(2)
 		b.closeEpoch()
@@ -258,7 +238,7 @@ func TestReaderIsToldWhatWasTakenBeforeIt(t *testing.T) {
 }
 
 func TestReadersPassOverAJumpInSilence(t *testing.T) {
-	b := newBed(t, commit.LogState{First: 1, Next: 1001, Jumps: []commit.Jump{{First: 1, Last: 1000}}})
+	b := newShard(t, commit.LogState{First: 1, Next: 1001, Jumps: []commit.Jump{{First: 1, Last: 1000}}})
 	b.put(2)
 	r := b.reader(Position{})
 	if n, _, _ := r.Lag(); n != 2 {
@@ -275,7 +255,7 @@ func TestReadersPassOverAJumpInSilence(t *testing.T) {
 // TestDamagedBlockIsPassedOverOnce overwrites a stored block: what is around it is
 // read, the damage is told to the store once, and to each reader.
 func TestDamagedBlockIsPassedOverOnce(t *testing.T) {
-	b := newBed(t, commit.LogState{})
+	b := newShard(t, commit.LogState{})
 	for range 3 {
 		b.put(2)
 	}
@@ -300,7 +280,7 @@ func TestDamagedBlockIsPassedOverOnce(t *testing.T) {
 // TestTailReadersShareOneDecodedBlock lets several readers follow: the newest block is
 // decoded once for all of them.
 func TestTailReadersShareOneDecodedBlock(t *testing.T) {
-	b := newBed(t, commit.LogState{})
+	b := newShard(t, commit.LogState{})
 	readers := []*Reader{b.reader(Position{}), b.reader(Position{}), b.reader(Position{})}
 	b.put(5)
 	for i, r := range readers {
@@ -320,7 +300,7 @@ func TestTailReadersShareOneDecodedBlock(t *testing.T) {
 }
 
 func TestFramesAreWhatIsStored(t *testing.T) {
-	b := newBed(t, commit.LogState{})
+	b := newShard(t, commit.LogState{})
 	b.put(3)
 	b.put(2)
 	r := b.reader(Position{Kind: AtIndex, Index: 2})

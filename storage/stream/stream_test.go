@@ -10,47 +10,24 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cockroachdb/pebble/v2"
-	"github.com/cockroachdb/pebble/v2/vfs"
-
 	"github.com/weirhq/weir/storage/commit"
-	"github.com/weirhq/weir/storage/epoch"
 	"github.com/weirhq/weir/storage/keyspace"
 	"github.com/weirhq/weir/storage/record"
 	"github.com/weirhq/weir/storage/shard"
+	"github.com/weirhq/weir/storage/storagetest/bed"
 )
 
 var ctx = context.Background()
 
-type quiet struct{}
-
-func (quiet) Infof(string, ...any)           {}
-func (quiet) Errorf(string, ...any)          {}
-func (quiet) Fatalf(format string, a ...any) { panic(fmt.Sprintf(format, a...)) }
-
 // newEnv is what streams need, over a database in memory.
 func newEnv(t *testing.T) *Env {
 	t.Helper()
-	db, err := pebble.Open("db", &pebble.Options{FS: vfs.NewMem(), Logger: quiet{}})
-	if err != nil {
-		t.Fatal(err)
-	}
 	now := func() time.Time { return time.UnixMilli(1_800_000_000_000) }
-	dir := epoch.New()
-	c := commit.New(db, dir, commit.NewClock(now, func() time.Duration { return 0 }, 0), commit.Options{
-		GroupBytes: 1 << 20, AdmissionBytes: 4 << 20, MemTableBytes: 1 << 20, Session: 1, FirstEpoch: 1,
-		EpochAge: func() time.Duration { return time.Hour }, OnLearnt: func(uint32, int64) {},
-	})
-	shards := &shard.Env{DB: db, Dir: dir, Now: now}
-	t.Cleanup(func() {
-		c.Close()
-		shards.Close()
-		if err := db.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	b := bed.New(t, now, func() time.Duration { return 0 })
+	shards := &shard.Env{DB: b.DB, Dir: b.Directory, Now: now}
+	t.Cleanup(shards.Close)
 	var next atomic.Uint32
-	return &Env{Committer: c, Shards: shards, NewShards: func(n int) (uint32, func(*commit.Staging) error) {
+	return &Env{Committer: b.Committer, Shards: shards, NewShards: func(n int) (uint32, func(*commit.Staging) error) {
 		return next.Add(uint32(n)) - uint32(n) + 1, func(*commit.Staging) error { return nil }
 	}}
 }
