@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"os"
 	"sync/atomic"
 	"time"
@@ -13,9 +14,11 @@ import (
 	"github.com/weirhq/weir/appliance/trust"
 )
 
-// certificate is what the port shows; a reload replaces it.
+// certificate is what the port shows; a reload replaces it. What is shown is kept in a
+// file, too, so that the command line on this machine knows the box by it.
 type certificate struct {
 	current atomic.Pointer[tls.Certificate]
+	file    string // none if empty
 }
 
 func (c *certificate) get() (*tls.Certificate, error) { return c.current.Load(), nil }
@@ -23,7 +26,7 @@ func (c *certificate) get() (*tls.Certificate, error) { return c.current.Load(),
 // load takes the operator's certificate, or the box's own when none is named.
 func (c *certificate) load(l *config.Listen, t *trust.Trust) error {
 	if l.TLSCert == "" {
-		c.current.Store(&t.Server)
+		c.show(&t.Server)
 		return nil
 	}
 	pair, err := tls.LoadX509KeyPair(l.TLSCert, l.TLSKey)
@@ -33,8 +36,16 @@ func (c *certificate) load(l *config.Listen, t *trust.Trust) error {
 			Expect: "not a certificate with its key in " + l.TLSKey, Err: err, Try: "weir serve without listen.tls_cert, which uses the box's own",
 		}
 	}
-	c.current.Store(&pair)
+	c.show(&pair)
 	return nil
+}
+
+func (c *certificate) show(cert *tls.Certificate) {
+	c.current.Store(cert)
+	if c.file != "" {
+		// Without the file, on a full disk say, the command line asks for --ca.
+		_ = os.WriteFile(c.file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]}), 0o644)
+	}
 }
 
 // certificateLook is how often the box looks whether its certificate needs to be another.

@@ -118,6 +118,7 @@ func (b *box) openTrust(_ context.Context, c *config.Loaded) error {
 	}
 	b.trust = t
 	b.access.fill(t, &c.Auth)
+	b.cert.file = filepath.Join(b.dir, ShownCertificateFile)
 	return b.cert.load(&c.Listen, t)
 }
 

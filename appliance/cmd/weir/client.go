@@ -71,8 +71,9 @@ func (a *app) accessKey() (id, secret string, err error) {
 	return id, secret, err
 }
 
-// roots returns the authorities to trust: --ca, or the data directory's, or,
-// for a box elsewhere, the system's.
+// roots returns the authorities to trust: --ca, or the data directory's and the very
+// certificate that its box shows, whoever signed that, or, for a box elsewhere, the
+// system's.
 func (a *app) roots() (*x509.CertPool, error) {
 	file := a.CA
 	if file == "" {
@@ -88,6 +89,11 @@ func (a *app) roots() (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(data) {
 		return nil, &fault.Error{Class: fault.Environment, Subject: "authority", Value: file, Expect: "no certificate in it; expecting PEM"}
+	}
+	if a.CA == "" {
+		if shown, err := os.ReadFile(filepath.Join(a.Dir, appliance.ShownCertificateFile)); err == nil {
+			pool.AppendCertsFromPEM(shown)
+		}
 	}
 	return pool, nil
 }

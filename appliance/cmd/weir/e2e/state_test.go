@@ -1,9 +1,16 @@
 package e2e
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -352,4 +359,64 @@ func TestWhatABoxTellsAboutItself(t *testing.T) {
 			t.Errorf("logged %s", l)
 		}
 	}
+}
+
+// TestCommandLineKnowsACertificateOfTheOperators has the box show a certificate that no
+// authority of its own signed, and go back.
+func TestCommandLineKnowsACertificateOfTheOperators(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "weir.yaml")
+	cert, key := selfSigned(t)
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("telemetry: {log_level: info}\n")
+	b := serve(t, dir)
+	write("listen: {tls_cert: " + cert + ", tls_key: " + key + "}\n")
+	must(t, "--dir", dir, "reload")
+	if _, err := b.http(t).Get(b.endpoint + "/healthz"); err == nil {
+		t.Error("the box shows its own certificate still")
+	}
+	must(t, "--dir", dir, "stream", "create", "s")
+	must(t, "--dir", dir, "put", "s", "x")
+	write("telemetry: {log_level: info}\n")
+	must(t, "--dir", dir, "reload")
+	if res, err := b.http(t).Get(b.endpoint + "/healthz"); err != nil {
+		t.Error(err)
+	} else {
+		_ = res.Body.Close()
+	}
+	must(t, "--dir", dir, "stream", "list")
+}
+
+// selfSigned writes a certificate for this machine and its key, as PEM files.
+func selfSigned(t *testing.T) (cert, key string) {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "own"}, DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, k.Public(), k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := x509.MarshalPKCS8PrivateKey(k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name, kind string, b []byte) string {
+		path := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: b}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	return write("cert.pem", "CERTIFICATE", der), write("key.pem", "PRIVATE KEY", secret)
 }
