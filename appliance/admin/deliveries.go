@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/weirhq/weir/appliance/delivery"
 	"github.com/weirhq/weir/appliance/delivery/codec"
@@ -291,9 +292,35 @@ func (s *Service) where(ctx context.Context, c *call) (any, error) {
 	if err != nil {
 		return nil, &Error{Status: 400, Code: "InvalidArgument", Message: fmt.Sprintf("sequence %q: expecting a sequence number as put and tail --json print it", c.query.Get("sequence"))}
 	}
+	st, err := s.Store.Stream(c.params["name"])
+	if err != nil {
+		return nil, err
+	}
+	// A shard of another stream may have a record of that index, too.
+	if own := st.Sequence(shard, seq.Index(), time.Time{}); own.Shard() != seq.Shard() || own.Created() != seq.Created() {
+		return nil, &Error{Status: 400, Code: "InvalidArgument", Message: fmt.Sprintf("sequence %s: expecting one of %s of stream %s", seq, shard, st.Name())}
+	}
 	places, err := s.Deliveries.Where(ctx, c.params["name"], shard, seq.Index())
 	if err != nil {
 		return nil, err
 	}
+	for i := range places {
+		places[i].ModuleVersion = s.moduleVersion(places[i].Module)
+	}
 	return &Places{Places: append([]delivery.Place{}, places...)}, nil
+}
+
+// moduleVersion is the name and version of a digest; "" when there is no such version any more.
+func (s *Service) moduleVersion(digest string) string {
+	if digest == "" || s.Modules == nil {
+		return ""
+	}
+	for _, m := range s.Modules.List() {
+		for _, v := range m.Versions {
+			if v.Digest == digest {
+				return m.Name + " " + v.Version
+			}
+		}
+	}
+	return ""
 }

@@ -215,6 +215,24 @@ func TestTransformFailuresAndRedrive(t *testing.T) {
 	}
 	exactly(t, numbers(t, backup), 2000, true)
 
+	for index, want := range map[uint64]string{1: "failed processing-failed backup", 2: "dropped backup", 3: "delivered 2 backup"} {
+		places, err := r.engine.Where(t.Context(), "s", 0, index)
+		if err != nil || len(places) != 1 {
+			t.Fatalf("%v, %v", places, err)
+		}
+		got := places[0].State
+		for _, o := range places[0].Objects {
+			folder, _, _ := strings.Cut(o.Key, "/")
+			if o.Part == "data" {
+				folder = folder[:1] // of the year
+			}
+			got += " " + folder
+		}
+		if got != want || (places[0].Position != nil) != (index == 3) {
+			t.Errorf("record %d is %s, %+v, want %s", index, got, places[0].Position, want)
+		}
+	}
+
 	mended = true
 	n, err := r.engine.Redrive(t.Context(), "d")
 	if err != nil || n != 20 {

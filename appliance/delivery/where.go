@@ -78,16 +78,18 @@ func (w *worker) info() Info {
 // Place tells where one record is for one delivery stream.
 type Place struct {
 	Delivery string `json:"delivery"`
-	// State is delivered, failed (in an error object), sealed (named, not yet
+	// State is delivered, dropped (by the module), failed (in an error object), sealed (named, not yet
 	// acknowledged), gathered (waiting for the buffer hints), before (the
 	// delivery stream began after it), or absent (the shard has no such record).
-	State    string     `json:"state"`
-	Why      string     `json:"why,omitempty"` // not delivered yet
-	Arrival  time.Time  `json:"arrival,omitzero"`
-	Recipe   uint64     `json:"recipe,omitempty"`
-	Module   string     `json:"module,omitempty"`
-	Objects  []Manifest `json:"objects,omitempty"`
-	Position *Position  `json:"position,omitempty"`
+	State   string    `json:"state"`
+	Why     string    `json:"why,omitempty"` // not delivered yet
+	Arrival time.Time `json:"arrival,omitzero"`
+	Recipe  uint64    `json:"recipe,omitempty"`
+	Module  string    `json:"module,omitempty"` // digest
+	// ModuleVersion is its name and version, from whoever knows modules.
+	ModuleVersion string     `json:"module_version,omitempty"`
+	Objects       []Manifest `json:"objects,omitempty"`
+	Position      *Position  `json:"position,omitempty"`
 }
 
 // Position is where a record's bytes are in its object before compression.
@@ -258,7 +260,13 @@ func (w *worker) delivered(ctx context.Context, d *definition, number uint64, sh
 	if len(ranges) > 0 && !r.holds(shard, index) {
 		return Place{Delivery: d.Config.Name, State: "before", Why: "the delivery stream began after it"}, nil
 	}
-	p.Position = w.position(ctx, d, &r, p.Objects, shard, index, &p.Arrival)
+	position, nothing := w.position(ctx, d, &r, p.Objects, shard, index, &p.Arrival)
+	if p.Position = position; nothing {
+		p.Objects = slices.DeleteFunc(p.Objects, func(m Manifest) bool { return m.Part == "data" || strings.HasPrefix(m.Part, "p:") })
+		if p.State == "delivered" {
+			p.State = "dropped"
+		}
+	}
 	if p.Position != nil {
 		// Of a partitioned recipe, only what has this record.
 		p.Objects = slices.DeleteFunc(p.Objects, func(m Manifest) bool {
@@ -269,26 +277,26 @@ func (w *worker) delivered(ctx context.Context, d *definition, number uint64, sh
 }
 
 // position makes the objects' content once more, as far as the log still has
-// it, to find the record's place in it. nil when that can't be told.
-func (w *worker) position(ctx context.Context, d *definition, r *Recipe, objects []Manifest, shard record.ShardNumber, index uint64, arrival *time.Time) *Position {
+// it, to find the record's place in it. nil when that can't be told. nothing says
+// that the record was read and that nothing of it went on into an object.
+func (w *worker) position(ctx context.Context, d *definition, r *Recipe, objects []Manifest, shard record.ShardNumber, index uint64, arrival *time.Time) (found *Position, nothing bool) {
 	if len(objects) == 0 || objects[0].Version != d.Version || d.Config.Parquet != nil {
-		return nil
+		return nil, false
 	}
 	bind, err := w.engine.bind(d, d.Version, d.Config)
 	if err != nil {
-		return nil
+		return nil, false
 	}
 	defer func() { _ = bind.close() }()
 	j := &job{engine: w.engine, def: d, bind: bind, recipe: r, stats: &stats{}}
 	if err := j.open(); err != nil {
-		return nil
+		return nil, false
 	}
 	var p *plan
 	if d.Config.Partition != nil {
 		p = newPlan(&d.Config, r)
 	}
 	offsets := map[string]int64{}
-	var found *Position
 	_, err = j.pipe.run(ctx, r, stageFunc(func(it *item) error {
 		part := "data"
 		if p != nil {
@@ -314,9 +322,9 @@ func (w *worker) position(ctx context.Context, d *definition, r *Recipe, objects
 		return nil
 	}))
 	if err != nil && !errors.Is(err, errEnough) {
-		return nil
+		return nil, false
 	}
-	return found
+	return found, err == nil && !arrivalOf(bind.stream, shard, index).IsZero()
 }
 
 // Manifests returns up to limit of the newest delivered objects, newest first.

@@ -154,6 +154,7 @@ var advice = map[string]string{
 	"ShardClosed":      "weir stream describe STREAM, which shows the open shards",
 	"DeliveryNotFound": "weir delivery list",
 	"DeliveryExists":   "weir delivery list",
+	"DeliveryVersion":  "weir delivery describe NAME --json, to change what stands now",
 	"ModuleNotFound":   "weir module list",
 	"ReadOnly":         "weir doctor",
 

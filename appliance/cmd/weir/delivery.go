@@ -187,6 +187,9 @@ func readJSON(a *app, name string, v any) error {
 		defer f.Close()
 		in = f
 	}
+	if name == "-" {
+		name = "standard input"
+	}
 	dec := json.NewDecoder(in)
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(v); err != nil {
@@ -410,7 +413,7 @@ func (c *deliveryFlushCmd) Run(a *app) error {
 			break
 		}
 		if time.Now().After(deadline) {
-			return &fault.Error{Class: fault.Runtime, Subject: c.Name, Value: count(out.Stats.LagRecords) + " records", Expect: "still not delivered after " + c.Wait.String(), Try: "weir delivery describe " + c.Name}
+			return &fault.Error{Class: fault.Runtime, Subject: c.Name, Value: plural(out.Stats.LagRecords, "record"), Expect: "still not delivered after " + c.Wait.String() + "; the delivery stream is " + deliveryState(&out), Try: "weir delivery describe " + c.Name}
 		}
 		bar.step(out.Stats.Records, out.Stats.Records+int64(out.Stats.LagRecords), "records")
 		select {
@@ -518,8 +521,11 @@ func printPlace(w io.Writer, p *delivery.Place) {
 	if !p.Arrival.IsZero() {
 		fmt.Fprintf(w, "  accepted   %s\n", p.Arrival.Local().Format("2006-01-02 15:04:05.000"))
 	}
-	if p.Module != "" {
-		fmt.Fprintf(w, "  module     %s\n", p.Module)
+	switch {
+	case p.ModuleVersion != "":
+		fmt.Fprintf(w, "  module     %s (%.12s)\n", p.ModuleVersion, p.Module)
+	case p.Module != "":
+		fmt.Fprintf(w, "  module     %s, which is no longer on the box\n", p.Module)
 	}
 	for _, o := range p.Objects {
 		fmt.Fprintf(w, "  object     %s, delivered %s\n", o.Key, o.Delivered.Local().Format("2006-01-02 15:04:05.000"))
@@ -544,5 +550,5 @@ func (c *deliveryRedriveCmd) Run(a *app) error {
 	if err := b.Call(a.ctx, "POST", deliveryPath(c.Name, "/redrive"), nil, &out); err != nil {
 		return err
 	}
-	return a.emit(out, func(w io.Writer) { fmt.Fprintf(w, "%s are sent again.\n", plural(int(out.Records), "record")) })
+	return a.emit(out, func(w io.Writer) { fmt.Fprintf(w, "To be sent again: %s.\n", plural(out.Records, "record")) })
 }

@@ -242,8 +242,12 @@ func TestModuleAndPartitionsEndToEnd(t *testing.T) {
 		Shard          string `json:"shard"`
 	}](t, strings.SplitN(tail, "\n", 2)[0])
 	where := must(t, at("delivery", "where", "s", seq.Shard, seq.SequenceNumber)...)
-	if !strings.Contains(where, "delivered") || !strings.Contains(where, "module") || !strings.Contains(where, "site=a/k0/") || strings.Count(where, "object ") != 1 {
+	if !strings.Contains(where, "delivered") || !strings.Contains(where, "  module     parts ") || !strings.Contains(where, "site=a/k0/") || strings.Count(where, "object ") != 1 {
 		t.Errorf("where:\n%s", where)
+	}
+	must(t, at("stream", "create", "other")...)
+	if res := weir(t, nil, at("delivery", "where", "other", seq.Shard, seq.SequenceNumber)...); res.code == 0 || !strings.Contains(res.errout, "of stream other") {
+		t.Errorf("a sequence number of another stream: %+v", res)
 	}
 }
 
