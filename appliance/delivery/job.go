@@ -60,7 +60,11 @@ func (b *binding) forwards() bool {
 
 // memory is what one attempt at a recipe of this binding holds at most.
 func (b *binding) memory(workers int) int64 {
-	n := int64(partBytes + b.config.Compression.Format.Memory(workers) + 1<<20)
+	most := b.config.Compression.Format.Memory(workers)
+	if f := b.config.OnFailure; f != nil {
+		most = max(most, f.Compression.Format.Memory(workers))
+	}
+	n := int64(partBytes + most + 1<<20)
 	if b.config.Partition != nil {
 		n += arenaBytes + assignBytes
 	}
@@ -384,14 +388,14 @@ func (j *job) failedObjects(ctx context.Context) error {
 			return fmt.Errorf("BUG: delivery %s has %s records and no place for them", j.def.Config.Name, kind)
 		}
 		var runs []Range
-		err := j.put(ctx, &objectSpec{
+		err := j.put(ctx, j.packed(&objectSpec{
 			part: "error:" + kind, sink: sink, target: target, expression: expression, errorType: kind,
 			contentType: "application/json", runs: &runs,
 			render: func(ctx context.Context, w io.Writer) (n counts, err error) {
 				n, runs, err = failed(ctx, w, j.pipe, j.recipe, kind, j.failures())
 				return n, err
 			},
-		})
+		}))
 		if err != nil {
 			return err
 		}
@@ -426,6 +430,26 @@ func (j *job) failures() func(it *item) *failure {
 		}
 		return nil
 	}
+}
+
+// packed has an object for the failure target compressed as that is set.
+func (j *job) packed(o *objectSpec) *objectSpec {
+	if o.target != "failure" {
+		return o
+	}
+	c, render := j.bind.config.OnFailure.Compression, o.render
+	if c.Format == "" || c.Format == codec.Uncompressed {
+		return o
+	}
+	o.extension, o.contentType = c.Format.Extension(), c.Format.ContentType()
+	o.render = func(ctx context.Context, w io.Writer) (counts, error) {
+		lazy := &lazyWriter{open: func() (io.WriteCloser, error) {
+			return c.Format.NewWriter(w, codec.Options{Level: c.Level, Workers: j.engine.options.Workers, Entry: j.suffix(o.part), Modified: j.recipe.Oldest})
+		}}
+		n, err := render(ctx, lazy)
+		return n, errors.Join(err, lazy.close(err == nil))
+	}
+	return o
 }
 
 // backupObject stores the source records as they came.

@@ -174,14 +174,14 @@ func (c *cutter) givesUp(err error) bool {
 func (j *job) givenUp(ctx context.Context) error {
 	for _, g := range j.given {
 		var runs []Range
-		err := j.put(ctx, &objectSpec{
+		err := j.put(ctx, j.packed(&objectSpec{
 			part: fmt.Sprintf("failed:%d", g.chunk), sink: j.bind.failure, target: "failure", expression: j.bind.failures,
 			errorType: g.fail.kind, contentType: "application/json", runs: &runs,
 			render: func(ctx context.Context, w io.Writer) (n counts, err error) {
 				n, runs, err = j.renderGiven(ctx, w, g)
 				return n, err
 			},
-		})
+		}))
 		if err != nil {
 			return err
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/weirhq/weir/appliance/delivery"
+	"github.com/weirhq/weir/appliance/delivery/codec"
 )
 
 // recordStore is a RecordSink in memory that can refuse, for a time or for good.
@@ -75,7 +76,7 @@ func TestRequestsInOrderAndGivenUp(t *testing.T) {
 	r.put(st, 0, 1000)
 	r.create(delivery.Config{
 		Name: "d", Source: delivery.Source{Stream: "s"}, Sink: delivery.Target{Name: "records"}, Buffer: delivery.Buffer{SizeBytes: 30_000, Interval: delivery.Every(0)},
-		OnFailure: &delivery.OnFailure{Sink: delivery.Target{Name: "folder"}, ErrorPrefix: "failed/"},
+		OnFailure: &delivery.OnFailure{Sink: delivery.Target{Name: "folder"}, ErrorPrefix: "failed/", Compression: delivery.Compression{Format: codec.Gzip}},
 	})
 	r.drained("d")
 	sinkOf.Lock()
@@ -85,7 +86,10 @@ func TestRequestsInOrderAndGivenUp(t *testing.T) {
 		if !strings.HasPrefix(name, "failed/http-endpoint-failed/") {
 			t.Errorf("object %s", name)
 		}
-		failed += strings.Count(string(raw), "Test.TooLarge")
+		if !strings.HasSuffix(name, ".gz") {
+			t.Errorf("object %s is not compressed", name)
+		}
+		failed += strings.Count(string(unpack(t, name, raw)), "Test.TooLarge")
 	}
 	if failed == 0 || failed >= 50 || len(sinkOf.got)+failed != 1000 {
 		t.Fatalf("%d records were sent and %d failed, of 1000", len(sinkOf.got), failed)

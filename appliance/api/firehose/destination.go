@@ -333,8 +333,13 @@ func (s *Service) applyHTTP(c *delivery.Config, of *destination) error {
 	if err != nil {
 		return err
 	}
+	format, err := codec.Parse(value(d.S3Configuration.CompressionFormat, ""))
+	if err != nil {
+		return aws.InvalidArgument.New("%v", err)
+	}
 	c.OnFailure = &delivery.OnFailure{
 		Sink: t, ErrorPrefix: value(d.S3Configuration.ErrorOutputPrefix, ""), After: delivery.Duration(d.retry()),
+		Compression: delivery.Compression{Format: format},
 	}
 	if value(d.S3BackupMode, "FailedDataOnly") == "AllData" {
 		if c.Backup, err = s.backup(of, d.S3Configuration); err != nil {

@@ -365,6 +365,29 @@ func TestUpdateKeepsWhatTheAPIHasNoWordsFor(t *testing.T) {
 	}
 }
 
+// TestBucketOfAnHTTPEndpoint: what the bucket for failed records is given holds, and is described.
+func TestBucketOfAnHTTPEndpoint(t *testing.T) {
+	b := newBox(t)
+	b.must("CreateDeliveryStream", `{"DeliveryStreamName":"d","HttpEndpointDestinationConfiguration":{"EndpointConfiguration":{"Url":"https://x.invalid"},"RetryOptions":{"DurationInSeconds":7},
+		"S3Configuration":{`+role+`,"BucketARN":"arn:aws:s3:::lake","CompressionFormat":"GZIP","ErrorOutputPrefix":"e/"}}}`)
+	for version, update := range []string{"", `{"BufferingHints":{"SizeInMBs":2,"IntervalInSeconds":9}}`} {
+		if update != "" {
+			b.must("UpdateDestination", fmt.Sprintf(`{"DeliveryStreamName":"d","CurrentDeliveryStreamVersionId":"%d","DestinationId":"destinationId-000000000001","HttpEndpointDestinationUpdate":%s}`, version, update))
+		}
+		c, _, err := b.engine.Definition("d")
+		if f := c.OnFailure; err != nil || f == nil || f.Compression.Format != codec.Gzip || f.ErrorPrefix != "e/" || time.Duration(f.After) != 7*time.Second || f.Sink.Bucket != "lake" {
+			t.Errorf("%+v, %v", c.OnFailure, err)
+		}
+		d := b.must("DescribeDeliveryStream", `{"DeliveryStreamName":"d"}`)["DeliveryStreamDescription"].(map[string]any)
+		raw, _ := json.Marshal(d["Destinations"])
+		for _, want := range []string{`"CompressionFormat":"GZIP"`, `"BucketARN":"arn:aws:s3:::lake"`, `"DurationInSeconds":7`, `"ErrorOutputPrefix":"e/"`} {
+			if !strings.Contains(string(raw), want) {
+				t.Errorf("%s is not in %s", want, raw)
+			}
+		}
+	}
+}
+
 // TestAggregatesOfAKinesisSourceAreTakenApart, as Firehose does unasked, also after
 // an update; those that are put directly are not.
 func TestAggregatesOfAKinesisSourceAreTakenApart(t *testing.T) {

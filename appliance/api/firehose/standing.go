@@ -88,6 +88,9 @@ func say(member **string, stands string) {
 }
 
 func sayFormat(member **string, stands codec.Codec) {
+	if stands == "" {
+		stands = codec.Uncompressed
+	}
 	if given, err := codec.Parse(value(*member, "")); err != nil || given != stands {
 		*member = text(string(stands))
 	}
@@ -150,6 +153,7 @@ func (s *Service) standingHTTP(c *delivery.Config, d *destination) {
 	if f := c.OnFailure; f != nil {
 		h.S3Configuration.BucketARN = s.bucket(d, h.S3Configuration.BucketARN, f.Sink)
 		say(&h.S3Configuration.ErrorOutputPrefix, f.ErrorPrefix)
+		sayFormat(&h.S3Configuration.CompressionFormat, f.Compression.Format)
 		if seconds := int(time.Duration(f.After).Seconds()); h.retry() != time.Duration(f.After) {
 			h.RetryOptions = &httpEndpointRetryOptions{DurationInSeconds: &seconds}
 		}
