@@ -385,7 +385,7 @@ func (s *Store) DeleteStream(ctx context.Context, name string) error {
 	s.mu.Lock()
 	delete(s.mu.streams, name)
 	s.mu.Unlock()
-	if err := s.reclaim(ctx, st); err != nil {
+	if err := s.reclaim(context.WithoutCancel(ctx), st); err != nil { // nobody would ask again
 		return fmt.Errorf("delete stream %q: give space back: %w", name, err)
 	}
 	return nil

@@ -238,10 +238,11 @@ func (w *worker) saveCursor(ctx context.Context, def *definition, old, next *cur
 	return nil
 }
 
-// commit commits and gives the transaction back.
+// commit commits and gives the transaction back. It awaits the outcome also when ctx
+// ends: what is kept in memory follows it.
 func commit(ctx context.Context, txn *storage.Txn) error {
 	defer txn.Release()
-	return txn.Commit(ctx)
+	return txn.Commit(context.WithoutCancel(ctx))
 }
 
 // seal makes the gathered batch of a lane durable: recipe and cursor in one

@@ -106,7 +106,8 @@ func (st *Stream) newShard(row keyspace.ShardRow, h record.HashRange) *shard.Sha
 	return shard.New(st.env.Shards, log, h, row, nil)
 }
 
-// commit writes rows in a transaction of their own.
+// commit writes rows in a transaction of their own. ctx bounds the wait for room; the
+// outcome is awaited, since what is kept in memory follows it.
 func (st *Stream) commit(ctx context.Context, stages ...func(*commit.Staging) error) error {
 	t, err := st.env.Committer.Begin(ctx, 1)
 	if err != nil {
@@ -114,7 +115,7 @@ func (st *Stream) commit(ctx context.Context, stages ...func(*commit.Staging) er
 	}
 	defer t.Recycle()
 	t.OnEncode(all(stages))
-	return t.Commit(ctx)
+	return t.Commit(context.WithoutCancel(ctx))
 }
 
 func all(stages []func(*commit.Staging) error) func(*commit.Staging) error {
