@@ -30,8 +30,10 @@ func resident(t *testing.T) int64 {
 }
 
 // TestMemoryIsFlat delivers 500 active partitions with 128 MiB buffers, beside
-// another delivery of the same records, and watches the resident memory: it
-// grows by no more than the bound of 32 MiB, the collector's slack included.
+// another delivery of the same records, and watches the resident memory, the
+// collector's slack included. One worker and a folder take less than half of the bound
+// of 32 MiB: what is held on the heap instead of in regions, or once more, is above that
+// half, long before a box with more cores and an S3 store would be above the bound.
 func TestMemoryIsFlat(t *testing.T) {
 	r := newRig(t)
 	st := r.stream("s", 1)
@@ -101,7 +103,7 @@ func TestMemoryIsFlat(t *testing.T) {
 		t.Errorf("%d objects of 500 partitions", len(parts))
 	}
 	t.Logf("resident memory grew by %.1f MiB at most over a store that was at %.1f MiB; bound %d MiB", float64(most)/(1<<20), float64(before)/(1<<20), delivery.DefaultMemoryBytes>>20)
-	if limit := int64(delivery.DefaultMemoryBytes); most > limit && !raceDetector {
+	if limit := int64(delivery.DefaultMemoryBytes / 2); most > limit && !raceDetector {
 		t.Errorf("resident memory grew by %d bytes, the limit is %d", most, limit)
 	}
 }
