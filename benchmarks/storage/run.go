@@ -250,7 +250,7 @@ func measureRetention(ctx context.Context, o report.Options, r *report.Report, s
 		flat = append(flat, flash)
 		if phase == "second half" {
 			r.AtMost("flash bytes per byte with retention running, 32 shards", 0.42, flash)
-			// A quick phase has three tables, and one more or less is a third.
+			// A quick phase has a table or two.
 			r.AtMost("flash bytes with retention, second half of first half's", 1.05, pick(o, flash/flat[1], math.NaN()))
 			r.AtMost("bytes rewritten by compaction per byte flushed", 0.02, rewritten)
 			r.AtMost("space after retention of what is to be kept + 4 WALs", 1.15, float64(diskUse(dir)-4*memTable)/float64(keep))
