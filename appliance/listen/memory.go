@@ -17,6 +17,8 @@ type allowance struct {
 	limit int
 	used  atomic.Int64
 	wait  time.Duration // for a turn
+
+	reserve int // what those leave alone that need more than largeBody; 0 if all wait in one row
 }
 
 func newAllowance(limit int, wait time.Duration) *allowance {
@@ -30,7 +32,11 @@ func (a *allowance) take(ctx context.Context, least, want int) int {
 	n := min(want, (a.limit-int(a.used.Load()))/2)
 	if n <= least || !a.sem.TryAcquire(int64(n)) {
 		n = least
-		if !a.sem.TryAcquire(int64(n)) {
+		if a.reserve > 0 && n > largeBody {
+			if !a.takeLarge(ctx, n) {
+				return 0
+			}
+		} else if !a.sem.TryAcquire(int64(n)) {
 			ctx, cancel := context.WithTimeout(ctx, a.wait)
 			defer cancel()
 			if a.sem.Acquire(ctx, int64(n)) != nil {
@@ -40,6 +46,26 @@ func (a *allowance) take(ctx context.Context, least, want int) int {
 	}
 	a.used.Add(int64(n))
 	return n
+}
+
+// takeLarge takes n bytes as soon as the reserve is left besides. It looks from time to
+// time: in the row of the others it would have all behind it wait for as much as it needs.
+func (a *allowance) takeLarge(ctx context.Context, n int) bool {
+	const look = 10 * time.Millisecond
+	room := a.limit - n - min(a.reserve, a.limit-n)
+	for until := time.Now().Add(a.wait); ; {
+		if int(a.used.Load()) <= room && a.sem.TryAcquire(int64(n)) {
+			return true
+		}
+		if !time.Now().Before(until) {
+			return false
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-time.After(look):
+		}
+	}
 }
 
 func (a *allowance) give(n int) {

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/weirhq/weir/appliance/api"
@@ -164,4 +165,33 @@ func TestOneWhoFindsNoRoomWaitsForIt(t *testing.T) {
 	if n := <-got; n < 20 {
 		t.Fatalf("%d of 50", n)
 	}
+}
+
+// TestLargeAnswersLeaveRoomForSmallOnes has more readers of large records than fit, who
+// don't take their answers.
+func TestLargeAnswersLeaveRoomForSmallOnes(t *testing.T) {
+	const large = 13 << 20
+	synctest.Test(t, func(t *testing.T) {
+		s := New(Options{Handler: echo, MaxAnswerMemory: 32 << 20, QueueTimeout: 5 * time.Second})
+		a := s.answers
+		if a.take(t.Context(), large, large) != large || a.take(t.Context(), large, large) != large {
+			t.Fatal("no room for two")
+		}
+		began, third := time.Now(), make(chan int)
+		go func() { third <- a.take(t.Context(), large, large) }()
+		synctest.Wait()
+		if n := a.take(t.Context(), 4<<10, 1<<20); n != 1<<20 || time.Since(began) > 0 {
+			t.Errorf("a small one got %d after %v", n, time.Since(began))
+		}
+		a.give(1 << 20)
+		if n := <-third; n != 0 || time.Since(began) < 5*time.Second {
+			t.Errorf("the third got %d after %v", n, time.Since(began))
+		}
+		go func() { third <- a.take(t.Context(), large, large) }()
+		synctest.Wait()
+		a.give(large)
+		if n := <-third; n != large {
+			t.Errorf("it got %d when another had left", n)
+		}
+	})
 }

@@ -43,7 +43,8 @@ type Options struct {
 	MaxBodyMemory int
 	// MaxAnswerMemory bounds the answers with records of all requests in flight, until the
 	// clients have taken them; 64 MiB, and room for one of 16 MiB at least. When it is short,
-	// an answer has fewer records; for one record a request waits up to QueueTimeout.
+	// an answer has fewer records; for one record a request waits up to QueueTimeout, which
+	// for one above 1 MiB is until an eighth is left besides.
 	MaxAnswerMemory int
 	// MaxRequests bounds the requests in flight; 1024. An address other than loopback
 	// may have half of them. More are answered with 503.

@@ -80,6 +80,7 @@ func New(o Options) *Server {
 	s.ctx, s.stopNow = context.WithCancel(api.WithDraining(context.Background(), s.draining))
 	s.bodies = newLanes(s.o.MaxBodyMemory, s.o.MaxBodyBytes+1, s.o.QueueTimeout)
 	s.answers = newAllowance(s.o.MaxAnswerMemory, s.o.QueueTimeout)
+	s.answers.reserve = s.o.MaxAnswerMemory / 8
 	s.mu.listeners = map[*net.Listener]struct{}{}
 	s.mu.conns = map[*conn]struct{}{}
 	s.mu.byAddr = map[netip.Prefix]*network{}
