@@ -40,7 +40,8 @@ func (m Modules) Scan(_ context.Context, prefix []byte, fn func(key, value []byt
 	return errors.Join(err, failed)
 }
 
-// Commit implements module.Store.
+// Commit implements module.Store. It awaits the outcome also when ctx ends: what the
+// catalog keeps in memory follows it.
 func (m Modules) Commit(ctx context.Context, changes []module.Change) error {
 	size := 0
 	for _, c := range changes {
@@ -58,5 +59,5 @@ func (m Modules) Commit(ctx context.Context, changes []module.Change) error {
 			t.Put(table(c.Key), c.Key, c.Value)
 		}
 	}
-	return t.Commit(ctx)
+	return t.Commit(context.WithoutCancel(ctx))
 }

@@ -176,9 +176,10 @@ func dropOrphans(ctx context.Context, store *storage.Store) error {
 	return commit(ctx, txn)
 }
 
-// commit ends a transaction whose results nobody reads.
+// commit ends a transaction whose results nobody reads. It awaits the outcome also when
+// ctx ends, that is when a client goes away: what is kept in memory follows it.
 func commit(ctx context.Context, txn *storage.Txn) error {
-	err := txn.Commit(ctx)
+	err := txn.Commit(context.WithoutCancel(ctx))
 	txn.Release()
 	return err
 }

@@ -2,6 +2,7 @@ package kinesis
 
 import (
 	"context"
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -83,5 +84,29 @@ func TestRowsOfStreamsDeletedByOthersGoAtTheNextStart(t *testing.T) {
 	}
 	if n := len(b.must("ListTagsForStream", `{"StreamName":"stays"}`).list("Tags")); rows != 2 || n != 1 {
 		t.Fatalf("%d rows, %d tags; want 2 rows and 1 tag", rows, n)
+	}
+}
+
+// gone is the context of a client that goes away while its request is being done.
+type gone struct{ context.Context }
+
+func (gone) Done() <-chan struct{} {
+	ended := make(chan struct{})
+	close(ended)
+	return ended
+}
+
+// TestWhoGoesAwayLeavesSettingsWhole: what is in force is what the next start reads.
+func TestWhoGoesAwayLeavesSettingsWhole(t *testing.T) {
+	b := newBox(t, Options{})
+	for i := range 20 {
+		txn, err := b.store.Begin(context.Background(), 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		txn.Put(storage.TableSetting, fmt.Appendf(nil, "probe/%d", i), []byte("kept"))
+		if err := commit(gone{context.Background()}, txn); err != nil {
+			t.Fatalf("commit %d: %v; expected its outcome to be awaited", i, err)
+		}
 	}
 }
