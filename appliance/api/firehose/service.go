@@ -5,7 +5,10 @@
 // mean here, and the tags of delivery streams. It never delivers anything. A
 // destination's BucketARN is resolved to a sink of the configuration: the one
 // with that bucket, or the default object store. What can't be served is
-// refused when it is asked for, with the reason.
+// refused when it is asked for, with the reason. Three settings are kept and
+// described and decide nothing: the BufferingHints of a backup and of an HTTP
+// endpoint's bucket, which get the records of the destination's own batch, and
+// dynamic partitioning's RetryOptions, since retries don't end.
 //
 // Source: the service model 2015-08-04 (botocore) and the Firehose API reference.
 package firehose
