@@ -51,15 +51,16 @@ func (b *box) writeBox(w io.Writer) {
 	gauge(w, "weir_storage_disk_full", flag(state.DiskFull))
 	gauge(w, "weir_storage_free_bytes", state.BytesFree)
 	gauge(w, "weir_storage_total_bytes", state.BytesTotal)
-	var ingested, compacted, records, commits uint64
-	for _, d := range ledger.Days {
-		ingested, compacted, records, commits = ingested+d.BytesIngested, compacted+d.BytesCompaction, records+d.Records, commits+d.Commits
-	}
-	gauge(w, "weir_storage_ingested_records_total", records)
-	gauge(w, "weir_storage_ingested_bytes_total", ingested)
-	gauge(w, "weir_storage_written_bytes_total", ledger.BytesWritten)
-	gauge(w, "weir_storage_compacted_bytes_total", compacted)
-	gauge(w, "weir_storage_commits_total", commits)
+	gauge(w, "weir_storage_lifetime_ingested_bytes", ledger.Total.BytesIngested)
+	gauge(w, "weir_storage_lifetime_written_bytes", ledger.Total.BytesWritten)
+	// Counters are since the start: a sum over the life may lose its last minutes to a
+	// crash, and one that goes back by a little is taken for one that began again at 0.
+	since := ledger.SinceOpen
+	gauge(w, "weir_storage_ingested_records_total", since.Records)
+	gauge(w, "weir_storage_ingested_bytes_total", since.BytesIngested)
+	gauge(w, "weir_storage_written_bytes_total", since.BytesWritten)
+	gauge(w, "weir_storage_compacted_bytes_total", since.BytesCompaction)
+	gauge(w, "weir_storage_commits_total", since.Commits)
 }
 
 func (b *box) writeListener(w io.Writer) {

@@ -15,7 +15,7 @@ const ledgerDays = 400
 
 // Day is one day's line of the ledger.
 type Day struct {
-	// Date is the day, UTC, as 2006-01-02.
+	// Date is the day, UTC, as 2006-01-02, "" in a sum of days.
 	Date string
 	// Records and BytesIngested (keys and data) count what was accepted.
 	Records, BytesIngested uint64
@@ -30,10 +30,12 @@ type Day struct {
 // Ledger says what the store wrote to the device, per day, and how long the
 // device will bear it.
 type Ledger struct {
-	// Days are in order, the last one is today.
+	// Days are in order, the last one is today. The first of more than 400 holds
+	// what was before it, too.
 	Days []Day
-	// BytesWritten is the sum over all days kept.
-	BytesWritten uint64
+	// Total is the sum of all days, SinceOpen what was counted since the store was
+	// opened. A crash may take the last minutes from the former; the latter never shrinks.
+	Total, SinceOpen Day
 	// EnduranceBytes is what the device may be written in its life, 0 when not known.
 	EnduranceBytes int64
 	// BytesPerDay is the mean of the last seven days that were not idle.
@@ -94,23 +96,25 @@ func (l *ledger) count(t keyspace.LedgerRow, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	day := dayOf(now)
-	r := l.mu.days[day]
-	r.Records += t.Records - l.mu.seen.Records
-	r.Ingested += t.Ingested - l.mu.seen.Ingested
-	r.Device += t.Device - l.mu.seen.Device
-	r.Compaction += t.Compaction - l.mu.seen.Compaction
-	r.Commits += t.Commits - l.mu.seen.Commits
-	l.mu.days[day], l.mu.new[day], l.mu.seen = r, true, t
+	seen := l.mu.seen
+	l.mu.days[day] = sum(l.mu.days[day], keyspace.LedgerRow{
+		Records: t.Records - seen.Records, Ingested: t.Ingested - seen.Ingested, Device: t.Device - seen.Device,
+		Compaction: t.Compaction - seen.Compaction, Commits: t.Commits - seen.Commits,
+	})
+	l.mu.new[day], l.mu.seen = true, t
 }
 
 // stage puts the rows that changed into a batch, yesterday's too when the day has just
-// ended, and drops days no longer kept.
+// ended, and adds days no longer kept to the oldest one that is: a device does not forget
+// what it was written.
 func (l *ledger) stage(b *pebble.Batch, now time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	day := dayOf(now)
 	for d := range l.mu.days {
 		if d+ledgerDays < day {
+			oldest := day - ledgerDays
+			l.mu.days[oldest], l.mu.new[oldest] = sum(l.mu.days[oldest], l.mu.days[d]), true
 			delete(l.mu.days, d)
 			delete(l.mu.new, d)
 			if err := b.Delete(keyspace.Meta(keyspace.KindLedger, d), nil); err != nil {
@@ -127,6 +131,20 @@ func (l *ledger) stage(b *pebble.Batch, now time.Time) error {
 	return nil
 }
 
+func sum(a, b keyspace.LedgerRow) keyspace.LedgerRow {
+	return keyspace.LedgerRow{
+		Records: a.Records + b.Records, Ingested: a.Ingested + b.Ingested, Device: a.Device + b.Device,
+		Compaction: a.Compaction + b.Compaction, Commits: a.Commits + b.Commits,
+	}
+}
+
+func dayFrom(date string, r keyspace.LedgerRow) Day {
+	return Day{
+		Date: date, Records: r.Records, BytesIngested: r.Ingested,
+		BytesWritten: r.Device, BytesCompaction: r.Compaction, Commits: r.Commits,
+	}
+}
+
 func dayOf(t time.Time) uint32 { return uint32(max(t.Unix(), 0) / 86400) }
 
 // Ledger returns the ledger as of now.
@@ -141,7 +159,12 @@ func (s *Store) Ledger() Ledger {
 func (l *ledger) report(now time.Time) Ledger {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	out := Ledger{EnduranceBytes: l.o.EnduranceBytes, DaysLeft: -1}
+	out := Ledger{EnduranceBytes: l.o.EnduranceBytes, DaysLeft: -1, SinceOpen: dayFrom("", l.mu.seen)}
+	var total keyspace.LedgerRow
+	for _, r := range l.mu.days {
+		total = sum(total, r)
+	}
+	out.Total = dayFrom("", total)
 	var recent, recentDays uint64
 	today := dayOf(now)
 	for d := today - min(today, ledgerDays); d <= today; d++ {
@@ -149,11 +172,7 @@ func (l *ledger) report(now time.Time) Ledger {
 		if !ok {
 			continue
 		}
-		out.Days = append(out.Days, Day{
-			Date: time.Unix(int64(d)*86400, 0).UTC().Format(time.DateOnly), Records: r.Records, BytesIngested: r.Ingested,
-			BytesWritten: r.Device, BytesCompaction: r.Compaction, Commits: r.Commits,
-		})
-		out.BytesWritten += r.Device
+		out.Days = append(out.Days, dayFrom(time.Unix(int64(d)*86400, 0).UTC().Format(time.DateOnly), r))
 		if r.Device > 0 && d+7 > today {
 			recent += r.Device
 			recentDays++
@@ -163,7 +182,7 @@ func (l *ledger) report(now time.Time) Ledger {
 		out.BytesPerDay = recent / recentDays
 	}
 	if out.BytesPerDay > 0 && out.EnduranceBytes > 0 {
-		left := max(0, out.EnduranceBytes-int64(out.BytesWritten))
+		left := max(0, out.EnduranceBytes-int64(out.Total.BytesWritten))
 		out.DaysLeft = int(min(uint64(left)/out.BytesPerDay, 1<<20))
 	}
 	return out

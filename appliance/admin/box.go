@@ -141,10 +141,9 @@ func rangeText(r storage.ShardRange) string {
 }
 
 func wearOf(l storage.Ledger) Wear {
-	out := Wear{WrittenBytes: l.BytesWritten, PerDayBytes: l.BytesPerDay, DaysLeft: l.DaysLeft}
-	for _, d := range l.Days {
-		out.IngestedBytes += d.BytesIngested
-		out.CompactionBytes += d.BytesCompaction
+	out := Wear{
+		WrittenBytes: l.Total.BytesWritten, IngestedBytes: l.Total.BytesIngested, CompactionBytes: l.Total.BytesCompaction,
+		PerDayBytes: l.BytesPerDay, DaysLeft: l.DaysLeft,
 	}
 	out.Ratio = ratio(out.WrittenBytes, out.IngestedBytes)
 	if n := len(l.Days); n > 0 {
