@@ -23,21 +23,28 @@ type certificate struct {
 
 func (c *certificate) get() (*tls.Certificate, error) { return c.current.Load(), nil }
 
-// load takes the operator's certificate, or the box's own when none is named.
+// load takes the certificate that the configuration names.
 func (c *certificate) load(l *config.Listen, t *trust.Trust) error {
+	pair, err := readCertificate(l, t)
+	if err == nil {
+		c.show(pair)
+	}
+	return err
+}
+
+// readCertificate reads the operator's certificate, or returns the box's own when none is named.
+func readCertificate(l *config.Listen, t *trust.Trust) (*tls.Certificate, error) {
 	if l.TLSCert == "" {
-		c.show(&t.Server)
-		return nil
+		return &t.Server, nil
 	}
 	pair, err := tls.LoadX509KeyPair(l.TLSCert, l.TLSKey)
 	if err != nil {
-		return &fault.Error{
+		return nil, &fault.Error{
 			Class: fault.Environment, Subject: "listen.tls_cert", Value: l.TLSCert,
 			Expect: "not a certificate with its key in " + l.TLSKey, Err: err, Try: "weir serve without listen.tls_cert, which uses the box's own",
 		}
 	}
-	c.show(&pair)
-	return nil
+	return &pair, nil
 }
 
 func (c *certificate) show(cert *tls.Certificate) {

@@ -2,17 +2,21 @@ package appliance
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/weirhq/weir/appliance/admin"
+	"github.com/weirhq/weir/appliance/config"
+	"github.com/weirhq/weir/appliance/fault"
 	"github.com/weirhq/weir/appliance/telemetry"
 )
 
 // reload reads the configuration again and applies what can be applied while
 // the box runs: keys, tokens, certificate, authorities of clients, log level, and streams.
-// A configuration that is wrong changes nothing.
+// A configuration that is wrong changes nothing: what can be refused is looked at first,
+// then what the disk may refuse is done, and last what can't fail.
 func (b *box) reload(ctx context.Context) (*admin.Reloaded, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -27,7 +31,11 @@ func (b *box) reload(ctx context.Context) (*admin.Reloaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := b.cert.load(&next.Listen, b.trust); err != nil {
+	shown, err := readCertificate(&next.Listen, b.trust)
+	if err != nil {
+		return nil, err
+	}
+	if err := b.roomForStreams(next); err != nil {
 		return nil, err
 	}
 	if err := b.makeStreams(ctx, next); err != nil {
@@ -36,6 +44,7 @@ func (b *box) reload(ctx context.Context) (*admin.Reloaded, error) {
 	if err := b.followStreams(ctx, next); err != nil {
 		return nil, err
 	}
+	b.cert.show(shown)
 	b.server.SetClientCAs(authorities)
 	b.access.fill(b.trust, &next.Auth)
 	b.level.Set(telemetry.Level(next.Telemetry.LogLevel))
@@ -43,6 +52,22 @@ func (b *box) reload(ctx context.Context) (*admin.Reloaded, error) {
 	b.mu.config = next
 	b.log.Info("configuration read again", "file", next.File, "waits for a restart", waiting)
 	return &admin.Reloaded{File: next.File, NeedRestart: append([]string{}, waiting...)}, nil
+}
+
+// roomForStreams says why a stream that the configuration adds can't be made now, before
+// another is.
+func (b *box) roomForStreams(c *config.Loaded) error {
+	state := b.store.State()
+	if state.Writable {
+		return nil
+	}
+	for i := range c.Streams {
+		name := c.Streams[i].Name
+		if _, err := b.store.Stream(name); err != nil {
+			return &fault.Error{Class: fault.Environment, Subject: fmt.Sprintf("streams[%d]", i), Value: name, Expect: "can't be made: " + state.Reason, Try: "weir doctor --only space,log; nothing of the new configuration applies"}
+		}
+	}
+	return nil
 }
 
 // reloads reads the configuration again at each hang-up, until ctx ends.
