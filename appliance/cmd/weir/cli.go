@@ -60,15 +60,6 @@ var groups = kong.ExplicitGroups([]kong.Group{
 	{Key: "about", Title: "Settings and help"},
 })
 
-// Globals are the flags of every verb.
-type Globals struct {
-	Dir      string `help:"Data directory of the box (WEIR_DIR); weir-data if not given." placeholder:"DIR"`
-	Config   string `help:"Configuration file (WEIR_CONFIG); weir.yaml in the data directory if it is there." placeholder:"FILE"`
-	Endpoint string `help:"URL of a box elsewhere (WEIR_ENDPOINT), with WEIR_ACCESS_KEY_ID and WEIR_SECRET_ACCESS_KEY." placeholder:"URL"`
-	CA       string `name:"ca" help:"Certificate of the authority that signed the box's certificate (WEIR_CA)." placeholder:"FILE"`
-	JSON     bool   `name:"json" help:"Print JSON."`
-}
-
 // app is one run of the command, handed to the verb's Run.
 type app struct {
 	Globals
@@ -112,6 +103,7 @@ func run(ctx context.Context, args []string, s streams, environ []string) (code 
 		kong.Description("Kinesis and Firehose for a small box: durable streams, WebAssembly on the way, objects out."),
 		kong.Writers(s.out, s.err),
 		kong.Exit(func(code int) { panic(exited(code)) }),
+		kong.Help(help),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
 	)
 	parsed, err := a.parser.Parse(args)
@@ -120,7 +112,7 @@ func run(ctx context.Context, args []string, s streams, environ []string) (code 
 		return a.report(usage(err, args))
 	}
 	a.Globals = line.Globals
-	if err := a.ignored(parsed.Selected()); err != nil {
+	if err := a.unused(parsed.Selected()); err != nil {
 		return a.report(err)
 	}
 	a.fromEnvironment()
@@ -135,26 +127,6 @@ func run(ctx context.Context, args []string, s streams, environ []string) (code 
 		return a.report(err)
 	}
 	return 0
-}
-
-// atHome are the verbs that talk to no box.
-var atHome = []string{
-	"serve", "demo", "verify", "repair", "inspect", "export", "import", "trust", "config explain", "version", "completion",
-	"module new", "module build", "module keygen", "module sign",
-}
-
-// ignored refuses to work on this machine when a box elsewhere was named.
-func (a *app) ignored(verb *kong.Node) error {
-	name := verb.Path()
-	if !slices.Contains(atHome, name) {
-		return nil
-	}
-	for _, f := range [][2]string{{"--endpoint", a.Endpoint}, {"--ca", a.CA}} {
-		if f[1] != "" {
-			return &fault.Error{Class: fault.Usage, Subject: f[0], Value: f[1], Expect: "weir " + name + " works on this machine and talks to no box", Try: "the same command without " + f[0]}
-		}
-	}
-	return nil
 }
 
 // fromEnvironment fills the flags that were not given.

@@ -49,8 +49,8 @@ func (c *completeCmd) Run(a *app) error {
 
 // candidates returns what the last of words may become: a verb below the ones
 // before it, one of its flags, or a value that a flag or an argument lists.
-func candidates(node *kong.Node, words []string) []string {
-	last := ""
+func candidates(root *kong.Node, words []string) []string {
+	node, last := root, ""
 	if len(words) > 0 {
 		words, last = words[:len(words)-1], words[len(words)-1]
 	}
@@ -74,6 +74,7 @@ func candidates(node *kong.Node, words []string) []string {
 	case pending != nil:
 		all = enum(pending.Value)
 	case strings.HasPrefix(last, "-"):
+		showFlagsOf(root, node)
 		for _, level := range node.AllFlags(true) {
 			for _, f := range level {
 				all = append(all, "--"+f.Name)

@@ -317,7 +317,7 @@ func printDeliveryStats(w io.Writer, s *delivery.Stats) {
 	}
 	fmt.Fprintf(w, "  waiting    %s\n", lag)
 	if s.Failed+s.Lost+s.Duplicates > 0 {
-		fmt.Fprintf(w, "  besides    %s failed, %s lost to retention, %s objects found to be there already\n", count(s.Failed), count(s.Lost), count(s.Duplicates))
+		fmt.Fprintf(w, "  besides    %s failed, %s lost to retention, %s found to be there already\n", count(s.Failed), count(s.Lost), plural(s.Duplicates, "object"))
 	}
 	for _, reason := range slices.Sorted(maps.Keys(s.Retries)) {
 		n := s.Retries[reason]

@@ -71,8 +71,8 @@ func (c *demoCmd) report(a *app, s *demo.Summary, dir string, keep bool) error {
 		return json.NewEncoder(a.out).Encode(s)
 	}
 	return a.emit(s, func(w io.Writer) {
-		fmt.Fprintf(w, "\n%s records in, %s dropped by the module, %s transformed and delivered in %s objects.\n",
-			count(s.RecordsIn), count(s.RecordsDropped), count(s.RecordsDelivered), count(s.Objects))
+		fmt.Fprintf(w, "\n%s in, %s dropped by the module, %s transformed and delivered in %s.\n",
+			plural(s.RecordsIn, "record"), count(s.RecordsDropped), count(s.RecordsDelivered), plural(s.Objects, "object"))
 		fmt.Fprintf(w, "%s of records became %s of objects; %.2f bytes were written to flash per byte taken in.\n",
 			size(s.BytesIn), size(s.BytesDelivered), s.FlashBytesPerByte)
 		fmt.Fprintf(w, "First object after %.1f s; %.0f MiB of memory at most, sensors and reader included.\n", s.FirstObjectSeconds, s.ResidentMiB)

@@ -80,9 +80,9 @@ func checkWear(_ context.Context, p *patient) []finding {
 	text := fmt.Sprintf("%.2f bytes written per byte taken in, %s a day", w.Ratio, size(int64(w.PerDayBytes)))
 	switch {
 	case w.DaysLeft >= 0 && w.DaysLeft < 365:
-		return []finding{warn("larger batches, a better codec or less retention", "%s: the flash is worn in %d days", text, w.DaysLeft)}
+		return []finding{warn("larger batches, a better codec or less retention", "%s: the flash is worn in %s", text, plural(w.DaysLeft, "day"))}
 	case w.DaysLeft >= 0:
-		return []finding{ok("%s, about %d years left", text, w.DaysLeft/365)}
+		return []finding{ok("%s, about %s left", text, plural(w.DaysLeft/365, "year"))}
 	}
 	return []finding{ok("%s; storage.endurance_bytes gives a forecast", text)}
 }
@@ -119,7 +119,7 @@ func checkModules(_ context.Context, p *patient) []finding {
 			case v.Version == m.Active && v.Warning != "":
 				out = append(out, warn("sign it and weir module push it again", "%s %s: %s", m.Name, v.Version, v.Warning))
 			case v.Version == m.Active && v.Stats.LastError != "":
-				out = append(out, warn("weir module logs "+m.Name, "%s %s: %s records failed, last: %s", m.Name, v.Version, count(v.Stats.Failed), v.Stats.LastError))
+				out = append(out, warn("weir module logs "+m.Name, "%s %s: %s failed, last: %s", m.Name, v.Version, plural(v.Stats.Failed, "record"), v.Stats.LastError))
 			case v.Failure != "":
 				out = append(out, warn("weir module logs "+m.Name, "%s %s was rolled back: %s", m.Name, v.Version, v.Failure))
 			}
@@ -138,7 +138,7 @@ func checkDeliveries(_ context.Context, p *patient) []finding {
 	var out []finding
 	for i := range p.status.Deliveries {
 		d := &p.status.Deliveries[i]
-		lag := fmt.Sprintf("%s: %s records wait, the oldest for %s", d.Name, count(d.LagRecords), seconds(d.OldestAge))
+		lag := fmt.Sprintf("%s: %s waiting, the oldest for %s", d.Name, plural(d.LagRecords, "record"), seconds(d.OldestAge))
 		switch {
 		case d.LastError != nil && d.Circuit != "closed":
 			out = append(out, bad("weir delivery test "+d.Name, "%s; it fails since %s: %s", lag, d.LastError.Since.UTC().Format(time.DateTime), d.LastError.Error))

@@ -72,7 +72,7 @@ func (c *exportCmd) Run(a *app) (err error) {
 	return a.emit(r, func(w io.Writer) {
 		fmt.Fprintf(w, "%s of %s, %s, in %s.\n", plural(r.Records, "record"), c.Stream, size(int64(r.BytesFile)), c.File)
 		if r.Missing > 0 {
-			fmt.Fprintf(w, "%s records of the range were gone or unreadable.\n", count(r.Missing))
+			fmt.Fprintf(w, "Of the range, %s could not be read: gone, or damaged.\n", plural(r.Missing, "record"))
 		}
 	})
 }

@@ -30,7 +30,7 @@ func (c *inspectCmd) Run(a *app) error {
 		if i.Error != "" {
 			text = "UNREADABLE: " + i.Error
 		}
-		_, err = fmt.Fprintf(a.out, "%-8s %x  %d bytes  %s\n", i.Kind, i.Key, i.Bytes, text)
+		_, err = fmt.Fprintf(a.out, "%-8s %x  %s  %s\n", i.Kind, i.Key, plural(i.Bytes, "byte"), text)
 		return err
 	})
 	if err != nil {

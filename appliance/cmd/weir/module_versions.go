@@ -254,9 +254,9 @@ func printVersion(w io.Writer, m *module.Info, v *module.VersionInfo) {
 		fmt.Fprintf(w, "  %s\n", v.Warning)
 	}
 	if s.Batches > 0 || s.Errors > 0 {
-		fmt.Fprintf(w, "  since %s: %s records in %s batches, %s out, %s dropped, %s failed\n", s.Since.Local().Format(time.DateTime), count(s.Records), count(s.Batches), count(s.Outputs), count(s.Dropped), count(s.Failed))
+		fmt.Fprintf(w, "  since %s: %s in %s, %s out, %s dropped, %s failed\n", s.Since.Local().Format(time.DateTime), plural(s.Records, "record"), plural(s.Batches, "batch"), count(s.Outputs), count(s.Dropped), count(s.Failed))
 		if s.Records > 0 {
-			fmt.Fprintf(w, "  %.0f ns and %s fuel a record, largest instance %s, %s lost, %s retries\n", s.WallSeconds*1e9/float64(s.Records), count(s.Fuel/s.Records), size(s.MemoryBytes), plural(int(s.Aborts), "instance"), count(s.Retries))
+			fmt.Fprintf(w, "  %.0f ns and %s fuel a record, largest instance %s, %s lost, %s\n", s.WallSeconds*1e9/float64(s.Records), count(s.Fuel/s.Records), size(s.MemoryBytes), plural(int(s.Aborts), "instance"), plural(s.Retries, "retry"))
 		}
 	}
 	if s.LastError != "" {
@@ -273,11 +273,11 @@ func printVersion(w io.Writer, m *module.Info, v *module.VersionInfo) {
 		fmt.Fprintf(w, "  requests: %s answered, %s failed, %s denied\n", count(h.Requests), count(h.Failed), count(h.Denied))
 	}
 	if r := s.Shadow; r != nil {
-		of := "%s of %s records compared differ"
+		of := fmt.Sprintf("%s of %s compared differ", count(r.Differ), plural(r.Records, "record"))
 		if m.Kind == manifest.Consumer {
-			of = "%s differences in %s records compared"
+			of = fmt.Sprintf("%s in %s compared", plural(r.Differ, "difference"), plural(r.Records, "record"))
 		}
-		fmt.Fprintf(w, "  shadow %s: "+of+", %s not looked at, %s\n", r.Version, count(r.Differ), count(r.Records), count(r.Skipped), plural(int(r.Errors), "error"))
+		fmt.Fprintf(w, "  shadow %s: %s, %s not looked at, %s\n", r.Version, of, count(r.Skipped), plural(int(r.Errors), "error"))
 		if r.Error != "" {
 			fmt.Fprintf(w, "    last error: %s\n", strings.ReplaceAll(r.Error, "\n", "\n      "))
 		}

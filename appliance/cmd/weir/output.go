@@ -113,10 +113,16 @@ func span(d time.Duration) string {
 	return fmt.Sprintf("%dd", int(d.Hours()/24))
 }
 
-// plural writes a count with its noun: 1 shard, 4 shards.
+// plural writes a count with its noun: 1 shard, 4 shards, 2 batches, 3 retries.
 func plural[T int | int64 | uint64](n T, noun string) string {
 	if n == 1 {
 		return "1 " + noun
+	}
+	if strings.HasSuffix(noun, "ch") {
+		return count(n) + " " + noun + "es"
+	}
+	if stem, ok := strings.CutSuffix(noun, "ry"); ok {
+		return count(n) + " " + stem + "ries"
 	}
 	return count(n) + " " + noun + "s"
 }

@@ -18,6 +18,7 @@ func TestNumbersForPeople(t *testing.T) {
 		"-": ago(time.Time{}, time.Now()), "0s": span(-time.Second), "850ms": span(850 * time.Millisecond), "119s": span(119 * time.Second),
 		"2m": span(2 * time.Minute), "119m": span(119 * time.Minute), "2h": span(2 * time.Hour), "47h": span(47 * time.Hour), "2d": span(48 * time.Hour),
 		"1 shard": plural(1, "shard"), "0 shards": plural(0, "shard"), "1,000 records": plural(1000, "record"),
+		"1 batch": plural(1, "batch"), "2 batches": plural(2, "batch"), "1 retry": plural(1, "retry"), "0 retries": plural(0, "retry"),
 		"#0": shardShort("shardId-000000000000"), "#12": shardShort("shardId-000000000012"), "12": shardShort("12"),
 	} {
 		if got != want {

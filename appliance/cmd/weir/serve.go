@@ -31,15 +31,39 @@ func (c *serveCmd) Run(a *app) error {
 		Log:     a.err,
 		Manager: telemetry.ManagerOf(a.env),
 		Version: buildInfo().Version,
-		Ready:   func(endpoint string, t *trust.Trust) { firstStart(a.out, a.Dir, endpoint, t) },
+		Ready:   a.serving,
 	})
 }
 
-// firstStart shows the secrets, once: when a box is ready for the first time.
-func firstStart(w io.Writer, dir, endpoint string, t *trust.Trust) {
-	if !t.Unshown {
-		return
+// served is what serve prints with --json when the box is ready. The secrets are in it
+// at the first start only.
+type served struct {
+	Endpoint        string `json:"endpoint"`
+	Directory       string `json:"directory"`
+	FirstStart      bool   `json:"first_start"`
+	AccessKeyID     string `json:"access_key_id,omitempty"`
+	SecretAccessKey string `json:"secret_access_key,omitempty"`
+	AdminPassword   string `json:"admin_password,omitempty"`
+}
+
+// serving says that the box is ready, to who started it.
+func (a *app) serving(endpoint string, t *trust.Trust) {
+	s := served{Endpoint: endpoint, Directory: absolute(a.Dir), FirstStart: t.Unshown}
+	if s.FirstStart {
+		s.AccessKeyID, s.SecretAccessKey, s.AdminPassword = t.AccessKeyID, t.SecretAccessKey, t.AdminPassword
 	}
+	err := a.emit(s, func(w io.Writer) {
+		if s.FirstStart {
+			firstStart(w, a.Dir, &s)
+		}
+	})
+	if s.FirstStart && err == nil {
+		_ = t.Shown() // that it fails is seen: they are shown again
+	}
+}
+
+// firstStart shows the secrets, once: when a box is ready for the first time.
+func firstStart(w io.Writer, dir string, s *served) {
 	fmt.Fprintf(w, `First start of this box. These are shown once; they are kept in %s, mode 0600.
 
   Endpoint            %s
@@ -49,6 +73,5 @@ func firstStart(w io.Writer, dir, endpoint string, t *trust.Trust) {
 
 Settings for AWS CLI, boto3, Java, Node and Go: weir trust --dir %s
 
-`, filepath.Join(absolute(dir), appliance.TrustDir), endpoint, t.AccessKeyID, t.SecretAccessKey, t.AdminPassword, dir)
-	_ = t.Shown() // that it fails is seen: they are shown again
+`, filepath.Join(s.Directory, appliance.TrustDir), s.Endpoint, s.AccessKeyID, s.SecretAccessKey, s.AdminPassword, dir)
 }

@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -22,7 +23,12 @@ wasm:
   secrets: [{name: api, value: `+secret+`}]
 `)
 	dir := t.TempDir()
-	args := func(verb ...string) []string { return append([]string{"--dir", dir, "--config", path}, verb...) }
+	args := func(verb ...string) []string {
+		if slices.Contains([]string{"check", "config", "doctor"}, verb[0]) {
+			verb = append(verb, "--config", path)
+		}
+		return append([]string{"--dir", dir}, verb...)
+	}
 	r := weir(t, nil, args("check")...)
 	if r.code != 3 {
 		t.Errorf("exit code %d, want 3", r.code)
