@@ -130,6 +130,10 @@ func requestID(identity string) string {
 //	TableThrottle  "delivery" id                bytes sent this month, JSON
 var idKey = []byte{'i'}
 
+// HoldsSettings says whether the row of storage.TableDelivery with this key may hold the
+// settings of sinks, and thus secrets.
+func HoldsSettings(key []byte) bool { return len(key) > 0 && strings.IndexByte("dxv", key[0]) >= 0 }
+
 func definitionKey(name string) []byte { return append([]byte{'d'}, name...) }
 func asideKey(name string) []byte      { return append([]byte{'x'}, name...) }
 func cursorKey(id uint64) []byte       { return binary.BigEndian.AppendUint64([]byte{'c'}, id) }

@@ -239,3 +239,47 @@ func (t *Table) Show(target delivery.Target) (kindName string, settings any, err
 	settings, err = k.show(c.Settings)
 	return c.Kind, settings, err
 }
+
+// HideSecrets returns a JSON document with every secret in the settings of the sinks in it
+// as ***, and settings that are of no kind known as *** altogether.
+func HideSecrets(doc []byte) ([]byte, error) {
+	d := json.NewDecoder(bytes.NewReader(doc))
+	d.UseNumber()
+	var v any
+	if err := d.Decode(&v); err != nil {
+		return nil, fmt.Errorf("hide secrets: %w", err)
+	}
+	hide(v)
+	return json.Marshal(v)
+}
+
+// hide replaces the settings in every object of v that has some.
+func hide(v any) {
+	switch v := v.(type) {
+	case []any:
+		for _, x := range v {
+			hide(x)
+		}
+	case map[string]any:
+		for name, x := range v {
+			if name == "settings" {
+				v[name] = shown(v["kind"], x)
+			} else {
+				hide(x)
+			}
+		}
+	}
+}
+
+// shown returns settings without their secrets.
+func shown(kindName, settings any) any {
+	name, _ := kindName.(string)
+	if k, ok := kinds[name]; ok {
+		if raw, err := json.Marshal(settings); err == nil {
+			if out, err := k.show(raw); err == nil {
+				return out
+			}
+		}
+	}
+	return "***"
+}

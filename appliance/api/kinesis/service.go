@@ -95,6 +95,9 @@ type Service struct {
 // tokenKeyRow is the row of the key that seals iterators and tokens.
 var tokenKeyRow = []byte("kinesis/token-key")
 
+// HoldsSecret says whether the row of storage.TableSetting with this key holds a secret.
+func HoldsSecret(key []byte) bool { return bytes.Equal(key, tokenKeyRow) }
+
 // New returns the service over store. It reads and, at the very first start,
 // writes the key of the tokens.
 func New(ctx context.Context, store *storage.Store, o Options) (*Service, error) {

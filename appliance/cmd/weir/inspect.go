@@ -19,6 +19,9 @@ func (c *inspectCmd) Run(a *app) error {
 	what := storage.InspectOptions{Stream: c.Stream, Table: c.Table, Blocks: c.Blocks, Records: c.Records}
 	enc := json.NewEncoder(a.out)
 	err := storage.Inspect(a.ctx, appliance.StorePath(a.Dir), storage.Options{}, what, func(i storage.Item) error {
+		if row, ok := i.Fields.(storage.TableItem); ok {
+			i.Fields = appliance.ShowRow(row)
+		}
 		if a.JSON {
 			return enc.Encode(i)
 		}
