@@ -327,6 +327,10 @@ func (c *Committer) commit(g *group) {
 	if refs == 0 {
 		c.recycle(g)
 	}
+	// Else one writer, this goroutine and the log's wake one another in turns on one
+	// processor, and while the others are busy (with a flush, say) a reader at the tip
+	// waits for the ten milliseconds of a time slice.
+	runtime.Gosched()
 }
 
 // write encodes the group into one batch and syncs it.
