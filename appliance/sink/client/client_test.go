@@ -1,11 +1,10 @@
 package client_test
 
 import (
-	"crypto/tls"
+	"errors"
+	"fmt"
 	"io"
-	"log"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,16 +16,7 @@ import (
 )
 
 func TestTrustsTheGivenCertificatesOnly(t *testing.T) {
-	cert, key := sinktest.Certificate(t)
-	pair, err := tls.LoadX509KeyPair(cert, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
-	s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
-	s.Config.ErrorLog = log.New(io.Discard, "", 0)
-	s.StartTLS()
-	defer s.Close()
+	s, cert := sinktest.TLSServer(t, func(http.ResponseWriter, *http.Request) {})
 	for _, c := range []struct {
 		ca, fails string
 	}{{"", "certificate"}, {cert, ""}} {
@@ -42,6 +32,32 @@ func TestTrustsTheGivenCertificatesOnly(t *testing.T) {
 			t.Errorf("ca %q: %v", c.ca, err)
 		}
 		h.CloseIdleConnections()
+	}
+}
+
+// TestSessionsAreTakenUp: a connection that was idle too long is not paid for in full again.
+func TestSessionsAreTakenUp(t *testing.T) {
+	var resumed []bool
+	s, ca := sinktest.TLSServer(t, func(w http.ResponseWriter, r *http.Request) {
+		resumed = append(resumed, r.TLS.DidResume)
+	})
+	h, err := client.New(ca, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		resp, err := h.Get(s.URL)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = io.Copy(io.Discard, resp.Body)
+		if err = errors.Join(err, resp.Body.Close()); err != nil {
+			t.Fatal(err)
+		}
+		h.CloseIdleConnections()
+	}
+	if fmt.Sprint(resumed) != "[false true true]" {
+		t.Errorf("sessions were taken up: %v", resumed)
 	}
 }
 

@@ -3,6 +3,8 @@ package s3_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -161,5 +163,30 @@ func TestStoreThatContradictsItself(t *testing.T) {
 		if stored, err := sink.PutObject(t.Context(), o); err != nil || !stored.Duplicate {
 			t.Errorf("%s again: %+v %v", key, stored, err)
 		}
+	}
+}
+
+// TestSessionsAreTakenUp: a connection that the store or the minute between two objects
+// ended is not paid for in full again.
+func TestSessionsAreTakenUp(t *testing.T) {
+	var resumed []bool
+	server, ca := sinktest.TLSServer(t, func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		resumed = append(resumed, r.TLS.DidResume)
+	})
+	sink, err := s3.Open(s3.Settings{Endpoint: server.URL, Bucket: "bucket", CAFile: ca}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if _, err := sink.PutObject(t.Context(), sinktest.Object("k", "r", []byte("x"))); err != nil {
+			t.Fatal(err)
+		}
+		if err := sink.Close(); err != nil { // which drops what is idle
+			t.Fatal(err)
+		}
+	}
+	if fmt.Sprint(resumed) != "[false true true]" {
+		t.Errorf("sessions were taken up: %v", resumed)
 	}
 }

@@ -4,11 +4,16 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"io"
+	"log"
 	"math/big"
 	"net"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"testing"
@@ -45,4 +50,21 @@ func Certificate(t testing.TB) (certFile, keyFile string) {
 		}
 	}
 	return certFile, keyFile
+}
+
+// TLSServer starts a server with such a certificate for the time of the test, and
+// returns the certificate's file with it.
+func TLSServer(t testing.TB, serve http.HandlerFunc) (s *httptest.Server, ca string) {
+	t.Helper()
+	cert, key := Certificate(t)
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s = httptest.NewUnstartedServer(serve)
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{pair}}
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s, cert
 }

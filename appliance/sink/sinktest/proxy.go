@@ -48,6 +48,7 @@ type Proxy struct {
 		write func(*http.Request)        // changes what is forwarded
 		down  bool
 		seen  int
+		conns int
 	}
 }
 
@@ -59,7 +60,15 @@ func NewProxy(t testing.TB, target string) *Proxy {
 		t.Fatal(err)
 	}
 	p := &Proxy{target: u}
-	p.server = httptest.NewServer(p)
+	p.server = httptest.NewUnstartedServer(p)
+	p.server.Config.ConnState = func(_ net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.mu.conns++
+		}
+	}
+	p.server.Start()
 	p.URL = p.server.URL
 	t.Cleanup(p.server.Close)
 	return p
@@ -112,6 +121,13 @@ func (p *Proxy) Requests() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.mu.seen
+}
+
+// Connections is how many were made.
+func (p *Proxy) Connections() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.mu.conns
 }
 
 func (p *Proxy) next(r *http.Request) (f *Fault, down bool) {

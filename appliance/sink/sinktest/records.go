@@ -125,6 +125,23 @@ func RunRecords(t *testing.T, open func(t *testing.T) Records) {
 			t.Errorf("got %v, want to be told to wait for 7 s", err)
 		}
 	})
+	t.Run("keeps its connection", func(t *testing.T) {
+		r := open(t)
+		for n := range RequestIDs {
+			if n == 2 {
+				r.Faults.Arm(Fault{Name: "503", Status: 503})
+				if _, err := r.Sink.PutRecords(t.Context(), Batch(n, "busy")); err == nil {
+					t.Error("a put that was answered with 503 succeeds")
+				}
+			}
+			if _, err := r.Sink.PutRecords(t.Context(), Batch(n, string(Content(100_000)))); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := r.Faults.Connections(); n != 1 {
+			t.Errorf("%d connections for %d requests, want one", n, r.Faults.Requests())
+		}
+	})
 	t.Run("ends with its context", func(t *testing.T) {
 		r := open(t)
 		ctx, cancel := context.WithCancel(t.Context())

@@ -77,6 +77,7 @@ func RunObjects(t *testing.T, open func(t *testing.T) Objects) {
 		"goes on after it was locked out":       goesOn,
 		"waits for the line":                    waits,
 		"leaves a busy store alone":             leavesAlone,
+		"keeps its connection":                  keepsConnection,
 	}
 	for name, run := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -309,6 +310,34 @@ func probes(t *testing.T, o Objects) {
 	found, err := o.Sink.Probe(t.Context())
 	if err != nil || found.Guarantee != o.Guarantee || !strings.Contains(found.Tried, "removed") {
 		t.Errorf("probe found %+v, %v; want %q", found, err, o.Guarantee)
+	}
+}
+
+// keepsConnection stores objects in every way there is, and is refused besides: on
+// a line that is paid for by the byte, a handshake for each would cost more than
+// many an object. The proxy keeps connections, whatever the store behind it does.
+func keepsConnection(t *testing.T, o Objects) {
+	if o.Faults == nil {
+		return
+	}
+	small, large := Content(2000), Content(12<<20)
+	for n := range 10 {
+		mustPut(t, o, Object(fmt.Sprintf("small-%d", n), "r1", small))
+	}
+	again := Object("small-0", "r1", small)
+	mustPut(t, o, again) // refused, and asked for
+	again.MayExist = true
+	mustPut(t, o, again)
+	o.Faults.Arm(Fault{Name: "503", Status: 503, Code: "SlowDown"})
+	if _, err := o.Sink.PutObject(t.Context(), Object("busy", "r1", small)); err == nil {
+		t.Error("a put that was answered with 503 succeeds")
+	}
+	mustPut(t, o, Object("parts", "r1", large))
+	measured := Object("measured", "r1", large)
+	measured.Cheap = true
+	mustPut(t, o, measured)
+	if n := o.Faults.Connections(); n != 1 {
+		t.Errorf("%d connections for %d requests, want one", n, o.Faults.Requests())
 	}
 }
 
