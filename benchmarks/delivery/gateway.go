@@ -66,7 +66,9 @@ func openGateway(ctx context.Context, dir string, logf func(string, ...any)) (*g
 		return nil, err
 	}
 	g.url = "http://" + addr
-	g.cmd = exec.CommandContext(ctx, binary, "--port", addr, "--access", gatewayKey, "--secret", gatewaySecret, "--quiet", "posix", "--sidecar", meta, g.dir)
+	// Unless it is told to, it ends the connection after each answer, which S3 does not. Nothing
+	// that is refused is sent here, after which it would lose its place in what it is sent.
+	g.cmd = exec.CommandContext(ctx, binary, "--port", addr, "--access", gatewayKey, "--secret", gatewaySecret, "--quiet", "--keep-alive", "posix", "--sidecar", meta, g.dir)
 	var said bytes.Buffer
 	g.cmd.Stdout, g.cmd.Stderr = &said, &said
 	if err := g.cmd.Start(); err != nil {
