@@ -164,7 +164,7 @@ func (e *Engine) newWorker(d definition) *worker {
 		}
 		b.ahead = b.Bytes
 	}
-	w.budget <- b
+	w.giveBudget(b)
 	if raw, err := e.store.Get(storage.TableDelivery, totalsKey(d.ID)); err == nil {
 		var t totals
 		if err := json.Unmarshal(raw, &t); err != nil {

@@ -266,5 +266,26 @@ func (b *budget) untilBudget(now time.Time, limit, need int64) time.Duration {
 	if limit == 0 || spent == 0 || spent+need <= limit {
 		return 0
 	}
-	return time.Date(now.Year(), now.Month()+1, 1, 0, 0, 0, 0, now.Location()).Sub(now)
+	return nextMonth(now).Sub(now)
+}
+
+// nextMonth is when the month's budget begins anew, in the zone of now.
+func nextMonth(now time.Time) time.Time {
+	return time.Date(now.Year(), now.Month()+1, 1, 0, 0, 0, 0, now.Location())
+}
+
+// short says, for people, why there is no budget for need more bytes, and until when.
+func (b *budget) short(now time.Time, limit, need int64) string {
+	until := nextMonth(now).Format("until 2006-01-02 15:04 -0700")
+	left := limit
+	if b.Month == now.Format("2006-01") {
+		left -= b.Bytes
+	}
+	switch {
+	case left <= 0:
+		return "the monthly byte budget is spent " + until
+	case need > left:
+		return fmt.Sprintf("the %d bytes left of the monthly byte budget are too few for a batch of about %d, %s", left, need, until)
+	}
+	return fmt.Sprintf("what is left of the monthly byte budget, %d bytes, is reserved for batches under way", left)
 }

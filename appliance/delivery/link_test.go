@@ -217,3 +217,30 @@ func TestBudgetIsReservedBeforehand(t *testing.T) {
 		}
 	}
 }
+
+// TestWaitingSaysWhetherTheBudgetIsSpent: a month that is over for a stream is not a
+// budget that was set too low.
+func TestWaitingSaysWhetherTheBudgetIsSpent(t *testing.T) {
+	zone := time.FixedZone("", 3600)
+	now := time.Date(2026, 11, 23, 12, 0, 0, 0, zone)
+	r := &Recipe{Ranges: []Range{{First: 1, Last: 1, Bytes: 500}}}
+	for _, c := range []struct {
+		b    budget
+		want string
+	}{
+		{budget{Month: "2026-11", Bytes: 400}, ""},
+		{budget{Month: "2026-11", Bytes: 1000}, "the monthly byte budget is spent until 2026-12-01 00:00 +0100"},
+		{budget{Month: "2026-11", Bytes: 1200}, "the monthly byte budget is spent until 2026-12-01 00:00 +0100"},
+		{budget{Month: "2026-11", Bytes: 900}, "the 100 bytes left of the monthly byte budget are too few for a batch of about 500, until 2026-12-01 00:00 +0100"},
+		{budget{Month: "2026-11", Bytes: 400, reserved: 300}, "what is left of the monthly byte budget, 600 bytes, is reserved for batches under way"},
+		{budget{Month: "2026-10", Bytes: 1200}, ""},
+		{budget{Month: "2026-10", Bytes: 1200, reserved: 600}, "what is left of the monthly byte budget, 1000 bytes, is reserved for batches under way"},
+	} {
+		w := &worker{budget: make(chan budget, 1)}
+		w.giveBudget(c.b)
+		pause, why := w.reserve(&job{recipe: r, bind: &binding{}}, now, 1000)
+		if why != c.want || (pause > 0) != (c.want != "") {
+			t.Errorf("%+v waits %v: %q, want %q", c.b, pause, why, c.want)
+		}
+	}
+}

@@ -185,7 +185,8 @@ type Stats struct {
 	SendingSecond float64          `json:"sending_seconds"`
 }
 
-// Stats reads the counters of one delivery stream.
+// Stats reads the counters of one delivery stream. It waits for no commit and no
+// sink.
 func (e *Engine) Stats(name string) (Stats, error) {
 	w, err := e.worker(name)
 	if err != nil {
@@ -210,6 +211,7 @@ func (w *worker) snapshot() Stats {
 	w.mu.Lock()
 	c := w.mu.circuit
 	out.Waiting = w.mu.waiting
+	b := w.mu.sent
 	w.mu.Unlock()
 	out.Circuit = "closed"
 	if c.Failures > 0 {
@@ -221,8 +223,6 @@ func (w *worker) snapshot() Stats {
 			out.Circuit = "half-open"
 		}
 	}
-	b := <-w.budget
-	w.budget <- b
 	if limit := d.Config.Uplink.MonthlyBytes; limit > 0 {
 		if b.Month != now.In(d.Config.location()).Format("2006-01") {
 			b.Bytes = 0

@@ -24,7 +24,7 @@ type worker struct {
 	engine  *Engine
 	log     *slog.Logger
 	turn    chan struct{} // a token that whoever runs or changes the stream holds
-	budget  chan budget   // holds the one value
+	budget  chan budget   // holds the one value; take it with holdBudget
 	flush   chan struct{} // asks the main lane to seal what it has
 	retry   chan struct{} // ends the pause after trouble
 	stopped chan struct{} // closed when supervise has ended; set by start
@@ -45,6 +45,7 @@ type worker struct {
 		circuit   circuit
 		waiting   string        // why nothing is sent, for people
 		healed    chan struct{} // closed when the sink may be tried again before its time
+		sent      budget        // a copy of the budget, as it was given back last
 	}
 	commit sync.Mutex // one cursor change at a time
 }
@@ -296,8 +297,8 @@ func (w *worker) finish(ctx context.Context, j *job) error {
 	def := j.def
 	// Before Begin, as spend has it: admission is a queue. Holding it, no other
 	// lane writes the totals.
-	spent := <-w.budget
-	defer func() { w.budget <- spent }()
+	spent := w.holdBudget()
+	defer func() { w.giveBudget(spent) }()
 	txn, err := w.engine.store.Begin(ctx, 8192)
 	if err != nil {
 		return err
@@ -415,11 +416,23 @@ func (l *lane) job(r *Recipe) *job {
 	return j
 }
 
+// holdBudget takes the budget, which only its holder changes. It may be held while
+// a commit is under way: whoever just wants to know reads the copy.
+func (w *worker) holdBudget() budget { return <-w.budget }
+
+// giveBudget gives the budget back.
+func (w *worker) giveBudget(b budget) {
+	w.mu.Lock()
+	w.mu.sent = b
+	w.mu.Unlock()
+	w.budget <- b
+}
+
 // spend notes bytes that a job has sent.
 func (w *worker) spend(ctx context.Context, j *job, n int) error {
 	def := w.definition()
-	b := <-w.budget
-	defer func() { w.budget <- b }()
+	b := w.holdBudget()
+	defer func() { w.giveBudget(b) }()
 	kept := min(int64(n), j.reserved)
 	j.reserved -= kept
 	b.reserved -= kept
@@ -717,8 +730,8 @@ func (l *lane) gate(ctx context.Context, j *job) (leave func(), err error) {
 		var healed <-chan struct{}
 		if d := untilOpen(windows, local); d > 0 {
 			pause, why = d, "outside of its upload windows"
-		} else if d := w.reserve(j, local, limit); d > 0 {
-			pause, why = d, "the monthly byte budget is too low for a batch"
+		} else if d, short := w.reserve(j, local, limit); d > 0 {
+			pause, why = d, short
 		} else if pause, healed = w.sinkPause(now); pause > 0 {
 			w.release(j) // others may have it meanwhile
 		}
@@ -750,32 +763,33 @@ func (l *lane) gate(ctx context.Context, j *job) (leave func(), err error) {
 }
 
 // reserve keeps the part of the monthly budget that an attempt should take, unless
-// it has it already. It returns how long until there is so much; 0 when there is.
-func (w *worker) reserve(j *job, now time.Time, limit int64) time.Duration {
+// it has it already. It returns how long until there is so much, and says why for
+// people; 0 when there is.
+func (w *worker) reserve(j *job, now time.Time, limit int64) (pause time.Duration, why string) {
 	if limit == 0 {
-		return 0
+		return 0, ""
 	}
-	b := <-w.budget
-	defer func() { w.budget <- b }()
+	b := w.holdBudget()
+	defer func() { w.giveBudget(b) }()
 	if j.reserved > 0 { // looked at here: a request that failed may still be read from, and spend
-		return 0
+		return 0, ""
 	}
 	_, inJSON := j.bind.sink.(RecordSink)
 	need := b.expected(j.recipe.Bytes(), inJSON)
 	if d := b.untilBudget(now, limit, need); d > 0 {
-		return d
+		return d, b.short(now, limit, need)
 	}
 	j.reserved = need
 	b.reserved += need
-	return 0
+	return 0, ""
 }
 
 // release gives back what an attempt has reserved and not sent.
 func (w *worker) release(j *job) {
-	b := <-w.budget
+	b := w.holdBudget()
 	b.reserved -= j.reserved
 	j.reserved = 0
-	w.budget <- b
+	w.giveBudget(b)
 }
 
 func (w *worker) failing() bool {
