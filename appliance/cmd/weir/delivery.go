@@ -50,7 +50,7 @@ type deliveryCreateCmd struct {
 	Interval    time.Duration `help:"Buffer hint: send when the oldest record has waited so long." default:"60s"`
 	Compression string        `help:"zstd, gzip, zip, snappy, hadoop_snappy or none; zstd if not given, and none for a sink that takes records." placeholder:"FORMAT"`
 	Module      string        `help:"Module that transforms the records." placeholder:"MODULE"`
-	Lines       *bool         `help:"End each record with a newline; so it is if not given, but for a sink that takes records." negatable:""`
+	Lines       *bool         `help:"End each record with a newline, for which stored blocks are unpacked and packed anew; so it is if not given, but for a sink that takes records. With --no-lines and zstd they are sent as they are stored." negatable:""`
 	Latest      bool          `help:"Begin with records that come from now on, not with the oldest."`
 	File        string        `help:"Read the whole definition from a JSON file instead; - is standard input." placeholder:"FILE"`
 }

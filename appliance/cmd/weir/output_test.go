@@ -122,6 +122,15 @@ func TestEveryVerbRefusesWhatItDoesNotKnow(t *testing.T) {
 	}
 }
 
+// TestHelpSaysWhatLinesCost: who is after the least CPU per byte finds the flag for it.
+func TestHelpSaysWhatLinesCost(t *testing.T) {
+	_, text, _ := runs(t, nil, "delivery", "create", "--help")
+	text = strings.Join(strings.Fields(text), " ")
+	if want := "With --no-lines and zstd they are sent as they are stored."; !strings.Contains(text, want) {
+		t.Errorf("%s\nlacks %q", text, want)
+	}
+}
+
 func TestDeliveryOfOneRecordReadsWell(t *testing.T) {
 	var b strings.Builder
 	printDeliveryStats(&b, &delivery.Stats{Records: 1, Objects: 1, Bytes: 29, Stored: 38, LagRecords: 1, LagBytes: 5})
