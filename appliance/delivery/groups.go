@@ -15,7 +15,6 @@ const (
 	// remembered, so that later passes over the log need neither the query
 	// nor a comparison. Those after it go by their keys in every pass.
 	maxAssigned = 2 << 20
-	assignBytes = 2 * maxAssigned
 	// partitionedBytes bounds the source bytes of a partitioned recipe.
 	partitionedBytes = 256 << 20
 	// maxReads is how often the log may have to be read for a recipe, once for

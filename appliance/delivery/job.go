@@ -58,26 +58,44 @@ func (b *binding) forwards() bool {
 		c.Delimiter == "" && c.Parquet == nil && !c.Deaggregate && c.Decompress == nil && c.SubRecords == nil && c.Check == ""
 }
 
-// memory is what one attempt at a recipe of this binding holds at most.
-func (b *binding) memory(workers int) int64 {
+// memory is what one attempt at a recipe of this binding holds at most, with so many
+// goroutines that compress.
+func (b *binding) memory(r *Recipe, workers int) int64 {
 	most := b.config.Compression.Format.Memory(workers)
 	if f := b.config.OnFailure; f != nil {
 		most = max(most, f.Compression.Format.Memory(workers))
 	}
+	if k := b.config.Backup; k != nil {
+		most = max(most, k.Compression.Format.Memory(workers))
+	}
 	n := int64(partBytes + most + 1<<20)
-	if b.config.Partition != nil {
-		n += arenaBytes + assignBytes
+	if c := &b.config; c.Partition != nil {
+		assigned := r.Records()
+		if c.Deaggregate || c.SubRecords != nil || c.Decompress != nil || c.Transform != nil {
+			assigned = maxAssigned // a record may be many
+		}
+		n += arenaBytes + 2*int64(min(assigned, maxAssigned))
 	}
 	if b.config.Transform != nil {
 		n += 2 * batchBytes
 	}
 	if b.config.Parquet != nil {
-		n += 2 * rowGroupBytes
+		n += rowGroupBytes
 	}
 	return n
 }
 
-// rowGroupBytes is what a Parquet row group may hold before it is written.
+// workers is how many goroutines may compress so that an attempt takes no more than most,
+// of those there are. One may.
+func (b *binding) workers(r *Recipe, there int, most int64) int {
+	for there > 1 && b.memory(r, there) > most {
+		there--
+	}
+	return there
+}
+
+// rowGroupBytes is the JSON that may go into a Parquet row group before it is written,
+// and more than its columns, mostly encoded and compressed, hold of it.
 const rowGroupBytes = 4 << 20
 
 // job is a recipe on its way: what has been learnt and done about it. It lives
@@ -101,7 +119,8 @@ type job struct {
 	rows    []Manifest      // of the acknowledged ones
 	kinds   map[string]bool // failures met
 	plan    *plan           // partitions, once counted
-	schemas map[string]*converter
+	schemas converters
+	workers int // that may compress
 
 	reserved int64 // of the monthly budget, for the attempt under way
 	cost     int64 // bytes of it that the acknowledged parts took
@@ -153,12 +172,13 @@ func (j *job) open() error {
 		p.transform = t
 	}
 	j.pipe = p
-	j.parts, j.kinds, j.schemas, j.torn = map[string]bool{}, map[string]bool{}, map[string]*converter{}, map[string]int{}
+	j.parts, j.kinds, j.torn = map[string]bool{}, map[string]bool{}, map[string]int{}
+	j.schemas = newConverters()
 	return nil
 }
 
 func (j *job) renderer() *renderer {
-	return &renderer{workers: j.engine.options.Workers, at: j.recipe.Oldest}
+	return &renderer{workers: j.workers, at: j.recipe.Oldest}
 }
 
 // good is the source of the records that came through all stages.
@@ -423,10 +443,8 @@ func (j *job) failures() func(it *item) *failure {
 			}
 			part = j.plan.partitions[n].part
 		}
-		if c := j.schemas[part]; c != nil {
-			if err := c.check(it.data); err != nil {
-				return &failure{kind: conversionFailed, code: "DataFormatConversion.ParseError", message: err.Error(), attempts: 1}
-			}
+		if err := j.schemas.check(part, it.data); err != nil {
+			return &failure{kind: conversionFailed, code: "DataFormatConversion.ParseError", message: err.Error(), attempts: 1}
 		}
 		return nil
 	}
@@ -444,7 +462,7 @@ func (j *job) packed(o *objectSpec) *objectSpec {
 	o.extension, o.contentType = c.Format.Extension(), c.Format.ContentType()
 	o.render = func(ctx context.Context, w io.Writer) (counts, error) {
 		lazy := &lazyWriter{open: func() (io.WriteCloser, error) {
-			return c.Format.NewWriter(w, codec.Options{Level: c.Level, Workers: j.engine.options.Workers, Entry: j.suffix(o.part), Modified: j.recipe.Oldest})
+			return c.Format.NewWriter(w, codec.Options{Level: c.Level, Workers: j.workers, Entry: j.suffix(o.part), Modified: j.recipe.Oldest})
 		}}
 		n, err := render(ctx, lazy)
 		return n, errors.Join(err, lazy.close(err == nil))

@@ -24,25 +24,30 @@ func newMemory(total int64) *memory {
 	return &memory{total: total, all: semaphore.NewWeighted(total), broken: semaphore.NewWeighted(total / 2)}
 }
 
+// share is what an attempt should take at most, so that two can be under way.
+func (m *memory) share() int64 { return m.total / 2 }
+
 // acquire takes n bytes of the bound, or all of it if n is more. failing
-// streams take theirs from their own smaller bound first.
+// streams take theirs from their own smaller bound first, or all of that: what they
+// take is counted in full here, too.
 func (m *memory) acquire(ctx context.Context, n int64, failing bool) (release func(), err error) {
-	n = min(n, m.total/2)
+	n = min(n, m.total)
+	own := min(n, m.total/2)
 	if failing {
-		if err := m.broken.Acquire(ctx, n); err != nil {
+		if err := m.broken.Acquire(ctx, own); err != nil {
 			return nil, err
 		}
 	}
 	if err := m.all.Acquire(ctx, n); err != nil {
 		if failing {
-			m.broken.Release(n)
+			m.broken.Release(own)
 		}
 		return nil, err
 	}
 	return func() {
 		m.all.Release(n)
 		if failing {
-			m.broken.Release(n)
+			m.broken.Release(own)
 		}
 	}, nil
 }

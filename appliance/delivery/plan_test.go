@@ -27,7 +27,7 @@ func TestPlanOfMoreRecordsThanItRemembers(t *testing.T) {
 	for i := range records {
 		first = append(first, p.take(of(i)))
 	}
-	if len(p.assigned) != maxAssigned || cap(p.assigned)*2 > assignBytes || p.items != records {
+	if len(p.assigned) != maxAssigned || cap(p.assigned) > maxAssigned || p.items != records {
 		t.Errorf("%d of %d items are remembered, in room for %d", len(p.assigned), p.items, cap(p.assigned))
 	}
 	counted := make([]int64, len(p.partitions))

@@ -687,7 +687,9 @@ func (l *lane) attempt(ctx context.Context, j *job) error {
 		return err
 	}
 	defer leave()
-	release, err := l.w.engine.memory.acquire(ctx, j.bind.memory(l.w.engine.options.Workers), l.w.failing())
+	m := l.w.engine.memory
+	j.workers = j.bind.workers(j.recipe, l.w.engine.options.Workers, m.share())
+	release, err := m.acquire(ctx, j.bind.memory(j.recipe, j.workers), l.w.failing())
 	if err != nil {
 		return err
 	}

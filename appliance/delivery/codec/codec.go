@@ -98,7 +98,11 @@ func (c Codec) CheckLevel(level int) error {
 func (c Codec) Memory(workers int) int {
 	switch c {
 	case Gzip:
-		return max(workers, 1) * (gzipBlock*3 + 1<<20)
+		blocks := 1
+		if workers > 1 {
+			blocks = workers + 1 // one is being filled meanwhile
+		}
+		return blocks * (gzipBlock*3 + 1<<20)
 	case Zip:
 		return 1 << 20
 	case Snappy, HadoopSnappy:

@@ -101,6 +101,18 @@ type Writer struct {
 	rows  [1]parquet.Row
 }
 
+const (
+	// pageBytes is the most of a column that waits to be encoded and compressed: with
+	// dozens of columns, larger pages would be most of what a writer holds.
+	pageBytes = 64 << 10
+	// chunkBytes is the unit of what is compressed and waits for the rest of its row
+	// group. Each column has at least one.
+	chunkBytes = 4 << 10
+)
+
+// pageBuffers lend those chunks.
+var pageBuffers = parquet.NewChunkBufferPool(chunkBytes)
+
 // NewWriter returns a Writer of rows of r. groupBytes bounds the JSON that
 // goes into one row group; the options may make it less.
 func NewWriter(w io.Writer, r *Reader, o *Options, groupBytes int64) (*Writer, error) {
@@ -119,7 +131,7 @@ func NewWriter(w io.Writer, r *Reader, o *Options, groupBytes int64) (*Writer, e
 	if o.WriterVersion == "V2" {
 		version = 2
 	}
-	file := parquet.NewGenericWriter[any](w, r.schema, parquet.Compression(c), parquet.PageBufferSize(min(page, 256<<10)),
+	file := parquet.NewGenericWriter[any](w, r.schema, parquet.Compression(c), parquet.PageBufferSize(min(page, pageBytes)), parquet.ColumnPageBuffers(pageBuffers),
 		parquet.DataPageVersion(version), parquet.CreatedBy("weir", "1", ""), parquet.WriteBufferSize(64<<10))
 	return &Writer{file: file, group: groupBytes}, nil
 }
