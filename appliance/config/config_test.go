@@ -90,6 +90,14 @@ auth:
 		`weir.yaml:9: auth.certificates[3]: subject: "device-17"; expecting type=value`,
 		`weir.yaml:10: auth.certificates[4].subject: the same as that of auth.certificates[0]; expecting each once`,
 	)
+	f("secrets", `auth:
+  tokens:
+    - name: none
+    - {name: one, token: x}
+`,
+		`weir.yaml:3: auth.tokens[0].token: empty; expecting at least 16 characters`,
+		`weir.yaml:4: auth.tokens[1].token: 1 character; expecting at least 16`,
+	)
 	f("many", `listen:
   address: nowhere
   cleartext: sometimes
@@ -104,14 +112,14 @@ auth:
     - access_key_id: short
       secret_access_key: short
 `,
-		`weir.yaml:9: streams[1].retetion: unknown key; did you mean "retention"?`,
+		`weir.yaml:2: listen.address: "nowhere" is not an address; expecting host:port, such as 127.0.0.1:4567 or :4567`,
 		`weir.yaml:3: listen.cleartext: "sometimes" is unknown; expecting one of loopback, always, never`,
+		`weir.yaml:5: streams[0].name: "a b"; expecting 1 to 128 of a-z A-Z 0-9 _ . -`,
 		`weir.yaml:6: streams[0].shards: 0 is below 1`,
 		`weir.yaml:8: streams[1].retention: 5m is below 1h`,
-		`weir.yaml:2: listen.address: "nowhere" is not an address; expecting host:port, such as 127.0.0.1:4567 or :4567`,
+		`weir.yaml:9: streams[1].retetion: unknown key; did you mean "retention"?`,
 		`weir.yaml:12: auth.keys[0].access_key_id: "short"; expecting 16 to 128 letters and digits`,
 		`weir.yaml:13: auth.keys[0].secret_access_key: 5 characters; expecting at least 16`,
-		`weir.yaml:5: streams[0].name: "a b"; expecting 1 to 128 of a-z A-Z 0-9 _ . -`,
 	)
 }
 
@@ -146,8 +154,9 @@ func TestEnvironmentWinsOverTheFile(t *testing.T) {
 }
 
 func TestEnvironmentIsAsStrictAsTheFile(t *testing.T) {
-	got := problems(t, "", "WEIR_LISTEN_ADRESS=:2", "WEIR_SHUTDOWN_DRAIN=7", "WEIR_LISTEN_MAX_CONNECTIONS=0")
+	got := problems(t, "listen:\n  address: nowhere\n", "WEIR_LISTEN_ADRESS=:2", "WEIR_SHUTDOWN_DRAIN=7", "WEIR_LISTEN_MAX_CONNECTIONS=0")
 	want := []string{
+		`weir.yaml:2: listen.address: "nowhere" is not an address; expecting host:port, such as 127.0.0.1:4567 or :4567`,
 		"environment: WEIR_LISTEN_ADRESS: unknown variable; did you mean WEIR_LISTEN_ADDRESS?",
 		`environment: WEIR_SHUTDOWN_DRAIN: "7" has no unit; expecting a duration such as 7s or 7ms`,
 		"WEIR_LISTEN_MAX_CONNECTIONS: listen.max_connections: 0 is below 1",

@@ -56,6 +56,7 @@ func Load(file string, environ []string, checks ...func(*Config) Problems) (*Loa
 		}
 	}
 	if len(problems) > 0 {
+		problems.sort(l.File)
 		return nil, &fault.Error{Class: fault.Usage, Err: problems, Try: "weir config explain, which lists every key with its unit and default"}
 	}
 	return l, nil

@@ -1,7 +1,10 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
+	"math"
+	"slices"
 	"strings"
 )
 
@@ -30,8 +33,20 @@ func (p Problem) String() string {
 	return b.String()
 }
 
-// Problems is every problem of one configuration, in the order of the file.
+// Problems is every problem of one configuration: those of the file by line, then those
+// of the environment and of values that nobody set.
 type Problems []Problem
+
+// sort brings them into their order; file is the one that was read.
+func (ps Problems) sort(file string) {
+	rank := func(p Problem) int {
+		if p.Source == file && p.Line > 0 {
+			return p.Line
+		}
+		return math.MaxInt
+	}
+	slices.SortStableFunc(ps, func(a, b Problem) int { return cmp.Compare(rank(a), rank(b)) })
+}
 
 // Error lists the problems, one a line.
 func (ps Problems) Error() string {

@@ -38,6 +38,18 @@ func (v *validator) add(path, text string) {
 	v.problems = append(v.problems, Problem{Path: path, Text: text})
 }
 
+// secret refuses one that can be guessed. It says how long it is, never what it is.
+func (v *validator) secret(path string, s Secret) {
+	switch n := len(s); {
+	case n == 0:
+		v.add(path, "empty; expecting at least 16 characters")
+	case n == 1:
+		v.add(path, "1 character; expecting at least 16")
+	case n < 16:
+		v.add(path, fmt.Sprintf("%d characters; expecting at least 16", n))
+	}
+}
+
 func (l *Listen) validate(v *validator) {
 	if _, port, err := net.SplitHostPort(l.Address); err != nil {
 		v.add("listen.address", fmt.Sprintf("%q is not an address; expecting host:port, such as 127.0.0.1:4567 or :4567", l.Address))
@@ -66,14 +78,10 @@ func (c *Config) validateKeys(v *validator) {
 			v.add(at+"access_key_id", fmt.Sprintf("%s is the id of auth.keys[%d] too; expecting each id once", k.AccessKeyID, j))
 		}
 		seen[k.AccessKeyID] = i
-		if len(k.SecretAccessKey) < 16 {
-			v.add(at+"secret_access_key", fmt.Sprintf("%d characters; expecting at least 16", len(k.SecretAccessKey)))
-		}
+		v.secret(at+"secret_access_key", k.SecretAccessKey)
 	}
 	for i, k := range c.Auth.Tokens {
-		if len(k.Token) < 16 {
-			v.add(fmt.Sprintf("auth.tokens[%d].token", i), fmt.Sprintf("%d characters; expecting at least 16", len(k.Token)))
-		}
+		v.secret(fmt.Sprintf("auth.tokens[%d].token", i), k.Token)
 		if k.Name == "" {
 			v.add(fmt.Sprintf("auth.tokens[%d].name", i), "empty; expecting a name for the logs")
 		}
