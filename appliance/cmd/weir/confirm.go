@@ -14,7 +14,7 @@ func (a *app) confirm(yes bool, question string) error {
 		return nil
 	}
 	if !isTerminal(a.in) {
-		return &fault.Error{Class: fault.Usage, Subject: strings.TrimSuffix(question, "?"), Expect: "there is no terminal to ask on", Try: "the same command with --yes"}
+		return &fault.Error{Class: fault.Usage, Subject: strings.TrimRight(question, "?."), Expect: "there is no terminal to ask on", Try: "the same command with --yes"}
 	}
 	fmt.Fprintf(a.err, "%s [y/N] ", question)
 	line, err := bufio.NewReader(a.in).ReadString('\n')

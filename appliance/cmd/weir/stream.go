@@ -4,9 +4,12 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/weirhq/weir/appliance/admin"
+	"github.com/weirhq/weir/appliance/fault"
+	"github.com/weirhq/weir/appliance/remote"
 )
 
 type streamCmd struct {
@@ -152,9 +155,28 @@ func (c *streamDeleteCmd) Run(a *app) error {
 		Deleted string `json:"deleted"`
 	}
 	if err := b.Call(a.ctx, "DELETE", path, nil, &out); err != nil {
-		return err
+		return c.advise(a, b, err)
 	}
 	return a.emit(out, func(w io.Writer) { fmt.Fprintf(w, "Stream %s is deleted.\n", out.Deleted) })
+}
+
+// advise adds, to the refusal to delete a stream, how to delete the delivery streams that
+// read it.
+func (c *streamDeleteCmd) advise(a *app, b *remote.Box, refusal error) error {
+	var list admin.Deliveries
+	if fault.ClassOf(refusal) != fault.Usage || b.Call(a.ctx, "GET", "deliveries", nil, &list) != nil {
+		return refusal
+	}
+	var first []string
+	for i := range list.Deliveries {
+		if d := &list.Deliveries[i]; d.Config.Source.Stream == c.Name {
+			first = append(first, "weir delivery delete "+d.Config.Name)
+		}
+	}
+	if first == nil {
+		return refusal
+	}
+	return &fault.Error{Class: fault.Usage, Err: refusal, Try: strings.Join(first, ", ") + "; what it has delivered stays"}
 }
 
 type streamReshardCmd struct {

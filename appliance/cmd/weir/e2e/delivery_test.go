@@ -95,6 +95,21 @@ func TestCreateSaysThatItsSinkIsOutOfReach(t *testing.T) {
 	}
 }
 
+// TestStreamThatIsDeliveredStays, and who wants to delete it is told what to delete before.
+func TestStreamThatIsDeliveredStays(t *testing.T) {
+	box := serve(t, t.TempDir())
+	must(t, "--dir", box.dir, "stream", "create", "s")
+	for _, name := range []string{"first", "second"} {
+		must(t, "--dir", box.dir, "delivery", "create", name, "--stream", "s", "--to", "file://"+t.TempDir())
+	}
+	fails(t, 2, nil, []string{"--dir", box.dir, "stream", "delete", "s", "--yes"},
+		`stream "s" is the source of delivery stream first, second; delete that first`, "\nTry: weir delivery delete first, weir delivery delete second; what it has delivered stays\n")
+	must(t, "--dir", box.dir, "delivery", "delete", "first", "--yes")
+	must(t, "--dir", box.dir, "delivery", "delete", "second", "--yes")
+	must(t, "--dir", box.dir, "stream", "delete", "s", "--yes")
+	fails(t, 2, nil, []string{"--dir", box.dir, "stream", "delete", "s", "--yes"}, "Try: weir stream list")
+}
+
 // TestFlushShowsHowItEnded: what was wrong while flush waited is not shown once all is
 // delivered.
 func TestFlushShowsHowItEnded(t *testing.T) {
