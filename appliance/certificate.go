@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"os"
 	"sync/atomic"
 	"time"
@@ -25,26 +26,19 @@ func (c *certificate) get() (*tls.Certificate, error) { return c.current.Load(),
 
 // load takes the certificate that the configuration names.
 func (c *certificate) load(l *config.Listen, t *trust.Trust) error {
-	pair, err := readCertificate(l, t)
+	pair, err := pickCertificate(l, t)
 	if err == nil {
 		c.show(pair)
 	}
 	return err
 }
 
-// readCertificate reads the operator's certificate, or returns the box's own when none is named.
-func readCertificate(l *config.Listen, t *trust.Trust) (*tls.Certificate, error) {
+// pickCertificate returns the operator's certificate, or the box's own when none is named.
+func pickCertificate(l *config.Listen, t *trust.Trust) (*tls.Certificate, error) {
 	if l.TLSCert == "" {
 		return &t.Server, nil
 	}
-	pair, err := tls.LoadX509KeyPair(l.TLSCert, l.TLSKey)
-	if err != nil {
-		return nil, &fault.Error{
-			Class: fault.Environment, Subject: "listen.tls_cert", Value: l.TLSCert,
-			Expect: "not a certificate with its key in " + l.TLSKey, Err: err, Try: "weir serve without listen.tls_cert, which uses the box's own",
-		}
-	}
-	return &pair, nil
+	return ReadCertificate(l)
 }
 
 func (c *certificate) show(cert *tls.Certificate) {
@@ -87,6 +81,48 @@ func (b *box) renewCertificate(hosts []string, now time.Time) error {
 	return b.cert.load(l, b.trust)
 }
 
+// ReadCertificate reads the operator's certificate, listen.tls_cert with its key, as a start
+// does: a fault of class Environment says what is wrong with it.
+func ReadCertificate(l *config.Listen) (*tls.Certificate, error) {
+	pair, err := tls.LoadX509KeyPair(l.TLSCert, l.TLSKey)
+	if err != nil {
+		return nil, &fault.Error{
+			Class: fault.Environment, Subject: "listen.tls_cert", Value: l.TLSCert,
+			Expect: "not a certificate with its key in " + l.TLSKey, Err: err, Try: "weir serve without listen.tls_cert, which uses the box's own",
+		}
+	}
+	return &pair, nil
+}
+
+// NamedFile is a file that a configuration names.
+type NamedFile struct {
+	Setting, Name string
+	Until         time.Time // when the certificate in it ends, zero for another kind of file
+	Err           error     // what keeps a box from starting with it
+}
+
+// Files reads the files that the configuration names, as a start does.
+func Files(c *config.Config) []NamedFile {
+	var out []NamedFile
+	if c.Listen.TLSCert != "" {
+		f := NamedFile{Setting: "listen.tls_cert", Name: c.Listen.TLSCert}
+		var pair *tls.Certificate
+		if pair, f.Err = ReadCertificate(&c.Listen); f.Err == nil {
+			f.Until = pair.Leaf.NotAfter
+		}
+		out = append(out, f)
+	}
+	if c.Listen.ClientCA != "" {
+		_, err := clientAuthorities(&c.Listen)
+		out = append(out, NamedFile{Setting: "listen.client_ca", Name: c.Listen.ClientCA, Err: err})
+	}
+	for i, name := range c.Wasm.TrustedKeys {
+		_, err := trustedKey(i, name)
+		out = append(out, NamedFile{Setting: fmt.Sprintf("wasm.trusted_keys[%d]", i), Name: name, Err: err})
+	}
+	return out
+}
+
 // clientAuthorities reads the authorities of client certificates, nil for none.
 func clientAuthorities(l *config.Listen) (*x509.CertPool, error) {
 	if l.ClientCA == "" {
@@ -97,5 +133,5 @@ func clientAuthorities(l *config.Listen) (*x509.CertPool, error) {
 	if err == nil && pool.AppendCertsFromPEM(data) {
 		return pool, nil
 	}
-	return nil, &fault.Error{Class: fault.Environment, Subject: "listen.client_ca", Value: l.ClientCA, Expect: "expecting a PEM file with certificates", Err: err, Try: "weir config explain listen"}
+	return nil, &fault.Error{Class: fault.Environment, Subject: "listen.client_ca", Value: l.ClientCA, Expect: "expecting a PEM file with certificates", Err: fault.Cause(err), Try: "weir config explain listen"}
 }

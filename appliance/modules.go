@@ -69,15 +69,24 @@ func (b *box) openConsumers(context.Context, *config.Loaded) error {
 func trustedKeys(files []string) ([]ed25519.PublicKey, error) {
 	var keys []ed25519.PublicKey
 	for i, name := range files {
-		text, err := os.ReadFile(name)
-		var key ed25519.PublicKey
-		if err == nil {
-			key, err = module.ParsePublicKey(text)
-		}
+		key, err := trustedKey(i, name)
 		if err != nil {
-			return nil, &fault.Error{Class: fault.Environment, Subject: fmt.Sprintf("wasm.trusted_keys[%d]", i), Value: name, Expect: "expecting a public key", Err: err, Try: "weir module keygen"}
+			return nil, err
 		}
 		keys = append(keys, key)
 	}
 	return keys, nil
+}
+
+// trustedKey reads the file of wasm.trusted_keys[i].
+func trustedKey(i int, name string) (ed25519.PublicKey, error) {
+	text, err := os.ReadFile(name)
+	var key ed25519.PublicKey
+	if err == nil {
+		key, err = module.ParsePublicKey(text)
+	}
+	if err != nil {
+		return nil, &fault.Error{Class: fault.Environment, Subject: fmt.Sprintf("wasm.trusted_keys[%d]", i), Value: name, Expect: "expecting a public key", Err: fault.Cause(err), Try: "weir module keygen"}
+	}
+	return key, nil
 }

@@ -31,7 +31,7 @@ func (b *box) reload(ctx context.Context) (*admin.Reloaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	shown, err := readCertificate(&next.Listen, b.trust)
+	shown, err := pickCertificate(&next.Listen, b.trust)
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
+	"strings"
 	"time"
 
 	"github.com/weirhq/weir/appliance"
@@ -70,17 +70,15 @@ func (c *checkCmd) Run(a *app) error {
 // checkFiles reads the files that the configuration names.
 func checkFiles(c *config.Loaded) []checked {
 	var out []checked
-	files := [][2]string{{"listen.tls_cert", c.Listen.TLSCert}, {"listen.tls_key", c.Listen.TLSKey}, {"listen.client_ca", c.Listen.ClientCA}}
-	for i, k := range c.Wasm.TrustedKeys {
-		files = append(files, [2]string{fmt.Sprintf("wasm.trusted_keys[%d]", i), k})
-	}
-	for _, f := range files {
-		if f[1] == "" {
-			continue
-		}
-		item := checked{What: f[0], OK: true, Found: f[1]}
-		if _, err := os.ReadFile(f[1]); err != nil {
-			item.OK, item.Reason = false, f[1]+": "+fault.Cause(err).Error()
+	for _, f := range appliance.Files(c.Config) {
+		item := checked{What: f.Setting, OK: true, Found: f.Name}
+		switch {
+		case f.Err != nil:
+			item.OK, item.Found, item.Reason = false, "", strings.TrimPrefix(f.Err.Error(), f.Setting+": ")
+		case !f.Until.IsZero() && time.Now().After(f.Until):
+			item.OK, item.Found, item.Reason = false, "", f.Name+": the certificate ended on "+f.Until.Format(time.DateOnly)
+		case !f.Until.IsZero():
+			item.Found += ", valid until " + f.Until.Format(time.DateOnly)
 		}
 		out = append(out, item)
 	}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -20,6 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/weirhq/weir/appliance"
 	"github.com/weirhq/weir/appliance/config"
 	"github.com/weirhq/weir/appliance/fault"
 	"github.com/weirhq/weir/appliance/trust"
@@ -183,8 +185,31 @@ func checkSecrets(_ context.Context, p *patient) []finding {
 	return out
 }
 
-// leaf returns the certificate that the box serves with.
-func leafOf(p *patient) (*x509.Certificate, []finding) {
+// shown is the certificate that the box shows, or will show.
+type shown struct {
+	*x509.Certificate
+	own bool // the box issued it
+}
+
+// again is how there will be another.
+func (s shown) again() string {
+	if s.own {
+		return "a restart of the box, which issues it again"
+	}
+	return "another one in listen.tls_cert, and weir reload"
+}
+
+// shownBy returns the certificate of the box: what it shows if it runs here, or else what
+// the configuration names, or its own. It says what is wrong when there is none.
+func shownBy(p *patient) (*shown, []finding) {
+	runs := p.box != nil || p.silent != nil
+	if !runs && p.config != nil && p.config.Listen.TLSCert != "" {
+		pair, err := appliance.ReadCertificate(&p.config.Listen)
+		if err != nil {
+			return nil, []finding{bad(fault.TryOf(err), "%v", err)}
+		}
+		return &shown{pair.Leaf, false}, nil
+	}
 	t, err := trust.Read(p.a.trustDir())
 	if errors.Is(err, fs.ErrNotExist) && !exists(p.a.trustDir()) {
 		return nil, []finding{ok("none yet: a first start makes it")}
@@ -192,41 +217,44 @@ func leafOf(p *patient) (*x509.Certificate, []finding) {
 	if err != nil {
 		return nil, []finding{bad("the file from a backup", "%v", err)}
 	}
-	leaf, err := x509.ParseCertificate(t.Server.Certificate[0])
-	if err != nil {
-		return nil, []finding{bad("", "%v", err)}
+	if runs && p.a.Endpoint == "" {
+		data, _ := os.ReadFile(filepath.Join(p.a.Dir, appliance.ShownCertificateFile)) // without it, its own
+		if block, _ := pem.Decode(data); block != nil && !bytes.Equal(block.Bytes, t.Server.Certificate[0]) {
+			if leaf, err := x509.ParseCertificate(block.Bytes); err == nil {
+				return &shown{leaf, false}, nil
+			}
+		}
 	}
-	return leaf, nil
+	return &shown{t.Server.Leaf, true}, nil
 }
 
 func checkCertificate(_ context.Context, p *patient) []finding {
-	leaf, out := leafOf(p)
+	leaf, out := shownBy(p)
 	if leaf == nil {
 		return out
 	}
-	left := time.Until(leaf.NotAfter)
-	switch {
+	switch left := time.Until(leaf.NotAfter); {
 	case left < 0:
-		return []finding{bad("a restart of the box, which issues it again", "ended on %s", leaf.NotAfter.Format(time.DateOnly))}
+		return []finding{bad(leaf.again(), "ended on %s", leaf.NotAfter.Format(time.DateOnly))}
 	case left < 30*24*time.Hour:
-		return []finding{warn("a restart of the box, which issues it again", "ends on %s", leaf.NotAfter.Format(time.DateOnly))}
+		return []finding{warn(leaf.again(), "ends on %s", leaf.NotAfter.Format(time.DateOnly))}
 	}
 	return []finding{ok("valid until %s", leaf.NotAfter.Format(time.DateOnly))}
 }
 
 func checkNames(_ context.Context, p *patient) []finding {
-	leaf, out := leafOf(p)
+	leaf, out := shownBy(p)
 	if leaf == nil {
 		return out
 	}
-	var missing []string
-	for _, h := range trust.Hosts() {
-		if leaf.VerifyHostname(h) != nil {
-			missing = append(missing, h)
-		}
+	hosts := trust.Hosts()
+	if p.config != nil {
+		hosts = append(hosts, p.config.Listen.Names...)
 	}
-	if len(missing) > 0 {
-		return []finding{warn("a restart of the box, which issues it again", "the certificate lacks %s", strings.Join(missing, ", "))}
+	missing := slices.DeleteFunc(slices.Clone(hosts), func(h string) bool { return leaf.VerifyHostname(h) == nil })
+	// An operator's certificate is for the names that clients use, and need not have all.
+	if len(missing) > 0 && leaf.own || len(missing) == len(hosts) {
+		return []finding{warn(leaf.again(), "the certificate lacks %s", strings.Join(missing, ", "))}
 	}
 	return []finding{ok("%s", strings.Join(leaf.DNSNames, ", "))}
 }

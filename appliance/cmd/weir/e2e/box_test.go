@@ -155,7 +155,10 @@ func serveAs(t *testing.T, cmd *exec.Cmd, dir string, env ...string) *box {
 	if *emulatorFlag != "" { // the box starts itself to compile a module
 		b.cmd.Env = append(b.cmd.Env, "WEIR_WASM_COMPILE_COMMAND="+*emulatorFlag+","+binary)
 	}
-	b.cmd.Stdout, b.cmd.Stderr = b.log, b.log
+	b.cmd.Stderr = b.log
+	if b.cmd.Stdout == nil {
+		b.cmd.Stdout = b.log
+	}
 	if err := b.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -1,9 +1,12 @@
 package e2e
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestCheckTriesEverySinkAndShowsNoSecret has one sink that works and two whose
@@ -59,4 +62,50 @@ wasm:
 	if strings.Contains(b.log.String(), secret) {
 		t.Errorf("a secret is logged:\n%s", b.log)
 	}
+}
+
+// check refuses the files that serve would refuse, and a certificate that has ended; doctor
+// looks at the certificate that clients see.
+func TestCheckReadsTheFilesAsAStartDoes(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := selfSigned(t, time.Now().Add(60*24*time.Hour))
+	ended, endedKey := selfSigned(t, time.Date(2026, 2, 3, 4, 5, 6, 0, time.UTC))
+	nothing := configured(t, "neither a certificate nor a key\n")
+	listen := func(cert, key, more string) string {
+		return configured(t, "listen: {tls_cert: "+cert+", tls_key: "+key+more+"}\nwasm: {trusted_keys: ["+nothing+"]}\n")
+	}
+	for _, c := range []struct{ config, says string }{
+		{listen(cert, endedKey, ""), "ERROR  listen.tls_cert              " + cert + ": not a certificate with its key in " + endedKey + ": "},
+		{listen(ended, endedKey, ""), "ERROR  listen.tls_cert              " + ended + ": the certificate ended on 2026-02-03"},
+		{listen(cert, key, ""), "ok     listen.tls_cert              " + cert + ", valid until "},
+		{listen(cert, key, ", client_ca: "+nothing), "ERROR  listen.client_ca             " + nothing + ": expecting a PEM file with certificates"},
+		{listen(cert, key, ", client_ca: /nonexistent"), "/nonexistent: expecting a PEM file with certificates: no such file or directory\n"},
+		{listen(cert, key, ""), "ERROR  wasm.trusted_keys[0]         " + nothing + ": expecting a public key: "},
+	} {
+		r := weir(t, nil, "check", "--dir", dir, "--config", c.config)
+		if r.code != 3 || !strings.Contains(r.out, c.says) {
+			t.Errorf("exit code %d, no %q in\n%s%s", r.code, c.says, r.out, r.errout)
+		}
+	}
+	path := filepath.Join(dir, "weir.yaml")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	look := func() string { return weir(t, nil, "doctor", "--dir", dir, "--only", "certificate,names").out }
+	b := serve(t, dir)
+	wants(t, look(), "ok       certificate    valid until 20", "ok       names          localhost")
+	write("listen: {tls_cert: " + ended + ", tls_key: " + endedKey + "}\n")
+	wants(t, look(), "ok       certificate    valid until 20") // of what is shown still
+	b.stop(t)
+	wants(t, look(), "ERROR    certificate    ended on 2026-02-03", "Try: another one in listen.tls_cert, and weir reload")
+	write("listen: {tls_cert: " + cert + ", tls_key: " + key + "}\n")
+	b = serve(t, dir)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	wants(t, look(), "ok       certificate    valid until "+time.Now().Add(60*24*time.Hour).UTC().Format(time.DateOnly), "ok       names          localhost\n")
+	b.stop(t)
 }

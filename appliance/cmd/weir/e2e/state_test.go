@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -10,6 +11,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"maps"
 	"math/big"
 	"net"
 	"net/http"
@@ -225,6 +227,31 @@ func TestStreamsFollowTheConfiguration(t *testing.T) {
 	b.stop(t)
 }
 
+// TestServeTellsAProgramThatItIsReady reads standard output of serve --json: one object a
+// start, with the secrets in the first only. The log is elsewhere.
+func TestServeTellsAProgramThatItIsReady(t *testing.T) {
+	dir := t.TempDir()
+	for _, first := range []bool{true, false} {
+		out := &lockedBuffer{}
+		cmd := command(context.Background(), "serve", "--dir", dir, "--json")
+		cmd.Stdout = out
+		b := serveAs(t, cmd, dir)
+		eventually(t, "it says that it is ready", func() bool { return strings.HasSuffix(out.String(), "}\n") })
+		id, secret := b.accessKey(t)
+		want := map[string]any{"endpoint": b.endpoint, "directory": dir, "first_start": first}
+		if first {
+			want["access_key_id"], want["secret_access_key"], want["admin_password"] = id, secret, b.password(t)
+		}
+		if status, _ := b.get(t, "/readyz", true); status != 200 {
+			t.Errorf("/readyz: %d", status)
+		}
+		b.stop(t)
+		if got := parse[map[string]any](t, out.String()); !maps.Equal(got, want) {
+			t.Errorf("said %v, want %v", got, want)
+		}
+	}
+}
+
 // TestServiceManagerIsToldOfReadinessAndHealth stands in for systemd.
 func TestServiceManagerIsToldOfReadinessAndHealth(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "notify")
@@ -366,7 +393,7 @@ func TestWhatABoxTellsAboutItself(t *testing.T) {
 func TestCommandLineKnowsACertificateOfTheOperators(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "weir.yaml")
-	cert, key := selfSigned(t)
+	cert, key := selfSigned(t, time.Now().Add(time.Hour))
 	write := func(text string) {
 		t.Helper()
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -393,7 +420,7 @@ func TestCommandLineKnowsACertificateOfTheOperators(t *testing.T) {
 }
 
 // selfSigned writes a certificate for this machine and its key, as PEM files.
-func selfSigned(t *testing.T) (cert, key string) {
+func selfSigned(t *testing.T, until time.Time) (cert, key string) {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -401,7 +428,7 @@ func selfSigned(t *testing.T) (cert, key string) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "own"}, DNSNames: []string{"localhost"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		NotBefore: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), NotAfter: until,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, k.Public(), k)
 	if err != nil {
