@@ -2,9 +2,14 @@ package appliance
 
 import (
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/weirhq/weir/storage"
 	"github.com/weirhq/weir/wasm/guest"
 	"github.com/weirhq/weir/wasm/module"
 )
@@ -50,5 +55,65 @@ func TestMetricsOfModules(t *testing.T) {
 	}
 	if t.Failed() {
 		t.Log(page)
+	}
+}
+
+// TestCountersOfTheLogCountUp reads the page before and after midnight, and after a clock
+// that was put right: no counter of the log ever goes back, and what is written shows.
+func TestCountersOfTheLogCountUp(t *testing.T) {
+	clock := time.Date(2027, 1, 15, 23, 59, 50, 0, time.UTC)
+	store, err := storage.Open(t.Context(), "data", storage.Options{FS: vfs.NewMem(), ReserveBytes: -1, Clock: func() time.Time { return clock }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	st, err := store.CreateStream(t.Context(), storage.StreamConfig{Name: "s"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := &box{started: time.Now()}
+	b.store = store
+	counters := func() map[string]float64 {
+		var page strings.Builder
+		b.writeBox(&page)
+		out := map[string]float64{}
+		for line := range strings.Lines(page.String()) {
+			name, value, _ := strings.Cut(strings.TrimSpace(line), " ")
+			if !strings.HasSuffix(name, "_total") {
+				continue
+			}
+			if out[name], err = strconv.ParseFloat(value, 64); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return out
+	}
+	before := counters()
+	for i, at := range []time.Time{clock, clock.Add(20 * time.Second), clock.AddDate(0, 0, 40), clock.AddDate(0, 0, 3)} {
+		clock = at
+		txn, err := store.Begin(t.Context(), 2000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := txn.Append(st, []byte("key"), nil, make([]byte, 1000)); err != nil {
+			t.Fatal(err)
+		}
+		if err := txn.Commit(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		txn.Release()
+		now := counters()
+		if len(now) != 5 {
+			t.Fatalf("counters %v", now)
+		}
+		for name, was := range before {
+			if rises := name != "weir_storage_compacted_bytes_total"; now[name] < was || rises && now[name] == was {
+				t.Errorf("%v: %s is %v, before %v", at, name, now[name], was)
+			}
+		}
+		if now["weir_storage_ingested_records_total"] != float64(i+1) {
+			t.Errorf("%v: %v records, want %d", at, now["weir_storage_ingested_records_total"], i+1)
+		}
+		before = now
 	}
 }
