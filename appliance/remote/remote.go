@@ -209,11 +209,15 @@ func (b *Box) explain(err error) error {
 		return context.Canceled
 	}
 	f := &fault.Error{Class: fault.Environment, Subject: "box", Value: b.Endpoint, Expect: "does not answer", Err: fault.Cause(err), Try: "weir doctor"}
-	var unknown x509.UnknownAuthorityError
 	var wrongHost x509.HostnameError
+	var invalid x509.CertificateInvalidError
 	var verify *tls.CertificateVerificationError
 	switch {
-	case errors.As(err, &unknown), errors.As(err, &wrongHost), errors.As(err, &verify):
+	case errors.As(err, &wrongHost):
+		f.Expect, f.Try = "its certificate is for other names", "one of them in the URL, or this one under listen.names of the box's configuration"
+	case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+		f.Expect, f.Try = "its certificate is not valid now", "date, for this machine's clock; a restart of the box issues its own certificate again, and listen.tls_cert is its operator's"
+	case errors.As(err, &verify):
 		f.Expect, f.Try = "its certificate is not trusted", "--ca with the ca.pem of the box, which weir trust prints there, or with the authority that signed listen.tls_cert"
 	}
 	return f

@@ -24,13 +24,17 @@ func server(t *testing.T, handle http.HandlerFunc) (*Box, *httptest.Server) {
 	t.Helper()
 	s := httptest.NewTLSServer(handle)
 	t.Cleanup(s.Close)
-	roots := x509.NewCertPool()
-	roots.AddCert(s.Certificate())
-	b, err := New(s.URL+"/", "AKID", "secret", roots)
+	b, err := New(s.URL+"/", "AKID", "secret", trusting(s))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return b, s
+}
+
+func trusting(s *httptest.Server) *x509.CertPool {
+	roots := x509.NewCertPool()
+	roots.AddCert(s.Certificate())
+	return roots
 }
 
 // wants checks the class, the advice and words of an error.
@@ -144,6 +148,17 @@ func TestConnectionsThatFailAreExplained(t *testing.T) {
 		t.Fatal(err)
 	}
 	wants(t, stranger.Call(t.Context(), "GET", "status", nil, nil), fault.Environment, "--ca", "its certificate is not trusted")
+	other, err := New(strings.Replace(s.URL, "127.0.0.1", "localhost", 1), "AKID", "secret", trusting(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wants(t, other.Call(t.Context(), "GET", "status", nil, nil), fault.Environment, "listen.names", "its certificate is for other names")
+	later, err := New(s.URL, "AKID", "secret", trusting(s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	later.http.Transport.(steady).RoundTripper.(*http.Transport).TLSClientConfig.Time = func() time.Time { return s.Certificate().NotAfter.Add(time.Hour) }
+	wants(t, later.Call(t.Context(), "GET", "status", nil, nil), fault.Environment, "clock", "its certificate is not valid now")
 	_, err = stranger.Kinesis(func(o *kinesis.Options) { o.Retryer = aws.NopRetryer{} }).ListStreams(t.Context(), nil)
 	wants(t, stranger.Explain(err), fault.Environment, "--ca", "its certificate is not trusted")
 	s.Close()
