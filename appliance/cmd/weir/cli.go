@@ -115,6 +115,9 @@ func run(ctx context.Context, args []string, s streams, environ []string) (code 
 	if err := a.unused(parsed.Selected()); err != nil {
 		return a.report(err)
 	}
+	if err := negative(parsed.Selected()); err != nil {
+		return a.report(err)
+	}
 	a.fromEnvironment()
 	verb, ok := parsed.Selected().Target.Addr().Interface().(interface{ Run(a *app) error })
 	if !ok {

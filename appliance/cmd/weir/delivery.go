@@ -161,8 +161,14 @@ func (c *deliveryCreateCmd) target(a *app) (delivery.Target, error) {
 	settings := map[string]any{}
 	switch u.Scheme {
 	case "file":
+		if u.Host != "" || u.Path == "" {
+			return delivery.Target{}, &fault.Error{Class: fault.Usage, Subject: "--to", Value: c.To, Expect: "expecting a whole path behind file://, such as " + (&url.URL{Scheme: "file", Path: absolute(u.Host + u.Path)}).String()}
+		}
 		settings["dir"], settings["create"] = u.Path, true
 	case "s3":
+		if within := strings.Trim(u.Path, "/"); within != "" {
+			return delivery.Target{}, &fault.Error{Class: fault.Usage, Subject: "--to", Value: c.To, Expect: "expecting a bucket alone", Try: "--to s3://" + u.Host + " --prefix " + within + "/"}
+		}
 		settings["bucket"] = u.Host
 		for name, value := range map[string]string{"endpoint": c.Endpoint, "region": c.S3Region, "access_key_id": a.env("AWS_ACCESS_KEY_ID"), "secret_access_key": a.env("AWS_SECRET_ACCESS_KEY"), "session_token": a.env("AWS_SESSION_TOKEN")} {
 			if value != "" {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/weirhq/weir/appliance/cmd/internal/kong"
@@ -75,6 +76,16 @@ func help(o kong.HelpOptions, ctx *kong.Context) error {
 		showFlagsOf(ctx.Model.Node, verb)
 	}
 	return kong.DefaultHelpPrinter(o, ctx)
+}
+
+// negative refuses a number below zero: no flag of ours has a use for one.
+func negative(verb *kong.Node) error {
+	for _, f := range verb.Flags {
+		if v := f.Target; v.CanInt() && v.Int() < 0 || v.CanFloat() && v.Float() < 0 {
+			return &fault.Error{Class: fault.Usage, Subject: "--" + f.Name, Value: fmt.Sprint(v.Interface()), Expect: "expecting 0 or more", Try: helpOf(verb)}
+		}
+	}
+	return nil
 }
 
 // unused refuses a shared flag that the verb would ignore.

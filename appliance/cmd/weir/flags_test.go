@@ -4,8 +4,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/weirhq/weir/appliance/cmd/internal/kong"
+	"github.com/weirhq/weir/appliance/fault"
 )
 
 // TestVerbsShowTheFlagsTheyTakeAndRefuseTheOthers gives each shared flag to each verb: the
@@ -56,6 +58,67 @@ func TestVerbsShowTheFlagsTheyTakeAndRefuseTheOthers(t *testing.T) {
 		// What is in the environment is for the verbs that take it.
 		if code, _, errout := runs(t, []string{"WEIR_" + strings.ToUpper(c.flag[2:]) + "=/nonexistent"}, "version"); code != 0 {
 			t.Errorf("%s in the environment: %s", c.flag, errout)
+		}
+	}
+}
+
+// A number below zero is not taken for none: a tail would not end, a top would not begin.
+func TestNumbersBelowZeroAreRefused(t *testing.T) {
+	for _, args := range [][]string{
+		{"tail", "s", "--limit=-3"}, {"top", "--count=-1"}, {"top", "--interval=-1s"}, {"delivery", "flush", "d", "--wait=-5s"},
+		{"delivery", "objects", "d", "--limit=-1"}, {"demo", "--duration=-1s"}, {"demo", "--rate=-0.5"}, {"stream", "create", "s", "--shards=-1"},
+	} {
+		flag, value, _ := strings.Cut(args[len(args)-1], "=")
+		code, out, errout := runs(t, nil, args...)
+		if code != 2 || out != "" || !strings.HasPrefix(errout, "weir: "+flag+": "+value+": expecting 0 or more\nTry: weir "+args[0]) {
+			t.Errorf("weir %v: exit code %d\n%s%s", args, code, out, errout)
+		}
+	}
+	if code, _, errout := runs(t, nil, "top", "--interval=0s"); code != 2 || !strings.Contains(errout, "--interval: 0s: expecting 100ms or more") {
+		t.Errorf("top --interval=0s: exit code %d\n%s", code, errout)
+	}
+}
+
+// What an URL says beyond the folder or the bucket is not dropped.
+func TestTargetIsTakenWholeOrRefused(t *testing.T) {
+	for to, says := range map[string]string{
+		"":                     `--to: "": expecting file:///folder`,
+		"file://":              "expecting a whole path behind file://",
+		"file://tmp/objects":   "expecting a whole path behind file://, such as file:///",
+		"s3://bucket/raw/2026": "--to: s3://bucket/raw/2026: expecting a bucket alone",
+		"gs://bucket":          "other kinds of sinks are named in the configuration",
+	} {
+		_, err := (&deliveryCreateCmd{To: to}).target(&app{})
+		if fault.ClassOf(err) != fault.Usage || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: %v, want %q", to, err, says)
+		}
+	}
+	_, err := (&deliveryCreateCmd{To: "s3://bucket/raw/2026/"}).target(&app{})
+	if want := "--to s3://bucket --prefix raw/2026/"; fault.TryOf(err) != want {
+		t.Errorf("advice %q, want %q", fault.TryOf(err), want)
+	}
+	for _, to := range []string{"file:///objects", "s3://bucket", "s3://bucket/", "sink:lake"} {
+		if _, err := (&deliveryCreateCmd{To: to}).target(&app{}); err != nil {
+			t.Errorf("%q: %v", to, err)
+		}
+	}
+}
+
+func TestTailBeginsWhereItIsTold(t *testing.T) {
+	now := time.Date(2027, 1, 15, 12, 0, 0, 0, time.UTC)
+	for from, want := range map[string]time.Time{
+		"10m": now.Add(-10 * time.Minute), "7d": now.AddDate(0, 0, -7), "1d12h": now.Add(-36 * time.Hour), "0s": now,
+		"2027-01-14T11:00:00Z": now.Add(-25 * time.Hour), "2027-01-14T12:00:00.5+01:00": now.Add(-25*time.Hour + 500*time.Millisecond),
+		"2027-01-14": time.Date(2027, 1, 14, 0, 0, 0, 0, time.Local), "2027-01-14 10:30:00": time.Date(2027, 1, 14, 10, 30, 0, 0, time.Local),
+	} {
+		in, err := (&tailCmd{Stream: "s", From: from}).start(now)
+		if err != nil || in.Timestamp == nil || !in.Timestamp.Equal(want) {
+			t.Errorf("--from %s: %v, %v; want %v", from, in.Timestamp, err, want)
+		}
+	}
+	for _, from := range []string{"", "-10m", "yesterday", "10", "7 d", "2027-13-01"} {
+		if _, err := (&tailCmd{Stream: "s", From: from}).start(now); fault.ClassOf(err) != fault.Usage {
+			t.Errorf("--from %q: %v", from, err)
 		}
 	}
 }

@@ -17,12 +17,13 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/weirhq/weir/appliance/config"
 	"github.com/weirhq/weir/appliance/fault"
 )
 
 type tailCmd struct {
 	Stream string `arg:"" help:"Stream to read."`
-	From   string `default:"latest" help:"latest, trim-horizon, a time (2026-01-02T15:04:05Z, or 10m for ten minutes ago) or a sequence number."`
+	From   string `default:"latest" help:"latest, trim-horizon, a time (2026-01-02T15:04:05Z, or 10m or 7d for so long ago) or a sequence number."`
 	Shard  string `help:"Only this shard." placeholder:"SHARD"`
 	Limit  int    `help:"End after so many records." placeholder:"N"`
 	Follow bool   `default:"true" negatable:"" help:"Wait for more at the end."`
@@ -115,7 +116,7 @@ func (c *tailCmd) start(now time.Time) (kinesis.GetShardIteratorInput, error) {
 		return in, nil
 	}
 	in.ShardIteratorType = types.ShardIteratorTypeAtTimestamp
-	if d, err := time.ParseDuration(c.From); err == nil && d >= 0 {
+	if d, err := config.ParseDuration(c.From); err == nil && d >= 0 {
 		at := now.Add(-d)
 		in.Timestamp = &at
 		return in, nil

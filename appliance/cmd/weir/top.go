@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weirhq/weir/appliance/admin"
+	"github.com/weirhq/weir/appliance/fault"
 )
 
 type topCmd struct {
@@ -14,7 +15,13 @@ type topCmd struct {
 	Count    int           `short:"n" help:"End after so many." placeholder:"N"`
 }
 
+// topLeast is the shortest time between two looks: a look costs the box a few milliseconds.
+const topLeast = 100 * time.Millisecond
+
 func (c *topCmd) Run(a *app) error {
+	if c.Interval < topLeast {
+		return &fault.Error{Class: fault.Usage, Subject: "--interval", Value: c.Interval.String(), Expect: "expecting " + topLeast.String() + " or more"}
+	}
 	b, err := a.box()
 	if err != nil {
 		return err
