@@ -113,12 +113,15 @@ func checkModules(_ context.Context, p *patient) []finding {
 	var out []finding
 	for _, m := range p.status.Modules {
 		for _, v := range m.Versions {
+			active := v.Version == m.Active
 			switch {
-			case v.Version == m.Active && v.Barred:
+			case active && v.Barred:
 				out = append(out, bad("sign it and weir module push it again, or weir module activate a signed version", "%s %s is %s", m.Name, v.Version, v.Warning))
-			case v.Version == m.Active && v.Warning != "":
+			case active && v.Warning != "":
 				out = append(out, warn("sign it and weir module push it again", "%s %s: %s", m.Name, v.Version, v.Warning))
-			case v.Version == m.Active && v.Stats.LastError != "":
+			}
+			switch {
+			case active && v.Stats.LastError != "":
 				out = append(out, warn("weir module logs "+m.Name, "%s %s: %s failed, last: %s", m.Name, v.Version, plural(v.Stats.Failed, "record"), v.Stats.LastError))
 			case v.Failure != "":
 				out = append(out, warn("weir module logs "+m.Name, "%s %s was rolled back: %s", m.Name, v.Version, v.Failure))

@@ -72,6 +72,9 @@ func TestModuleFromTrialToRollback(t *testing.T) {
 	if out := must(t, at("tail", "counter-dead-letters", "--from", "trim-horizon", "--limit", "2")...); !strings.Contains(out, `"code":42`) || !strings.Contains(out, "unreachable") {
 		t.Fatalf("dead letters:\n%s", out)
 	}
+	if out := must(t, at("doctor", "--only", "modules")...); !strings.Contains(out, "WARNING  modules        counter 1.0.0: 2 records failed, last: ") || !strings.Contains(out, "Try: weir module logs counter") {
+		t.Fatalf("doctor:\n%s", out)
+	}
 	if out := must(t, at("module", "stats", "counter")...); !strings.Contains(out, "weir tail counter-dead-letters") {
 		t.Fatalf("module stats doesn't say where dead letters are:\n%s", out)
 	}
