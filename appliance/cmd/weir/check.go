@@ -62,7 +62,7 @@ func (c *checkCmd) Run(a *app) error {
 		return err
 	}
 	if failed > 0 {
-		return &fault.Error{Class: fault.Environment, Subject: "check", Expect: plural(failed, "failure"), Try: "weir config explain sinks, weir delivery describe NAME"}
+		return &fault.Error{Class: fault.Environment, Subject: "check", Expect: plural(failed, "failure"), Try: "weir config explain for the settings, weir delivery describe NAME"}
 	}
 	return nil
 }

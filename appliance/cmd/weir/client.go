@@ -71,6 +71,8 @@ func (a *app) accessKey() (id, secret string, err error) {
 	return id, secret, err
 }
 
+const caAdvice = "--ca with a file that weir trust ca has written on the box"
+
 // roots returns the authorities to trust: --ca, or the data directory's and the very
 // certificate that its box shows, whoever signed that, or, for a box elsewhere, the
 // system's.
@@ -84,11 +86,11 @@ func (a *app) roots() (*x509.CertPool, error) {
 	}
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return nil, &fault.Error{Class: fault.Environment, Subject: "authority", Value: file, Expect: "not readable", Err: fault.Cause(err)}
+		return nil, &fault.Error{Class: fault.Environment, Subject: "authority", Value: file, Expect: "not readable", Err: fault.Cause(err), Try: caAdvice}
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(data) {
-		return nil, &fault.Error{Class: fault.Environment, Subject: "authority", Value: file, Expect: "no certificate in it; expecting PEM"}
+		return nil, &fault.Error{Class: fault.Environment, Subject: "authority", Value: file, Expect: "no certificate in it; expecting PEM", Try: caAdvice}
 	}
 	if a.CA == "" {
 		if shown, err := os.ReadFile(filepath.Join(a.Dir, appliance.ShownCertificateFile)); err == nil {

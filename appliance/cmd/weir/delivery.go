@@ -188,7 +188,7 @@ func readJSON(a *app, name string, v any) error {
 	if name != "-" {
 		f, err := os.Open(name)
 		if err != nil {
-			return &fault.Error{Class: fault.Environment, Subject: name, Expect: "not readable", Err: fault.Cause(err)}
+			return &fault.Error{Class: fault.Environment, Subject: name, Expect: "not readable", Err: fault.Cause(err), Try: "a file with a definition, as weir delivery describe NAME --json prints it"}
 		}
 		defer f.Close()
 		in = f

@@ -40,7 +40,7 @@ func (c *exportCmd) Run(a *app) (err error) {
 		}
 	}()
 	if _, err := store.Stream(c.Stream); err != nil {
-		return &fault.Error{Class: fault.Usage, Subject: "stream", Value: c.Stream, Expect: "there is none of this name in " + a.Dir, Try: "weir verify --dir " + a.Dir + ", which lists the streams"}
+		return noStream(a, "stream", c.Stream)
 	}
 	out := a.out
 	if c.File != "-" {
@@ -87,4 +87,9 @@ func openStopped(a *app) (*storage.Store, error) {
 		return nil, appliance.DirectoryFault(a.Dir, err)
 	}
 	return store, nil
+}
+
+// noStream says that the data directory has no stream of the name.
+func noStream(a *app, subject, name string) error {
+	return &fault.Error{Class: fault.Usage, Subject: subject, Value: name, Expect: "there is none of this name in " + a.Dir, Try: "weir verify --dir " + a.Dir + ", which lists the streams"}
 }

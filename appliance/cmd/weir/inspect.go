@@ -2,9 +2,12 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/weirhq/weir/appliance"
+	"github.com/weirhq/weir/appliance/fault"
 	"github.com/weirhq/weir/storage"
 )
 
@@ -18,7 +21,9 @@ type inspectCmd struct {
 func (c *inspectCmd) Run(a *app) error {
 	what := storage.InspectOptions{Stream: c.Stream, Table: c.Table, Blocks: c.Blocks, Records: c.Records}
 	enc := json.NewEncoder(a.out)
+	found := c.Stream == ""
 	err := storage.Inspect(a.ctx, appliance.StorePath(a.Dir), storage.Options{}, what, func(i storage.Item) error {
+		found = found || i.Kind == "stream"
 		if row, ok := i.Fields.(storage.TableItem); ok {
 			i.Fields = appliance.ShowRow(row)
 		}
@@ -36,8 +41,17 @@ func (c *inspectCmd) Run(a *app) error {
 		_, err = fmt.Fprintf(a.out, "%-8s %x  %s  %s\n", i.Kind, i.Key, plural(i.Bytes, "byte"), text)
 		return err
 	})
-	if err != nil {
+	switch {
+	case errors.Is(err, storage.ErrInvalid):
+		var tables []string
+		for t := storage.Table(1); t.Valid(); t++ {
+			tables = append(tables, t.String())
+		}
+		return &fault.Error{Class: fault.Usage, Subject: "--table", Value: c.Table, Expect: "expecting one of " + strings.Join(tables, ", ")}
+	case err != nil:
 		return appliance.DirectoryFault(a.Dir, err)
+	case !found:
+		return noStream(a, "--stream", c.Stream)
 	}
 	return nil
 }

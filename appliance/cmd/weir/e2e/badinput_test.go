@@ -123,6 +123,9 @@ func TestLinesAndStreamsThatAreNone(t *testing.T) {
 	if _, err := os.Stat(none); !os.IsNotExist(err) {
 		t.Errorf("import of a file that is no export made %s: %v", none, err)
 	}
+	fails(t, 2, nil, []string{"--dir", dir, "inspect", "--stream", "nope"}, "--stream: nope: there is none of this name in "+dir, "Try: weir verify")
+	fails(t, 2, nil, []string{"--dir", dir, "inspect", "--table", "nope"}, "--table: nope: expecting one of lease, checkpoint, ", "Try: weir inspect --help")
+	fails(t, 3, []string{"WEIR_ACCESS_KEY_ID=a", "WEIR_SECRET_ACCESS_KEY=b"}, []string{"--endpoint", "https://127.0.0.1:1", "--ca", none, "stream", "list"}, none+": not readable: no such file", "Try: --ca with a file")
 	fails(t, 2, nil, []string{"--dir", dir, "export", "s", "-", "--shard", "7"}, "--shard: 7: stream s has none of this name", "Try: weir verify")
 }
 
