@@ -154,11 +154,13 @@ func TestEnvironmentWinsOverTheFile(t *testing.T) {
 }
 
 func TestEnvironmentIsAsStrictAsTheFile(t *testing.T) {
-	got := problems(t, "listen:\n  address: nowhere\n", "WEIR_LISTEN_ADRESS=:2", "WEIR_SHUTDOWN_DRAIN=7", "WEIR_LISTEN_MAX_CONNECTIONS=0")
+	got := problems(t, "listen:\n  address: nowhere\n", "WEIR_LISTEN_ADRESS=:2", "WEIR_SHUTDOWN_DRAIN=7", "WEIR_LISTEN_MAX_CONNECTIONS=0", "WEIR_AUTH_KEYS=x", "WEIR_AUTH_TOKENS_0_TOKEN=x")
 	want := []string{
 		`weir.yaml:2: listen.address: "nowhere" is not an address; expecting host:port, such as 127.0.0.1:4567 or :4567`,
 		"environment: WEIR_LISTEN_ADRESS: unknown variable; did you mean WEIR_LISTEN_ADDRESS?",
 		`environment: WEIR_SHUTDOWN_DRAIN: "7" has no unit; expecting a duration such as 7s or 7ms`,
+		"environment: WEIR_AUTH_KEYS: the entries of auth.keys can be set in the file only, which weir serve --config names",
+		"environment: WEIR_AUTH_TOKENS_0_TOKEN: the entries of auth.tokens can be set in the file only, which weir serve --config names",
 		"WEIR_LISTEN_MAX_CONNECTIONS: listen.max_connections: 0 is below 1",
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {

@@ -103,6 +103,9 @@ func (l *Loaded) environment(environ []string) Problems {
 			if near := closest(name, names); near != "" {
 				expect = fmt.Sprintf("unknown variable; did you mean %s?", near)
 			}
+			if list := entries(name); list != "" {
+				expect = "the entries of " + list + " can be set in the file only, which weir serve --config names"
+			}
 			problems = append(problems, Problem{Source: "environment", Path: name, Text: expect})
 			continue
 		}
@@ -113,6 +116,17 @@ func (l *Loaded) environment(environ []string) Problems {
 		l.origins[t.path] = name
 	}
 	return problems
+}
+
+// entries returns the list with entries of several keys that the variable is meant for, if
+// there is one.
+func entries(name string) (path string) {
+	walkLists(reflect.ValueOf(&Config{}).Elem(), "", func(string, reflect.StructField, reflect.Value) {}, func(list string, _ reflect.Value) {
+		if env := EnvName(list); name == env || strings.HasPrefix(name, env+"_") {
+			path = list
+		}
+	})
+	return path
 }
 
 // Sets says whether the file or the environment sets the value at the path, which is
