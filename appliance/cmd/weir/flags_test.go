@@ -122,3 +122,14 @@ func TestTailBeginsWhereItIsTold(t *testing.T) {
 		}
 	}
 }
+
+func TestPathsArePastedAsOneWord(t *testing.T) {
+	for path, want := range map[string]string{
+		"/var/lib/weir-1/trust/ca.pem": "/var/lib/weir-1/trust/ca.pem", "/data/grüße": "/data/grüße",
+		"/my box/ca.pem": "'/my box/ca.pem'", "/it's": `'/it'\''s'`, "/$HOME;x": "'/$HOME;x'", "/~": "'/~'",
+	} {
+		if got := shellWord(path); got != want {
+			t.Errorf("%s is pasted as %s, want %s", path, got, want)
+		}
+	}
+}

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode"
 
 	"github.com/weirhq/weir/appliance"
 	"github.com/weirhq/weir/appliance/config"
@@ -87,7 +88,8 @@ func (c *trustCmd) print(w io.Writer, info *trustInfo) {
 			fmt.Fprintln(w, "Secrets       in the files; --secrets prints them")
 		}
 	}
-	fill := strings.NewReplacer("{endpoint}", info.Endpoint, "{ca}", info.CAFile, "{credentials}", info.CredentialsFile, "{region}", remote.Region)
+	fill := strings.NewReplacer("{endpoint}", info.Endpoint, "{ca}", info.CAFile, "{credentials}", info.CredentialsFile, "{region}", remote.Region,
+		"{sh ca}", shellWord(info.CAFile), "{sh credentials}", shellWord(info.CredentialsFile))
 	for _, s := range clientSettings {
 		if c.For == "" {
 			fmt.Fprintf(w, "\n%s\n\n", s.title)
@@ -103,26 +105,36 @@ func (c *trustCmd) print(w io.Writer, info *trustInfo) {
 	}
 }
 
+// shellWord is a path as one word of a shell: in quotes when it needs them.
+func shellWord(path string) string {
+	if !strings.ContainsFunc(path, func(r rune) bool {
+		return !unicode.IsLetter(r) && !unicode.IsDigit(r) && !strings.ContainsRune("/._-+:@", r)
+	}) {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+}
+
 // clientSettings is what to paste for each kind of client.
 var clientSettings = []struct{ name, title, text string }{
-	{"aws", "AWS CLI", `export AWS_SHARED_CREDENTIALS_FILE={credentials} AWS_DEFAULT_REGION={region} AWS_CA_BUNDLE={ca}
+	{"aws", "AWS CLI", `export AWS_SHARED_CREDENTIALS_FILE={sh credentials} AWS_DEFAULT_REGION={region} AWS_CA_BUNDLE={sh ca}
 aws --endpoint-url {endpoint} kinesis list-streams
 `},
 	{"boto3", "Python, boto3", `import os, boto3
 os.environ["AWS_SHARED_CREDENTIALS_FILE"] = "{credentials}"
 kinesis = boto3.client("kinesis", endpoint_url="{endpoint}", region_name="{region}", verify="{ca}")
 `},
-	{"java", "Java, AWS SDK v2", `// once: keytool -importcert -noprompt -alias weir -file {ca} -keystore weir.jks -storepass changeit
+	{"java", "Java, AWS SDK v2", `// once: keytool -importcert -noprompt -alias weir -file {sh ca} -keystore weir.jks -storepass changeit
 // run with: -Djavax.net.ssl.trustStore=weir.jks -Djavax.net.ssl.trustStorePassword=changeit
-//           and AWS_SHARED_CREDENTIALS_FILE={credentials}
+//           and AWS_SHARED_CREDENTIALS_FILE={sh credentials}
 KinesisAsyncClient kinesis = KinesisAsyncClient.builder()
     .endpointOverride(URI.create("{endpoint}")).region(Region.of("{region}")).build();
 `},
-	{"node", "Node.js, AWS SDK v3", `// run with: NODE_EXTRA_CA_CERTS={ca} AWS_SHARED_CREDENTIALS_FILE={credentials}
+	{"node", "Node.js, AWS SDK v3", `// run with: NODE_EXTRA_CA_CERTS={sh ca} AWS_SHARED_CREDENTIALS_FILE={sh credentials}
 import { KinesisClient } from "@aws-sdk/client-kinesis";
 const kinesis = new KinesisClient({ endpoint: "{endpoint}", region: "{region}" });
 `},
-	{"go", "Go, AWS SDK v2", `// run with: AWS_SHARED_CREDENTIALS_FILE={credentials} AWS_CA_BUNDLE={ca}
+	{"go", "Go, AWS SDK v2", `// run with: AWS_SHARED_CREDENTIALS_FILE={sh credentials} AWS_CA_BUNDLE={sh ca}
 cfg, err := config.LoadDefaultConfig(ctx, config.WithRegion("{region}"), config.WithBaseEndpoint("{endpoint}"))
 client := kinesis.NewFromConfig(cfg)
 `},
