@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 
 	"github.com/weirhq/weir/appliance/delivery/codec"
+	"github.com/weirhq/weir/appliance/delivery/columnar"
 )
 
 // TestTwoAttemptsFitIntoTheBound: with any format and any number of cores an attempt
@@ -23,16 +24,28 @@ func TestTwoAttemptsFitIntoTheBound(t *testing.T) {
 			c.Partition = partition
 			b := &binding{config: c}
 			for there := range 64 {
-				n := b.workers(r, there+1, m.share())
-				if took := b.memory(r, n); took > m.share() || n < 1 {
+				n := b.workers(r, there+1, freeColumns, m.share())
+				if took := b.memory(r, n, freeColumns); took > m.share() || n < 1 {
 					t.Errorf("partitions %t, Parquet %t, %q: %d of %d workers take %d bytes", partition != nil, c.Parquet != nil, c.Compression.Format, n, there+1, took)
 				}
 			}
 		}
 	}
 	b := &binding{config: Config{Compression: Compression{Format: codec.Gzip}}}
-	if n := b.workers(r, 2, m.share()); n != 2 {
+	if n := b.workers(r, 2, 0, m.share()); n != 2 {
 		t.Errorf("%d workers where there is room for two", n)
+	}
+	wide := make(columnar.Schema, 100)
+	for i := range wide {
+		wide[i].Type = "string"
+	}
+	narrow, declared := &binding{config: Config{Parquet: &Parquet{}}}, &binding{config: Config{Parquet: &Parquet{Schema: wide}}}
+	if met, known := narrow.memory(r, 1, 100), declared.memory(r, 1, 0); met != known || known-narrow.memory(r, 1, 0) != (100-freeColumns)*columnBytes {
+		t.Errorf("100 columns that were met take %d bytes, and declared ones %d", met, known)
+	}
+	b = &binding{sink: struct{ RecordSink }{}}
+	if took := b.memory(r, 1, 0); took < partBytes*7/3 || took > m.share() {
+		t.Errorf("a request takes %d bytes", took)
 	}
 }
 

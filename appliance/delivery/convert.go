@@ -84,6 +84,9 @@ func (j *job) converter(ctx context.Context, part string, from source) (*convert
 		}
 		c = j.schemas.add(part, schema, &p.Options)
 	}
+	if n := int64(c.schema.Leaves()); n > j.stats.columns.Load() {
+		j.stats.columns.Store(n)
+	}
 	return c, j.schemas.ready(c)
 }
 

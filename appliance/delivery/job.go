@@ -59,8 +59,8 @@ func (b *binding) forwards() bool {
 }
 
 // memory is what one attempt at a recipe of this binding holds at most, with so many
-// goroutines that compress.
-func (b *binding) memory(r *Recipe, workers int) int64 {
+// goroutines that compress, and so many columns met in Parquet.
+func (b *binding) memory(r *Recipe, workers int, columns int64) int64 {
 	most := b.config.Compression.Format.Memory(workers)
 	if f := b.config.OnFailure; f != nil {
 		most = max(most, f.Compression.Format.Memory(workers))
@@ -79,24 +79,34 @@ func (b *binding) memory(r *Recipe, workers int) int64 {
 	if b.config.Transform != nil {
 		n += 2 * batchBytes
 	}
-	if b.config.Parquet != nil {
-		n += rowGroupBytes
+	if p := b.config.Parquet; p != nil {
+		n += rowGroupBytes + columnBytes*max(int64(p.Schema.Leaves())-freeColumns, columns-freeColumns, 0)
+	}
+	if _, ok := b.sink.(RecordSink); ok {
+		n += requestBytes
 	}
 	return n
 }
 
 // workers is how many goroutines may compress so that an attempt takes no more than most,
 // of those there are. One may.
-func (b *binding) workers(r *Recipe, there int, most int64) int {
-	for there > 1 && b.memory(r, there) > most {
+func (b *binding) workers(r *Recipe, there int, columns, most int64) int {
+	for there > 1 && b.memory(r, there, columns) > most {
 		there--
 	}
 	return there
 }
 
-// rowGroupBytes is the JSON that may go into a Parquet row group before it is written,
-// and more than its columns, mostly encoded and compressed, hold of it.
-const rowGroupBytes = 4 << 20
+const (
+	// rowGroupBytes is the JSON that may go into a Parquet row group before it is written,
+	// and more than its columns, mostly encoded and compressed, hold of it: up to
+	// freeColumns. Each one beyond takes columnBytes.
+	rowGroupBytes = 4 << 20
+	freeColumns   = 16
+	columnBytes   = 32 << 10
+	// requestBytes is a request to a RecordSink once more, in base64, and its list of records.
+	requestBytes = partBytes*4/3 + 1<<20
+)
 
 // job is a recipe on its way: what has been learnt and done about it. It lives
 // until the recipe is finished or the worker starts anew; everything in it can

@@ -20,6 +20,7 @@ type stats struct {
 	failedRecords, lost, partitions   atomic.Int64
 	read                              atomic.Int64 // bytes of record data, from the log, for objects
 	ratio                             atomic.Int64 // percent: raw over gathered, of partitions; 0 unknown
+	columns                           atomic.Int64 // of the widest Parquet schema met
 	sending                           atomic.Int64 // nanoseconds in attempts that succeeded
 	mu                                struct {
 		sync.Mutex

@@ -687,9 +687,9 @@ func (l *lane) attempt(ctx context.Context, j *job) error {
 		return err
 	}
 	defer leave()
-	m := l.w.engine.memory
-	j.workers = j.bind.workers(j.recipe, l.w.engine.options.Workers, m.share())
-	release, err := m.acquire(ctx, j.bind.memory(j.recipe, j.workers), l.w.failing())
+	m, columns := l.w.engine.memory, l.w.stats.columns.Load()
+	j.workers = j.bind.workers(j.recipe, l.w.engine.options.Workers, columns, m.share())
+	release, err := m.acquire(ctx, j.bind.memory(j.recipe, j.workers, columns), l.w.failing())
 	if err != nil {
 		return err
 	}

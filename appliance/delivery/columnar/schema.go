@@ -17,6 +17,20 @@ import (
 // Schema is the columns of a table in order, with Hive's types.
 type Schema []Column
 
+// Leaves is how many columns a file of the schema has, those inside of lists, maps and
+// structs included. A type that can't be read counts as one.
+func (s Schema) Leaves() int {
+	n := 0
+	for _, c := range s {
+		if t, err := parseType(c.Type); err == nil {
+			n += t.leaves()
+		} else {
+			n++
+		}
+	}
+	return n
+}
+
 // Column is one column of a table.
 type Column struct {
 	Name string `json:"name"`
