@@ -165,6 +165,14 @@ func micros(d time.Duration) string {
 	return strconv.FormatFloat(float64(d.Microseconds())/1000, 'f', 2, 64) + " ms"
 }
 
+// fileAdvice is what helps with a file of the box that can't be read.
+func fileAdvice(err error) string {
+	if errors.Is(err, fs.ErrPermission) {
+		return "the same command as the user that the box runs as"
+	}
+	return "the file from a backup"
+}
+
 func checkSecrets(_ context.Context, p *patient) []finding {
 	var out []finding
 	for _, name := range []string{"ca.key", "server.pem", trust.CredentialsFile, trust.AdminPasswordFile} {
@@ -174,7 +182,7 @@ func checkSecrets(_ context.Context, p *patient) []finding {
 			return []finding{ok("none yet: a first start makes them")}
 		}
 		if err != nil {
-			out = append(out, bad("the file from a backup", "%v", err))
+			out = append(out, bad(fileAdvice(err), "%v", err))
 		} else if info.Mode().Perm()&0o077 != 0 {
 			out = append(out, bad("chmod 0600 "+path, "%s is readable by others, mode %04o", path, info.Mode().Perm()))
 		}
@@ -215,7 +223,7 @@ func shownBy(p *patient) (*shown, []finding) {
 		return nil, []finding{ok("none yet: a first start makes it")}
 	}
 	if err != nil {
-		return nil, []finding{bad("the file from a backup", "%v", err)}
+		return nil, []finding{bad(fileAdvice(err), "%v", err)}
 	}
 	if runs && p.a.Endpoint == "" {
 		data, _ := os.ReadFile(filepath.Join(p.a.Dir, appliance.ShownCertificateFile)) // without it, its own

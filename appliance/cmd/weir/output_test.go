@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/json"
+	"io/fs"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -158,5 +160,20 @@ func TestStatsSayWhyNothingArrives(t *testing.T) {
 `
 	if !strings.HasSuffix(b.String(), want) {
 		t.Errorf("\n%swant\n%s", b.String(), want)
+	}
+}
+
+// A file that another user may read needs no backup.
+func TestAdviceAboutAFileOfTheBox(t *testing.T) {
+	for _, c := range []struct {
+		err  syscall.Errno
+		want string
+	}{
+		{syscall.EACCES, "the same command as the user that the box runs as"},
+		{syscall.ENOENT, "the file from a backup"},
+	} {
+		if got := fileAdvice(&fs.PathError{Op: "stat", Path: "ca.key", Err: c.err}); got != c.want {
+			t.Errorf("%v: %s, want %s", c.err, got, c.want)
+		}
 	}
 }
