@@ -63,7 +63,8 @@ func TestLedgerForgetsNothingWritten(t *testing.T) {
 	var last Day
 	records := uint64(0)
 	for _, at := range []time.Time{
-		{}, time.Date(2027, 1, 15, 12, 0, 0, 0, time.UTC), time.Date(2027, 1, 17, 12, 0, 0, 0, time.UTC),
+		{},
+		time.Date(2027, 1, 15, 12, 0, 0, 0, time.UTC), time.Date(2027, 1, 17, 12, 0, 0, 0, time.UTC),
 		time.Date(2028, 2, 20, 12, 0, 0, 0, time.UTC), time.Date(2029, 6, 1, 12, 0, 0, 0, time.UTC),
 	} {
 		if !at.IsZero() {

@@ -150,7 +150,10 @@ func FuzzDecodeEpoch(f *testing.F) {
 // those that every flush does.
 func TestSpansOfMetadataFollowOneAnother(t *testing.T) {
 	keys := [][]byte{
-		{}, {0x00}, {MetaSpace}, Meta(KindStore), Meta(KindStream, 1), MetaIndex(KindJump, 1, 1<<40), Meta(KindEpoch), MetaEpoch(0, 0),
+		{},
+		{0x00},
+		{MetaSpace},
+		Meta(KindStore), Meta(KindStream, 1), MetaIndex(KindJump, 1, 1<<40), Meta(KindEpoch), MetaEpoch(0, 0),
 		MetaEpoch(7, 15), Meta(KindEpoch, 8), MetaEpoch(8, 0), MetaEpoch(97, 3), Meta(KindEpoch, 104), MetaEpoch(104, 0), MetaEpoch(111, 1), MetaEpoch(112, 0),
 		MetaEpoch(1<<32-1, 15), Meta(KindSession, 1), Meta(KindLedger, 1), AppendTableKey(nil, TableSetting, []byte("k")),
 		AppendTableKey(nil, TableModuleBytes, []byte("k")), AppendTableKey(nil, TableDelivery, []byte("k")), AppendTableKey(nil, MaxTable, []byte("k")),

@@ -65,8 +65,14 @@ func TestVerbsShowTheFlagsTheyTakeAndRefuseTheOthers(t *testing.T) {
 // A number below zero is not taken for none: a tail would not end, a top would not begin.
 func TestNumbersBelowZeroAreRefused(t *testing.T) {
 	for _, args := range [][]string{
-		{"tail", "s", "--limit=-3"}, {"top", "--count=-1"}, {"top", "--interval=-1s"}, {"delivery", "flush", "d", "--wait=-5s"},
-		{"delivery", "objects", "d", "--limit=-1"}, {"demo", "--duration=-1s"}, {"demo", "--rate=-0.5"}, {"stream", "create", "s", "--shards=-1"},
+		{"tail", "s", "--limit=-3"},
+		{"top", "--count=-1"},
+		{"top", "--interval=-1s"},
+		{"delivery", "flush", "d", "--wait=-5s"},
+		{"delivery", "objects", "d", "--limit=-1"},
+		{"demo", "--duration=-1s"},
+		{"demo", "--rate=-0.5"},
+		{"stream", "create", "s", "--shards=-1"},
 	} {
 		flag, value, _ := strings.Cut(args[len(args)-1], "=")
 		code, out, errout := runs(t, nil, args...)
