@@ -42,7 +42,8 @@ func TestMemoryIsGivenBackAfterABurst(t *testing.T) {
 // wait in a pool for another one.
 func TestLargeBuffersAreNotKept(t *testing.T) {
 	for _, n := range []int{smallestBuffer, 64 << 10, largestBuffer} {
-		if b := getBuffer(n); cap(b) != n {
+		// A pool may hold those that grew, up to those of the next one.
+		if b := getBuffer(n); cap(b) < n || cap(b) >= 4*n {
 			t.Errorf("%d bytes for %d", cap(b), n)
 		}
 	}
