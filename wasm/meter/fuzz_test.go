@@ -37,6 +37,9 @@ func FuzzRewrite(f *testing.F) {
 		f.Add(b)
 	}
 	f.Add([]byte("\x00asm\x01\x00\x00\x00\x00\x07\x04name\x30\x7f")) // a subsection that goes on behind its end
+	for _, code := range longForms {
+		f.Add(moduleOf(code))
+	}
 	ctx := context.Background()
 	rt := wazero.NewRuntimeWithConfig(ctx, wazero.NewRuntimeConfigInterpreter().WithCoreFeatures(api.CoreFeaturesV2))
 	f.Fuzz(func(t *testing.T, wasm []byte) {
@@ -63,6 +66,37 @@ func FuzzRewrite(f *testing.F) {
 		}
 		compiled.Close(ctx)
 	})
+}
+
+// longForms are functions with operators in more bytes than they need. For wazero,
+// what is a constant in the first one is the end of a block and a loop without end.
+var longForms = []string{
+	"\x02\x40\x0c\x00\xfd\x8c\x00\x0b\x02\x40\x03\x40\x0c\x00\x0b\x41\x00\x01\x01\x01\x01\x01\x01\x1a\x0b\x0b",
+	"\x00\xfd\xae\x81\x00\x1a\x0b",
+	"\x00\xfd\xf7\x80\x00\x1a\x0b",
+	"\x00\x1c\x81\x00\x7f\x1a\x0b",
+}
+
+// moduleOf is a module of one function.
+func moduleOf(code string) []byte {
+	body := "\x00" + code
+	return []byte("\x00asm\x01\x00\x00\x00\x01\x04\x01\x60\x00\x00\x03\x02\x01\x00\x0a" + string(rune(len(body)+2)) + "\x01" + string(rune(len(body))) + body)
+}
+
+// TestOperatorsStandInTheirShortestForm: wazero reads longer ones as something else,
+// which would not be what is charged.
+func TestOperatorsStandInTheirShortestForm(t *testing.T) {
+	for _, code := range longForms {
+		var e *meter.Error
+		if _, err := meter.Rewrite(moduleOf(code), meter.Options{}); !errors.As(err, &e) {
+			t.Errorf("%x: %v", code, err)
+		}
+	}
+	for _, code := range []string{"\xfd\x0c0123456789abcdef\x1a\x0b", "\x00\xfd\xae\x01\x1a\x0b", "\x00\xfd\x77\x1a\x0b", "\x00\x1c\x01\x7f\x1a\x0b"} {
+		if _, err := meter.Rewrite(moduleOf(code), meter.Options{}); err != nil {
+			t.Errorf("%x: %v", code, err)
+		}
+	}
 }
 
 // withoutCustom gives a module, which the decoder has taken, without its custom

@@ -500,8 +500,8 @@ func (v *validator) call(op byte, start int) {
 func (v *validator) choose(op byte, start int) {
 	t := unknown
 	if op == opSelectTyped {
-		if n := v.r.u32(); n != 1 {
-			v.r.fail(ErrMalformed, "select of %d types", n)
+		if n := v.r.byte(); n != 1 {
+			v.r.fail(ErrMalformed, "select of %d types; 1 is wanted, in one byte", n)
 		}
 		t = v.m.valueType(v.r)
 	}
@@ -651,7 +651,7 @@ func (v *validator) misc(start int) {
 
 // vector handles the operators after 0xfd.
 func (v *validator) vector() {
-	op := v.r.u32()
+	op := v.vectorOperator()
 	switch {
 	case op == vectorConst:
 		v.r.take(16)
@@ -669,4 +669,20 @@ func (v *validator) vector() {
 	default:
 		v.r.fail(ErrUnsupported, "operator 0xfd %d", op)
 	}
+}
+
+// vectorOperator reads the number of a vector operator, in its shortest form only.
+// For wazero it is one byte, and the second one, 1, is a nop: of a longer form it
+// would make other operators than those that are charged here.
+func (v *validator) vectorOperator() uint32 {
+	start := v.r.pos
+	op := v.r.u32()
+	short := 1
+	if op >= 0x80 {
+		short = 2
+	}
+	if n := v.r.pos - start; n > short && op < 256 {
+		v.r.fail(ErrUnsupported, "operator 0xfd %d in %d bytes; %d are enough", op, n, short)
+	}
+	return op
 }

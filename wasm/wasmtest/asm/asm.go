@@ -42,20 +42,16 @@ const (
 	I32Load      Op = 0x28
 	I32Load8U    Op = 0x2d
 	I32Store     Op = 0x36
-	I64Store     Op = 0x37
 	I32Store8    Op = 0x3a
 	MemorySize   Op = 0x3f
 	MemoryGrow   Op = 0x40
 	I32Eqz       Op = 0x45
-	I32Eq        Op = 0x46
 	I32Ne        Op = 0x47
 	I32LtU       Op = 0x49
-	I32GeU       Op = 0x4f
 	I32Add       Op = 0x6a
 	I32Sub       Op = 0x6b
 	I32Mul       Op = 0x6c
 	I32DivU      Op = 0x6e
-	I64Add       Op = 0x7c
 	Void         Op = 0x40
 )
 
