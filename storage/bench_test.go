@@ -35,14 +35,17 @@ func sensorRecords(n int) (keys, data [][]byte) {
 //	go test ./storage -run xxx -bench Append -benchtime 3s
 func BenchmarkAppend(b *testing.B) {
 	keys, data := sensorRecords(100_000)
-	for _, c := range []struct{ producers, batch, shards int }{{1, 1, 4}, {16, 1, 4}, {256, 1, 4}, {1, 500, 4}, {16, 500, 4}, {16, 500, 32}, {16, 500, 1024}} {
-		b.Run(fmt.Sprintf("producers=%d/records=%d/shards=%d", c.producers, c.batch, c.shards), func(b *testing.B) {
+	for _, c := range []struct {
+		producers, batch, shards int
+		codec                    Codec
+	}{{1, 1, 4, Zstd}, {16, 1, 4, Zstd}, {256, 1, 4, Zstd}, {1, 500, 4, Zstd}, {16, 500, 4, Zstd}, {16, 500, 32, Zstd}, {16, 500, 1024, Zstd}, {16, 500, 4, S2}} {
+		b.Run(fmt.Sprintf("producers=%d/records=%d/shards=%d/codec=%v", c.producers, c.batch, c.shards, c.codec), func(b *testing.B) {
 			s, err := Open(ctx, b.TempDir(), Options{})
 			if err != nil {
 				b.Fatal(err)
 			}
 			defer s.Close()
-			st := mustCreate(b, s, StreamConfig{Name: "a", Shards: c.shards})
+			st := mustCreate(b, s, StreamConfig{Name: "a", Shards: c.shards, Codec: c.codec})
 			var left atomic.Int64
 			left.Store(int64(b.N))
 			var bytes atomic.Int64
@@ -126,6 +129,58 @@ func BenchmarkRead(b *testing.B) {
 				}
 			}
 			b.SetBytes(int64(size / b.N))
+		})
+	}
+}
+
+// BenchmarkModuleState appends JSON records beside so much state of modules, of which each
+// transaction of 500 records changes one row of 1 KB, anywhere in it:
+//
+//	go test ./storage -run xxx -bench ModuleState -benchtime 500x
+func BenchmarkModuleState(b *testing.B) {
+	keys, data := sensorRecords(100_000)
+	rng := rand.New(rand.NewPCG(1, 1))
+	for _, mebibytes := range []int{0, 1, 5, 50} {
+		b.Run(fmt.Sprintf("state=%dMiB", mebibytes), func(b *testing.B) {
+			s, err := Open(ctx, b.TempDir(), Options{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer s.Close()
+			st := mustCreate(b, s, StreamConfig{Name: "a", Shards: 4})
+			commit := func(records, rows int, row func(i int) int) {
+				tx, err := s.Begin(ctx, 200<<10)
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer tx.Release()
+				for range records {
+					i := rng.IntN(len(keys))
+					if err := tx.Append(st, keys[i], nil, data[i]); err != nil {
+						b.Fatal(err)
+					}
+				}
+				for i := range rows {
+					tx.Put(TableModuleState, fmt.Appendf(nil, "module/%08d", row(i)), []byte(noise(rng, 1000)))
+				}
+				if err := tx.Commit(ctx); err != nil {
+					b.Fatal(err)
+				}
+			}
+			for at := 0; at < mebibytes<<10; at += 64 {
+				commit(0, 64, func(i int) int { return at + i })
+			}
+			settle(b, s)
+			before, written := compacted(b, s), s.Ledger().SinceOpen
+			b.ResetTimer()
+			for range b.N {
+				commit(500, min(mebibytes, 1), func(int) int { return rng.IntN(mebibytes << 10) })
+			}
+			b.StopTimer()
+			after, now := compacted(b, s), s.Ledger().SinceOpen
+			in := float64(now.BytesIngested - written.BytesIngested)
+			b.ReportMetric(float64(after-before)/in, "compacted/byte")
+			b.ReportMetric(float64(now.BytesWritten-written.BytesWritten)/in, "flash/byte")
 		})
 	}
 }

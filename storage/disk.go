@@ -1,8 +1,10 @@
 package storage
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -50,12 +52,17 @@ type disk struct {
 		sync.Mutex
 		ballast bool // the file is there
 	}
+	locked  atomic.Pointer[engineLock]
 	opening struct {
 		sync.Mutex
 		over bool // stock was taken: removals are what they say
 		held []string
 		dir  string   // last listed …
-		list []string // … and what is in it; nil when that is not known
+		list []string // … and what is in it but for tables; nil when that is not known
+
+		ahead   *lookAhead // until it is known that the manifest is whole
+		reading *lookAhead // until it has ended
+		read    *lookAhead // that of the manifest that Pebble read, until it is used
 	}
 }
 
@@ -69,7 +76,7 @@ func newDisk(s *Store) *disk {
 
 // wrap returns the file system that Pebble writes through.
 func (d *disk) wrap() (vfs.FS, interface{ Close() error }) {
-	fs := vfs.OnDiskFull(d.fs, d.onFull)
+	fs := vfs.OnDiskFull(quotaFS{d.fs}, d.onFull)
 	return vfs.WithDiskHealthChecks(&patientFS{FS: fs, d: d}, 5*time.Second, nil, func(i vfs.DiskSlowInfo) {
 		if d.s.failure.Load() == nil { // or it is one that waits for ever
 			d.s.log.Warn("disk is slow", "operation", i.String())
@@ -82,7 +89,7 @@ func (d *disk) wrap() (vfs.FS, interface{ Close() error }) {
 func (d *disk) opened() {
 	d.opening.Lock()
 	held := d.opening.held
-	d.opening.over, d.opening.held, d.opening.list = true, nil, nil
+	d.opening.over, d.opening.held, d.opening.list, d.opening.read = true, nil, nil, nil
 	d.opening.Unlock()
 	for _, name := range held {
 		if err := removeIfThere(d.fs, name); err != nil {
@@ -91,12 +98,80 @@ func (d *disk) opened() {
 	}
 }
 
+// lookAhead is a listing of Pebble's directory, whether the manifest in it is whole, which
+// tables it names, and what rows those hold: read while other things are done.
+type lookAhead struct {
+	dir     string
+	stale   bool          // the directory was changed since
+	listed  chan struct{} // closed when names and listErr are there
+	names   []string
+	listErr error
+	checked chan struct{} // closed when err is there
+	err     error         // of the listing or of the manifest
+	ended   chan struct{} // closed when the rest is there
+	named   []manifestTable
+	rows    *rowsAhead // nil where Pebble must be asked
+}
+
+// lookAhead begins to read what Pebble will ask for first.
+func (d *disk) lookAhead(ctx context.Context, dir string) {
+	a := &lookAhead{dir: dir, listed: make(chan struct{}), checked: make(chan struct{}), ended: make(chan struct{})}
+	d.opening.Lock()
+	d.opening.ahead, d.opening.reading = a, a
+	d.opening.Unlock()
+	go func() {
+		defer close(a.ended)
+		a.names, a.listErr = d.fs.List(dir)
+		close(a.listed)
+		if a.err = ignoreNotExist(a.listErr); a.listErr == nil {
+			a.named, a.err = checkManifest(d.fs, dir, a.names)
+		}
+		close(a.checked)
+		if a.named != nil {
+			rows := newRowsAhead(d.s.o, d.fs, dir)
+			if rows.read(ctx, a.named) == nil {
+				a.rows = rows
+			}
+		}
+	}()
+}
+
+// looked waits for what is being read ahead, returns why the manifest must not be
+// believed, and drops the rest.
+func (d *disk) looked() error {
+	d.opening.Lock()
+	a, reading := d.opening.ahead, d.opening.reading
+	d.opening.ahead, d.opening.reading, d.opening.read = nil, nil, nil
+	d.opening.Unlock()
+	if reading != nil {
+		<-reading.ended
+	}
+	if a == nil {
+		return nil
+	}
+	return a.err
+}
+
+// seenAhead returns the tables of the manifest that Pebble read, and the rows in them, once;
+// nil where they are not known.
+func (d *disk) seenAhead() ([]manifestTable, *rowsAhead) {
+	d.opening.Lock()
+	a := d.opening.read
+	d.opening.read = nil
+	d.opening.Unlock()
+	if a == nil {
+		return nil, nil
+	}
+	<-a.ended
+	return a.named, a.rows
+}
+
 // reopening says that Pebble is opened, perhaps once more: nothing of what it takes
 // to be obsolete goes before its view of the files is known to be right.
 func (d *disk) reopening() {
 	d.opening.Lock()
 	defer d.opening.Unlock()
-	d.opening.over, d.opening.held, d.opening.list = false, nil, nil
+	d.opening.over, d.opening.held, d.opening.list, d.opening.read = false, nil, nil, nil
 	d.read.Store(false)
 }
 
@@ -118,6 +193,9 @@ func (d *disk) changed(from, to string, err error) {
 	o := &d.opening
 	o.Lock()
 	defer o.Unlock()
+	if o.ahead != nil {
+		o.ahead.stale = true
+	}
 	if o.list == nil {
 		return
 	}
@@ -135,19 +213,47 @@ func (d *disk) changed(from, to string, err error) {
 	}
 }
 
-// names lists a directory.
+// names lists a directory. Pebble asks for its own, reads the manifest, and asks once
+// more, for its logs, before it changes anything: an error of the second listing
+// may be that the manifest is damaged. It takes its tables from the first listing, and
+// would only pass over them in those that follow while it opens: there they are left out.
 func (d *disk) names(fs vfs.FS, dir string) ([]string, error) {
 	o := &d.opening
 	o.Lock()
 	defer o.Unlock()
+	if a := o.ahead; a != nil && a.dir == dir {
+		if o.list == nil {
+			if <-a.listed; a.listErr == nil && !a.stale {
+				o.dir, o.list = dir, withoutTables(a.names)
+				return slices.Clone(a.names), nil // the manifest is still looked for in it
+			}
+		}
+		if <-a.checked; a.err != nil {
+			return nil, a.err
+		}
+		if o.ahead = nil; o.list != nil { // what Pebble listed first is what was read here
+			o.read = a
+		}
+	}
 	if o.list != nil && o.dir == dir {
 		return slices.Clone(o.list), nil
 	}
 	names, err := fs.List(dir)
 	if err == nil && !o.over {
-		o.dir, o.list = dir, slices.Clone(names)
+		o.dir, o.list = dir, withoutTables(names)
 	}
 	return names, err
+}
+
+// withoutTables copies those names of a listing that are not of tables.
+func withoutTables(listing []string) []string {
+	names := []string{}
+	for _, name := range listing {
+		if !strings.HasSuffix(name, ".sst") {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // onFull is called while a failed write waits to be tried once more: it gives
@@ -238,6 +344,37 @@ func (p *patientFS) Rename(from, to string) error {
 		err = p.d.park("rename", to, err)
 	}
 	return err
+}
+
+// engineLock is Pebble's own lock on its directory.
+type engineLock struct {
+	io.Closer
+	once sync.Once
+}
+
+// Close gives the lock back, once.
+func (l *engineLock) Close() (err error) {
+	l.once.Do(func() { err = l.Closer.Close() })
+	return err
+}
+
+// Lock locks a file.
+func (p *patientFS) Lock(name string) (io.Closer, error) {
+	lock, err := p.FS.Lock(name)
+	if err != nil {
+		return nil, err
+	}
+	l := &engineLock{Closer: lock}
+	p.d.locked.Store(l)
+	return l, nil
+}
+
+// unlock gives Pebble's lock back after an open in which it stopped, and can't do so
+// itself: it will write nothing any more, and another open may follow in this process.
+func (d *disk) unlock() {
+	if l := d.locked.Load(); l != nil {
+		_ = l.Close()
+	}
 }
 
 // List lists a directory, while the store opens once for several that ask.

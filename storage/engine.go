@@ -28,12 +28,14 @@ func (s *Store) openEngine(ctx context.Context) error {
 	fs, closer := s.disk.wrap()
 	s.health = closer
 	path := s.o.FS.PathJoin(s.dir, engineDir)
+	again := false
 	openOnce := func() (*pebble.DB, error) {
 		s.disk.reopening()
-		if err := checkManifest(fs, path); err != nil {
-			return nil, err
+		if again {
+			s.disk.lookAhead(ctx, path) // the first time that was done earlier
 		}
-		taking := &stockTaking{reads: &s.disk.read, take: func(db *pebble.DB) error { return s.takeStock(ctx, db) }}
+		again = true
+		taking := &stockTaking{reads: &s.disk.read, take: func(db *pebble.DB, flush pebble.FlushInfo) error { return s.takeStockAhead(ctx, db, flush) }}
 		p := pebbleOptions(s.o, fs, engineLogger{s.log, s.fail}, s.disk.listener(taking.flushed))
 		p.DisableConsistencyCheck = true // survey does, for less
 		sampled := p.Levels[0].Compression
@@ -49,6 +51,7 @@ func (s *Store) openEngine(ctx context.Context) error {
 		p.Experimental.CompactionScheduler = s.compacting
 		db, err := pebble.Open(path, p)
 		taken, err2 := taking.end()
+		err2 = errors.Join(err2, s.disk.looked())
 		if err != nil {
 			return nil, err
 		}
@@ -110,7 +113,7 @@ func (s *Store) openEngine(ctx context.Context) error {
 // isDamage tells what saving may help against from what the operator must
 // mend: rights, a disk without space or out of order, another process.
 func isDamage(err error) bool {
-	return !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EIO) && !errors.Is(err, syscall.EROFS) &&
+	return !NoSpace(err) && !errors.Is(err, syscall.EIO) && !errors.Is(err, syscall.EROFS) &&
 		!oserror.IsPermission(err) && !errors.Is(err, syscall.EAGAIN) && !errors.Is(err, syscall.EMFILE) &&
 		!errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 
+	"github.com/weirhq/weir/storage/keyspace"
 	"github.com/weirhq/weir/storage/record"
 )
 
@@ -181,12 +182,22 @@ func TestLockThatCannotBeMadeIsNotAnotherProcess(t *testing.T) {
 	}
 }
 
-// smallDisk is a file system with so many bytes: writes beyond fail with ENOSPC.
+// smallDisk is a file system with so many bytes: writes beyond fail with ENOSPC, or
+// with EDQUOT if it is a quota of a disk that is not full.
 type smallDisk struct {
 	vfs.FS
 	mu    sync.Mutex
 	size  int64
+	quota bool
 	files map[string]int64
+	// changed, unless nil, is called before each change, without mu.
+	changed func()
+}
+
+func (d *smallDisk) change() {
+	if d.changed != nil {
+		d.changed()
+	}
 }
 
 func newSmallDisk(fs vfs.FS, size int64) *smallDisk {
@@ -201,10 +212,14 @@ func (d *smallDisk) used() (n int64) {
 }
 
 func (d *smallDisk) grow(name string, to int64) error {
+	d.change()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if to > d.files[name] {
 		if d.used()+to-d.files[name] > d.size {
+			if d.quota {
+				return &os.PathError{Op: "write", Path: name, Err: syscall.EDQUOT}
+			}
 			return syscall.ENOSPC
 		}
 		d.files[name] = to
@@ -216,10 +231,14 @@ func (d *smallDisk) GetDiskUsage(string) (vfs.DiskUsage, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	used := uint64(d.used())
+	if d.quota {
+		return vfs.DiskUsage{AvailBytes: 1 << 40, TotalBytes: 1 << 41, UsedBytes: 1 << 40}, nil
+	}
 	return vfs.DiskUsage{AvailBytes: uint64(d.size) - used, TotalBytes: uint64(d.size), UsedBytes: used}, nil
 }
 
 func (d *smallDisk) Create(name string, c vfs.DiskWriteCategory) (vfs.File, error) {
+	d.change()
 	f, err := d.FS.Create(name, c)
 	if err != nil {
 		return nil, err
@@ -243,6 +262,7 @@ func (d *smallDisk) ReuseForWrite(old, name string, c vfs.DiskWriteCategory) (vf
 }
 
 func (d *smallDisk) Remove(name string) error {
+	d.change()
 	err := d.FS.Remove(name)
 	d.mu.Lock()
 	delete(d.files, name)
@@ -251,6 +271,7 @@ func (d *smallDisk) Remove(name string) error {
 }
 
 func (d *smallDisk) Rename(old, name string) error {
+	d.change()
 	err := d.FS.Rename(old, name)
 	d.mu.Lock()
 	d.files[name] = d.files[old]
@@ -314,10 +335,14 @@ func TestNoRecordIsTakenWithoutBallast(t *testing.T) {
 }
 
 func TestFullDiskNeverWedgesTheStore(t *testing.T) {
-	for _, policy := range []Policy{DropOldest, Reject} {
-		t.Run(fmt.Sprint(policy), func(t *testing.T) {
-			mem := vfs.NewMem()
-			disk := newSmallDisk(mem, 20<<20)
+	for _, c := range []struct {
+		policy Policy
+		quota  bool
+	}{{DropOldest, false}, {Reject, false}, {DropOldest, true}, {Reject, true}} {
+		t.Run(fmt.Sprintf("%v quota=%v", c.policy, c.quota), func(t *testing.T) {
+			policy := c.policy
+			disk := newSmallDisk(vfs.NewMem(), 20<<20)
+			disk.quota = c.quota
 			o := Options{FS: disk, MemTableBytes: 1 << 20, ReserveBytes: 4 << 20, SoftFreeBytes: 1}
 			s := mustOpen(t, o)
 			st := mustCreate(t, s, StreamConfig{Name: "a", WhenFull: policy})
@@ -379,56 +404,189 @@ func TestFullDiskNeverWedgesTheStore(t *testing.T) {
 	}
 }
 
+// fullDisk is what a crash leaves of a store, on a disk that has no byte free, with
+// the ballast or without.
+func fullDisk(t *testing.T, disk *smallDisk, mem *vfs.MemFS, ballast int64) *smallDisk {
+	t.Helper()
+	d := newSmallDisk(mem.CrashClone(vfs.CrashCloneCfg{}), 0)
+	d.quota = disk.quota
+	disk.mu.Lock()
+	maps.Copy(d.files, disk.files)
+	disk.mu.Unlock()
+	path := d.PathJoin("data", ballastFile)
+	delete(d.files, path)
+	if ballast > 0 {
+		f, err := d.Create(path, vfs.WriteCategoryUnspecified)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		d.files[path] = ballast
+	} else if err := removeIfThere(d.FS, path); err != nil {
+		t.Fatal(err)
+	}
+	d.size = d.used()
+	return d
+}
+
 // TestOpenOnAFullDisk opens after a crash on a disk without a free byte: the
-// ballast makes room for what the log holds, and without one the open says why
-// it can't be, instead of trying for ever.
+// ballast makes room for what the log holds, and without one, when nothing may be
+// dropped, all can be read and the disk is left as it was.
 func TestOpenOnAFullDisk(t *testing.T) {
+	for _, quota := range []bool{false, true} {
+		t.Run(fmt.Sprintf("quota=%v", quota), func(t *testing.T) { testOpenOnAFullDisk(t, quota) })
+	}
+}
+
+func testOpenOnAFullDisk(t *testing.T, quota bool) {
 	mem := vfs.NewCrashableMem()
 	disk := newSmallDisk(mem, 20<<20)
+	disk.quota = quota
 	o := Options{FS: disk, MemTableBytes: 1 << 20, ReserveBytes: 4 << 20, SoftFreeBytes: 1}
 	s := mustOpen(t, o)
 	st := mustCreate(t, s, StreamConfig{Name: "a"})
 	put(t, s, st, 100, func(i int) (string, string) { return "k", fmt.Sprint(i) })
-	disk.mu.Lock()
-	sizes := maps.Clone(disk.files)
-	disk.mu.Unlock()
-	fullAt := func(ballast bool) Options {
-		d := newSmallDisk(mem.CrashClone(vfs.CrashCloneCfg{}), 0)
-		maps.Copy(d.files, sizes)
-		path := d.PathJoin("data", ballastFile)
-		delete(d.files, path)
-		if ballast {
-			f, err := d.Create(path, vfs.WriteCategoryUnspecified)
+	with, without := fullDisk(t, disk, mem, o.ReserveBytes), fullDisk(t, disk, mem, 0)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	check := func(disk *smallDisk) *Store {
+		t.Helper()
+		o.FS = disk
+		s := mustOpen(t, o)
+		st, err := s.Stream("a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n := count(readAll(t, st)); n != 100 {
+			t.Errorf("%d records, want 100", n)
+		}
+		return s
+	}
+	if s = check(with); s.Failed() != nil {
+		t.Errorf("with ballast: %v", s.Failed())
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // and again, for nothing was changed
+		s = check(without)
+		if state := s.State(); !errors.Is(s.Failed(), ErrDiskFull) || !state.ReadOnly || !state.DiskFull || state.Writable {
+			t.Errorf("without ballast: %v, state %+v", s.Failed(), state)
+		}
+		if _, err := s.Begin(ctx, 1); !errors.Is(err, ErrReadOnly) {
+			t.Errorf("begin: %v", err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	without.mu.Lock()
+	without.size += 16 << 20
+	without.mu.Unlock()
+	s = check(without)
+	if st, err := s.Stream("a"); err != nil {
+		t.Fatal(err)
+	} else {
+		put(t, s, st, 1, func(int) (string, string) { return "k", "x" })
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOpenMakesRoom opens after a crash on a disk without a free byte and without
+// ballast: what a stream lets go makes room, and is counted with its range. When the power
+// goes meanwhile, nothing else is lost, and what is lost is named.
+func TestOpenMakesRoom(t *testing.T) {
+	for _, policy := range []Policy{DropOldest, ThinOut} {
+		t.Run(fmt.Sprint(policy), func(t *testing.T) { testOpenMakesRoom(t, policy) })
+	}
+}
+
+func testOpenMakesRoom(t *testing.T, policy Policy) {
+	const n, step = 20_000, 500
+	mem := vfs.NewCrashableMem()
+	disk := newSmallDisk(mem, 64<<20)
+	o := Options{FS: disk, MemTableBytes: 1 << 20, ReserveBytes: 4 << 20, SoftFreeBytes: 1}
+	s := mustOpen(t, o)
+	dropping, kept := mustCreate(t, s, StreamConfig{Name: "dropping", WhenFull: policy}), mustCreate(t, s, StreamConfig{Name: "kept"})
+	rng := rand.New(rand.NewPCG(1, 1))
+	for range n / step {
+		put(t, s, dropping, step, func(int) (string, string) { return "k", noise(rng, 1000) })
+	}
+	put(t, s, kept, 100, func(i int) (string, string) { return "k", fmt.Sprint(i) })
+	full := fullDisk(t, disk, mem, 0)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	check := func(o Options) (dropped uint64) {
+		s := mustOpen(t, o)
+		if err := s.Failed(); err != nil {
+			t.Fatal(err)
+		}
+		there := func(name string) (records int, lost uint64) {
+			st, err := s.Stream(name)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := f.Close(); err != nil {
+			losses, err := st.Losses(0)
+			if err != nil {
 				t.Fatal(err)
 			}
-			d.files[path] = o.ReserveBytes
+			for i := range losses {
+				lost += losses[i].Records
+			}
+			return count(readAll(t, st)), lost
 		}
-		d.size = d.used()
-		o := o
-		o.FS = d
-		return o
+		if records, lost := there("kept"); records != 100 || lost != 0 {
+			t.Errorf("%d records of the stream that keeps them, %d lost; want 100", records, lost)
+		}
+		waitFor(t, func() bool { // a table that was emptied is found when the store is open
+			var records int
+			records, dropped = there("dropping")
+			return records+int(dropped) == n
+		})
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return dropped
 	}
-	withBallast, without := fullAt(true), fullAt(false)
+	var crashed []*vfs.MemFS
+	calls := 0
+	var mu sync.Mutex
+	below := full.FS.(*vfs.MemFS)
+	full.changed = func() {
+		mu.Lock()
+		defer mu.Unlock()
+		if calls++; calls%10 == 0 && len(crashed) < 30 {
+			crashed = append(crashed, below.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: 50, RNG: rng}))
+		}
+	}
+	o.FS = full
+	s = mustOpen(t, o)
+	if r := s.Recovery(); r.Clean || len(r.Jumps) != 2 || len(r.Damaged) > 0 {
+		t.Errorf("recovery %+v", r)
+	}
+	waitFor(t, func() bool { return s.State().Writable })
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s = mustOpen(t, withBallast)
-	st, err := s.Stream("a")
-	if err != nil {
-		t.Fatal(err)
+	full.changed = nil // the store is closed
+	if dropped := check(o); dropped == 0 || dropped == n {
+		t.Errorf("%d records dropped", dropped)
 	}
-	if n := count(readAll(t, st)); n != 100 {
-		t.Errorf("%d records, want 100", n)
+	if r, err := Verify(ctx, "data", o, nil); err != nil || !r.OK() {
+		t.Errorf("verify: %v, %+v", err, r)
 	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
+	for _, fs := range crashed {
+		o.FS = fs
+		check(o)
 	}
-	if s, err := Open(ctx, "data", without); !errors.Is(err, syscall.ENOSPC) {
-		t.Fatalf("opened %v, error %v; want ENOSPC", s != nil, err)
+	if len(crashed) < 5 {
+		t.Errorf("%d crashes", len(crashed))
 	}
 }
 
@@ -671,4 +829,48 @@ func arrivals(t *testing.T, st *Stream) (out []time.Time) {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// TestVerifyReadsPastATableCutShort has to name what the table held, and nothing else.
+func TestVerifyReadsPastATableCutShort(t *testing.T) {
+	fs, _ := crashedStore(t)
+	o := Options{FS: fs, ReserveBytes: -1}
+	s := mustOpen(t, o)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	before, err := Verify(ctx, "data", o, nil)
+	if err != nil || !before.OK() {
+		t.Fatalf("verify: %v, %+v", err, before)
+	}
+	d, err := openOffline("data", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	levels, err := d.db.SSTables()
+	if err = errors.Join(err, d.Close()); err != nil {
+		t.Fatal(err)
+	}
+	table := ""
+	for _, level := range levels {
+		for i := range level {
+			if _, err := keyspace.ParseDataKey(level[i].Smallest.UserKey); err == nil {
+				table = tableName(uint64(level[i].BackingSSTNum))
+			}
+		}
+	}
+	damage(t, fs, func(name string) bool { return name == table }, func(b []byte) []byte { return b[:len(b)/2] })
+	after, err := Verify(ctx, "data", o, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := uint64(0)
+	for _, p := range after.Problems {
+		if p.What == problemMissing {
+			named += p.Last - p.First + 1
+		}
+	}
+	if lost := before.Records - after.Records; lost == 0 || named != lost {
+		t.Errorf("%d records lost, %d named: %+v", lost, named, after.Problems)
+	}
 }

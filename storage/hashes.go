@@ -25,9 +25,11 @@ type hashes struct {
 	entries [hashEntries]atomic.Pointer[hashEntry]
 }
 
+// hashEntry is in one piece, so that a short key and its hash are one line of cache.
 type hashEntry struct {
-	key  string
 	hash record.HashKey
+	n    uint8 // bytes of key
+	key  [hashKeyBytes]byte
 }
 
 func newHashes() *hashes { return &hashes{seed: maphash.MakeSeed()} }
@@ -40,10 +42,10 @@ func (h *hashes) of(partitionKey []byte) record.HashKey {
 	// Of two places, so that keys that fall together do not drive each other out.
 	slot := maphash.Bytes(h.seed, partitionKey) % hashEntries
 	first, second := &h.entries[slot], &h.entries[slot^1]
-	if e := first.Load(); e != nil && e.key == string(partitionKey) {
+	if e := first.Load(); e != nil && string(e.key[:e.n]) == string(partitionKey) {
 		return e.hash
 	}
-	if e := second.Load(); e != nil && e.key == string(partitionKey) {
+	if e := second.Load(); e != nil && string(e.key[:e.n]) == string(partitionKey) {
 		return e.hash
 	}
 	hash := record.HashOf(partitionKey)
@@ -52,7 +54,9 @@ func (h *hashes) of(partitionKey []byte) record.HashKey {
 		if first.Load() != nil && (second.Load() == nil || n/hashEvery%2 == 0) {
 			place = second
 		}
-		place.Store(&hashEntry{string(partitionKey), hash})
+		e := &hashEntry{hash: hash, n: uint8(len(partitionKey))}
+		copy(e.key[:], partitionKey)
+		place.Store(e)
 	}
 	return hash
 }

@@ -86,6 +86,9 @@ func Inspect(ctx context.Context, dir string, o Options, what InspectOptions, fn
 	}
 	f, err := readRows(ctx, d.db)
 	if err == nil {
+		err = f.newer()
+	}
+	if err == nil {
 		i := &inspector{what: what, names: f.shardNames(), fn: fn}
 		err = i.run(ctx, d.db)
 	}

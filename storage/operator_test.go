@@ -238,7 +238,7 @@ func sealed(in []byte) []byte {
 	out := bytes.Clone(in)
 	copy(out, exportMagic)
 	for b := out[min(len(exportMagic), len(out)):]; len(b) >= 9; {
-		n := min(int(binary.LittleEndian.Uint32(b[1:])), len(b)-9)
+		n := int(min(int64(binary.LittleEndian.Uint32(b[1:])), int64(len(b)-9)))
 		binary.LittleEndian.PutUint32(b[1:], uint32(n))
 		content := b[5 : 5+n]
 		if b[0] == sectionBlock && n >= blockSectionBytes+block.HeaderBytes {

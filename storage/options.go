@@ -32,7 +32,7 @@ type Options struct {
 	// apply. 0 is the larger of 64 MiB, the ballast and 5 % of the disk.
 	SoftFreeBytes int64
 	// TotalBytes bounds the stored blocks of all streams together, 0 for no
-	// limit. Beyond it the policies of streams apply.
+	// limit. Beyond it the policies of streams apply. It is looked at every second.
 	TotalBytes int64
 	// EnduranceBytes is how much the device may be written in its life (its
 	// TBW), for the forecast in the ledger; 0 when not known.

@@ -466,16 +466,30 @@ func TestNewerFormatIsRefused(t *testing.T) {
 	if err := writeFile(fs, "data", formatFile, []byte("weir storage 2\n")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(ctx, "data", small(fs, nil)); !errors.Is(err, ErrNewerFormat) {
-		t.Fatal(err)
+	refused := func(where string) {
+		t.Helper()
+		if _, err := Open(ctx, "data", small(fs, nil)); !errors.Is(err, ErrNewerFormat) {
+			t.Errorf("open, newer by its %s: %v", where, err)
+		}
+		// What reads a stopped directory would take newer rows and blocks for damage.
+		if _, err := Verify(ctx, "data", small(fs, nil), nil); !errors.Is(err, ErrNewerFormat) {
+			t.Errorf("verify, newer by its %s: %v", where, err)
+		}
+		if err := Inspect(ctx, "data", small(fs, nil), InspectOptions{}, func(Item) error { return nil }); !errors.Is(err, ErrNewerFormat) {
+			t.Errorf("inspect, newer by its %s: %v", where, err)
+		}
 	}
+	refused("file")
 	if err := writeFile(fs, "data", formatFile, []byte("weir storage 1\n")); err != nil {
 		t.Fatal(err)
 	}
 	s = mustOpen(t, small(fs, nil))
+	s.mu.row.Format = keyspace.FormatVersion + 1
+	mustCreate(t, s, StreamConfig{Name: "a"}) // writes the row
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
+	refused("row")
 }
 
 // TestDamagedBlockFailsAtOnce flips bits of a large record. Pebble would try a
@@ -736,4 +750,22 @@ func records(segs []segment) (n uint64) {
 		n += sg.last - sg.first + 1
 	}
 	return n
+}
+
+// TestBrokenBlockOfManyRecords: a block that can't be read stands for all records since
+// the one before, of which there may be more than an int counts on 32 bit, and for none
+// that retention took.
+func TestBrokenBlockOfManyRecords(t *testing.T) {
+	const last = 3 << 30
+	for trim, first := range map[uint64]uint64{0: 1, 7: 7} {
+		s := &Store{}
+		sc := epochScan{s: s, f: &found{trims: map[uint32]uint64{1: trim}}, top: map[uint32]keyspace.EpochRun{}}
+		sc.block(keyspace.DataKey{Epoch: 1, Shard: 1, Last: last}.Append(nil), []byte("broken"))
+		if d := s.recovery.Damaged; len(d) != 1 || d[0].First != first || d[0].Last != last {
+			t.Errorf("damaged are %v, want the records %d to %d", d, first, uint64(last))
+		}
+		if r := sc.row.Runs; len(r) != 1 || r[0].Count != last-first+1 || r[0].Last != last {
+			t.Errorf("the runs are %+v, want one of %d records", r, last-first+1)
+		}
+	}
 }

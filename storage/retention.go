@@ -438,6 +438,8 @@ func (s *Store) relieve(ctx context.Context) error {
 				d.full.Store(false)
 				level = relaxed
 				s.log.Info("disk has space again", "free", free)
+			} else if NoSpace(err) { // though there are bytes: a quota, or no more names for files
+				s.sacrifice(ctx, 2*epochBytes)
 			}
 		}
 	}

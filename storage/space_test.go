@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -92,6 +93,60 @@ func TestDeletedStreamGivesBackWhatItSharedFilesFor(t *testing.T) {
 		t.Fatalf("%v, shards %+v, before %s", err, other.Shards(), info)
 	}
 	waitForgotten(t, s)
+}
+
+// TestReadersMissNothingWhileTablesAreWrittenAnew has readers go over a table that is put
+// in place of itself again and again.
+func TestReadersMissNothingWhileTablesAreWrittenAnew(t *testing.T) {
+	s := mustOpen(t, small(vfs.NewMem(), nil))
+	defer s.Close()
+	st := mustCreate(t, s, StreamConfig{Name: "a"})
+	put(t, s, st, 20, func(i int) (string, string) { return fmt.Sprint(i), "reading" })
+	settle(t, s)
+	if err := s.emptyGroup(ctx)(); err != nil { // the epoch's row goes with it
+		t.Fatal(err)
+	}
+	put(t, s, st, 1, func(int) (string, string) { return "newest", "kept decoded for all" })
+	stop := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 3 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				r, err := st.NewReader(0, Position{})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				n, err := r.Read(20, 1<<20, func(*record.Record) bool { return true })
+				if g := r.Skipped(); n != 20 || err != nil || len(g) > 0 {
+					t.Errorf("%d of 20 records, %v; skipped %+v", n, err, g)
+					return
+				}
+				r.Close()
+			}
+		})
+	}
+	s.maintaining.Lock()
+	defer s.maintaining.Unlock()
+	for range 300 {
+		files, err := s.filesByEpochs()
+		if err != nil || len(files) != 1 {
+			t.Fatalf("%+v, %v", files, err)
+		}
+		g := files[0]
+		g.entries = s.directory.Entries()[:1]
+		if _, err := s.writeAnew(ctx, &g); err != nil || t.Failed() {
+			t.Error(err)
+			break
+		}
+	}
+	close(stop)
+	readers.Wait()
 }
 
 // waitForgotten checks that nothing is left that tells of deleted shards.

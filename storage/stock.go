@@ -13,7 +13,7 @@ import (
 // database known where it registers with the scheduler of compactions, of which none
 // begins before the store is open: until then only a further flush changes the tables.
 type stockTaking struct {
-	take  func(*pebble.DB) error
+	take  func(*pebble.DB, pebble.FlushInfo) error
 	reads *atomic.Bool // set before take is called
 	db    *pebble.DB   // nil when Pebble did not make it known
 
@@ -41,7 +41,7 @@ func (t *stockTaking) flushed(info pebble.FlushInfo) {
 	t.reads.Store(true)
 	done := make(chan error, 1)
 	t.mu.done = done
-	go func() { done <- t.take(t.db) }()
+	go func() { done <- t.take(t.db, info) }()
 }
 
 // end waits for the stock that was taken; ok says that it is that of the database as

@@ -50,7 +50,7 @@ func TestStockIsTakenWhilePebbleOpens(t *testing.T) {
 func TestStockOfBeforeAFlushIsNotBelieved(t *testing.T) {
 	var taken atomic.Int32
 	begin := func() *stockTaking {
-		return &stockTaking{db: new(pebble.DB), reads: new(atomic.Bool), take: func(*pebble.DB) error {
+		return &stockTaking{db: new(pebble.DB), reads: new(atomic.Bool), take: func(*pebble.DB, pebble.FlushInfo) error {
 			taken.Add(1)
 			return nil
 		}}

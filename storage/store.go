@@ -70,23 +70,39 @@ type Store struct {
 
 // Open opens the store in dir, making the directory if there is none, and
 // recovers what the last process left. It does not fail because of damage:
-// what can't be read is set aside and Recovery says what it was.
+// what can't be read is set aside and Recovery says what it was. On a disk without
+// space, retention and the policies of streams make room; where they can't the store
+// is read-only, and Failed says ErrDiskFull.
 // ErrNewerFormat: a newer version wrote it; ErrLocked: another process has it
 // open. ctx bounds the recovery.
 func Open(ctx context.Context, dir string, o Options) (*Store, error) {
+	defer collectLater()()
 	o = o.complete()
-	s := &Store{o: o, dir: dir, log: o.Logger, hashes: newHashes(), untouchable: map[epoch.Key]bool{}, deleted: make(chan struct{}, 1), standIns: map[uint64]bool{}, endless: map[uint32]string{}, stop: make(chan struct{}), failed: make(chan struct{})}
-	if err := s.guard(func() error { return s.open(ctx) }); err != nil {
-		if s.Failed() != nil && s.lock != nil {
-			_ = s.lock.Close() // the rest stays as it stopped
-		}
+	s, err := openStore(ctx, dir, o)
+	if NoSpace(err) {
+		s, err = openBrim(ctx, dir, o, err)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, err)
 	}
 	return s, nil
 }
 
+// openStore opens the store with complete options.
+func openStore(ctx context.Context, dir string, o Options) (*Store, error) {
+	s := &Store{o: o, dir: dir, log: o.Logger, hashes: newHashes(), untouchable: map[epoch.Key]bool{}, deleted: make(chan struct{}, 1), standIns: map[uint64]bool{}, endless: map[uint32]string{}, stop: make(chan struct{}), failed: make(chan struct{})}
+	if err := s.guard(func() error { return s.open(ctx) }); err != nil {
+		if s.Failed() != nil && s.lock != nil {
+			s.disk.unlock()
+			_ = s.lock.Close() // the rest stays as it stopped
+		}
+		return nil, err
+	}
+	return s, nil
+}
+
 func (s *Store) open(ctx context.Context) (err error) {
-	if err := s.openDir(); err != nil {
+	if err := s.openDir(ctx); err != nil {
 		return err
 	}
 	defer func() {
@@ -94,7 +110,6 @@ func (s *Store) open(ctx context.Context) (err error) {
 			s.abandon()
 		}
 	}()
-	s.disk = newDisk(s)
 	if err := s.openEngine(ctx); err != nil {
 		return err
 	}
@@ -102,6 +117,10 @@ func (s *Store) open(ctx context.Context) (err error) {
 		return err
 	}
 	s.disk.running.Store(true)
+	if s.overlay() != nil {
+		s.tables, s.found = nil, nil
+		return nil
+	}
 	s.startDisk()
 	s.background.Add(2)
 	go s.maintain()
@@ -127,21 +146,33 @@ func (s *Store) abandon() {
 const formatFile = "FORMAT"
 
 // openDir makes the directory durable, locks it and checks its version.
-func (s *Store) openDir() error {
+func (s *Store) openDir(ctx context.Context) error {
 	fs := s.o.FS
-	if err := makeDir(fs, s.dir); err != nil {
-		return err
+	_, err := fs.Stat(s.dir)
+	there := err == nil
+	if !there {
+		if err := makeDir(fs, s.dir); err != nil {
+			return err
+		}
 	}
 	lock, err := lockDir(fs, s.dir)
 	if err != nil {
 		return err
 	}
 	s.lock = lock
-	if err := errors.Join(checkFormat(fs, s.dir), removeLeftOver(fs, s.dir)); err != nil {
-		_ = lock.Close()
-		return err
+	s.disk = newDisk(s)
+	s.disk.lookAhead(ctx, fs.PathJoin(s.dir, engineDir))
+	if there { // who made it may not have come to that
+		err = syncDir(fs, fs.PathDir(s.dir))
 	}
-	return nil
+	if err == nil {
+		err = errors.Join(checkFormat(fs, s.dir), removeLeftOver(fs, s.dir))
+	}
+	if err != nil {
+		_ = s.disk.looked()
+		_ = lock.Close()
+	}
+	return err
 }
 
 // removeLeftOver removes tables that were on their way into the database.
@@ -161,11 +192,18 @@ func removeLeftOver(fs vfs.FS, dir string) error {
 }
 
 func checkFormat(fs vfs.FS, dir string) error {
-	path := fs.PathJoin(dir, formatFile)
-	text, err := readFile(fs, path)
+	err := newerFormat(fs, dir)
 	if vfsNotExist(err) {
 		return writeFile(fs, dir, formatFile, fmt.Appendf(nil, "weir storage %d\n", keyspace.FormatVersion))
 	}
+	return err
+}
+
+// newerFormat returns ErrNewerFormat for a directory that a newer version wrote, and
+// what keeps the file that says so from being read.
+func newerFormat(fs vfs.FS, dir string) error {
+	path := fs.PathJoin(dir, formatFile)
+	text, err := readFile(fs, path)
 	if err != nil {
 		return err
 	}
@@ -221,6 +259,9 @@ func (s *Store) closeEngine() error {
 		return nil
 	}
 	err := s.closeRows()
+	if err == nil && s.overlay() != nil { // its log is not kept
+		err = s.db.Flush()
+	}
 	if e := s.db.Close(); err == nil {
 		err = e
 	}
@@ -273,6 +314,10 @@ func (s *Store) fail(err error) {
 
 // now is the store's idea of the time.
 func (s *Store) now() time.Time { return time.UnixMilli(s.clock.Now().ArrivalMS) }
+
+// Now is the time by which records are stamped, in milliseconds: the wall clock as
+// far as it is believed, and otherwise the last known time and what has passed since.
+func (s *Store) Now() time.Time { return s.now() }
 
 // Dir returns the data directory.
 func (s *Store) Dir() string { return s.dir }

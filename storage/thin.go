@@ -95,6 +95,8 @@ func (s *Store) replaceRange(ctx context.Context, path string, from, to []byte) 
 		if err := s.checkEdges(ctx, from, to); err != nil {
 			return err
 		}
+		s.env.Replacing.Lock()
+		defer s.env.Replacing.Unlock()
 		_, err := s.db.IngestAndExcise(ctx, []string{path}, nil, nil, pebble.KeyRange{Start: from, End: to})
 		return err
 	})

@@ -67,7 +67,7 @@ func (t *Txn) Reserve(st *Stream, partitionKey []byte, explicit *record.HashKey,
 	}
 	for {
 		data, err := t.t.Reserve(st.Route(h).Log, partitionKey, explicit, dataLen)
-		if !errors.Is(err, commit.ErrLogClosed) {
+		if err == nil || !errors.Is(err, commit.ErrLogClosed) {
 			return data, err
 		}
 		if err := st.Rerouted(); err != nil {

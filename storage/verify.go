@@ -125,6 +125,9 @@ func verifyDB(ctx context.Context, db *pebble.DB, progress func(uint64)) (*Verif
 	if err != nil {
 		return nil, err
 	}
+	if err := f.newer(); err != nil {
+		return nil, err
+	}
 	v := newVerifier(f, map[uint32][]segment{})
 	v.report.Format, v.report.Shards, v.report.Problems = f.store.Format, []VerifiedShard{}, []Problem{}
 	for _, b := range f.bad {

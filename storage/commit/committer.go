@@ -7,8 +7,7 @@
 // to and never reads records back.
 //
 // A group has two lives. Open, it takes transactions: each joins, reserves
-// space in per-shard chunks under short locks, fills the space outside of
-// them, and commits. Taken, it waits for the writers that joined, is encoded
+// space in memory of its own, fills it, and commits. Taken, it waits for the writers that joined, is encoded
 // and synced while the next group is open. One group is under way at a time.
 package commit
 
@@ -89,6 +88,7 @@ type Committer struct {
 	timer    *time.Timer
 	staging  Staging
 	stamp    block.Stamp
+	touched  []*Log // that have records in the group
 	written  []blockRun
 	applied  []*Txn
 	expected int
@@ -112,7 +112,7 @@ func New(db *pebble.DB, dir *epoch.Directory, clock *Clock, o Options) *Committe
 	c.staging.c = c
 	c.txns.New = func() any { return new(Txn) }
 	c.epoch.init(o)
-	c.mu.open = c.newGroupLocked(0)
+	c.mu.open = c.newGroupLocked()
 	go c.run()
 	return c
 }
@@ -251,7 +251,7 @@ func (c *Committer) take() *group {
 	c.lingerLocked()
 	c.mu.wakeAt = 0
 	g := c.mu.open
-	c.mu.open = c.newGroupLocked(g.parity ^ 1)
+	c.mu.open = c.newGroupLocked()
 	c.admitLineLocked()
 	for g.writers > 0 {
 		c.mu.Unlock()
@@ -378,7 +378,8 @@ func (c *Committer) publish() {
 
 // afterGroup does between groups what would delay acknowledgements.
 func (c *Committer) afterGroup() {
-	c.written, c.applied = c.written[:0], c.applied[:0]
+	clear(c.touched)
+	c.touched, c.written, c.applied = c.touched[:0], c.written[:0], c.applied[:0]
 	if c.Failure() != nil {
 		return
 	}

@@ -295,6 +295,92 @@ func TestRolledBackRecordsTakeNoIndex(t *testing.T) {
 	late.Recycle()
 }
 
+// TestRolledBackBytesMakeRoom fills groups with transactions of which none commits: whoever
+// comes then, or waits in line, must get in.
+func TestRolledBackBytesMakeRoom(t *testing.T) {
+	b := newBench(t, nil)
+	l := newTestLog(1)
+	for range 3 {
+		b.begin(t, l, 400<<10, "a").Recycle()
+	}
+	first, second := b.begin(t, l, 600<<10, "b"), b.begin(t, l, 400<<10, "c")
+	done := make(chan error, 1)
+	go func() {
+		tx, err := b.c.Begin(ctx, 500<<10)
+		if err == nil {
+			_, err = tx.Reserve(l, []byte("k"), nil, 0) // stands in line
+		}
+		if err == nil {
+			err = tx.Commit(ctx)
+		}
+		done <- err
+	}()
+	eventually(t, "one in line", func() bool {
+		b.c.mu.Lock()
+		defer b.c.mu.Unlock()
+		return len(b.c.mu.line) == 1
+	})
+	first.Recycle()
+	second.Recycle()
+	select {
+	case err := <-done:
+		if err != nil || l.Watermark() != 1 {
+			t.Errorf("%d records: %v", l.Watermark(), err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("stands in line behind nobody")
+	}
+}
+
+// TestNothingIsReservedAfterTheGroupThatCloses closes a log beside writers: the transaction
+// that does it knows the last index that the log will ever have.
+func TestNothingIsReservedAfterTheGroupThatCloses(t *testing.T) {
+	b := newBench(t, nil)
+	for id := range uint32(300) {
+		l := newTestLog(id + 1)
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				for {
+					tx, err := b.c.Begin(ctx, 10)
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					_, err = tx.Reserve(l, []byte("k"), nil, 0)
+					if err == nil {
+						err = tx.Commit(ctx)
+					}
+					tx.Recycle()
+					if errors.Is(err, ErrLogClosed) {
+						return
+					}
+					if err != nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		eventually(t, "a record", func() bool { return l.Watermark() > uint64(id%7) })
+		tx, err := b.c.Begin(ctx, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var last uint64
+		tx.OnEncode(func(s *Staging) error {
+			last = s.Last(l)
+			return nil
+		})
+		err = errors.Join(tx.Join(l.Close), tx.Commit(ctx))
+		tx.Recycle()
+		wg.Wait()
+		if err != nil || l.Watermark() != last {
+			t.Fatalf("log %d: closed at %d, records up to %d: %v", l.ID, last, l.Watermark(), err)
+		}
+	}
+}
+
 // TestExpectationsSeeTheirOwnGroup lets two transactions of one group take the same
 // lease: one gets it, and of the other nothing is written.
 func TestExpectationsSeeTheirOwnGroup(t *testing.T) {

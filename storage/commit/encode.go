@@ -29,14 +29,11 @@ func (c *Committer) encode(g *group) error {
 			return err
 		}
 	}
-	for _, p := range g.touched.pending {
-		p.log.fill.Lock()
-		p.log.fill.pending[g.parity] = nil
-		p.log.fill.last = p.bytes
-		p.log.fill.Unlock()
-		if err := c.encodeLog(p); err != nil {
+	for _, l := range c.touched {
+		if err := c.encodeLog(l); err != nil {
 			return err
 		}
+		l.head, l.tail = nil, nil
 	}
 	for _, t := range c.applied {
 		if t.hook != nil {
@@ -49,7 +46,7 @@ func (c *Committer) encode(g *group) error {
 }
 
 // encodeOps checks the transaction's expectations and, if they hold, stages
-// its table operations. If not, its records are voided.
+// its table operations and adds its records to those of their logs.
 func (c *Committer) encodeOps(t *Txn) error {
 	if t.expects {
 		if err := c.check(t); err != nil {
@@ -57,9 +54,6 @@ func (c *Committer) encodeOps(t *Txn) error {
 				return err
 			}
 			t.err = err
-			for _, r := range t.refs {
-				r.p.entries[r.entry].void = true
-			}
 			return nil
 		}
 	}
@@ -76,6 +70,15 @@ func (c *Committer) encodeOps(t *Txn) error {
 		return err == nil
 	})
 	c.applied = append(c.applied, t)
+	for i := range t.entries {
+		e := &t.entries[i]
+		if l := e.log; l.tail != nil {
+			l.tail.next, l.tail = e, e
+		} else {
+			l.head, l.tail = e, e
+			c.touched = append(c.touched, l)
+		}
+	}
 	return err
 }
 
@@ -107,30 +110,25 @@ func (c *Committer) check(t *Txn) (err error) {
 }
 
 // encodeLog stages a log's records as blocks and gives them their indexes.
-func (c *Committer) encodeLog(p *pending) error {
-	l := p.log
+func (c *Committer) encodeLog(l *Log) error {
 	w := blockRun{log: l, run: epoch.Run{Epoch: c.epoch.number, Lane: l.Lane(), EndMS: max(l.maxMS, c.stamp.ArrivalMS)}}
 	codec := l.blockCodec(c.load.busy)
 	c.builder.Reset()
 	// What every record counts is kept out of memory that others look at.
 	next, keyBytes := l.next, 0
-	for i := range p.entries {
-		e := &p.entries[i]
-		if e.void {
-			continue
-		}
+	for e := l.head; e != nil; e = e.next {
 		if !c.builder.Fits(int(e.n)) {
 			if err := c.flushBlock(&w, next-1, codec); err != nil {
 				return err
 			}
 		}
-		e.index = next
-		next++
-		key, explicit, data := p.parts(e)
 		var delta int64
-		if e.atMS != 0 {
-			delta = e.atMS - c.stamp.ArrivalMS
+		if e.at != 0 {
+			delta = e.at - c.stamp.ArrivalMS
 		}
+		e.at = int64(next)
+		next++
+		key, explicit, data := e.parts()
 		c.builder.Add(key, explicit, data, delta)
 		w.run.Raw += uint64(e.n)
 		keyBytes += int(e.keyLen)

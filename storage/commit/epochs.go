@@ -86,9 +86,10 @@ func (e *epochState) closeRun(r epoch.Run, shard uint32) {
 	})
 }
 
-// full says whether the next group may not fit the memtable any more.
+// full says whether the next group may not fit the memtable any more: one of the size
+// that groups have by default takes a twentieth of it. The fuller, the fewer tables.
 func (e *epochState) full() bool {
-	return e.bytes > e.arena*8/10 || e.records > 1<<30
+	return e.bytes > e.arena*92/100 || e.records > 1<<30
 }
 
 func (e *epochState) tooOld(limit time.Duration) bool {
@@ -147,8 +148,8 @@ func (c *Committer) makeRoom(g *group) {
 		return
 	}
 	raw := 0
-	for _, p := range g.touched.pending {
-		raw += p.bytes
+	for _, t := range g.txns {
+		raw += t.bytes
 	}
 	if e.bytes+int64(float64(raw)*c.stats.ratio()) > e.arena*95/100 {
 		c.closeEpoch()

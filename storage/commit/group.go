@@ -1,35 +1,18 @@
 package commit
 
-import (
-	"sync"
+import "github.com/weirhq/weir/storage/block"
 
-	"github.com/weirhq/weir/storage/block"
-)
-
-// group is what becomes durable with one sync. All but touched is guarded by
-// the committer's lock until the group is taken, and the committer's alone
-// from then until done is closed.
+// group is what becomes durable with one sync. It is guarded by the committer's
+// lock until the group is taken, and the committer's alone from then until done is closed.
 type group struct {
-	parity  int
 	writers int // transactions that joined and have neither committed nor rolled back
 	ops     int // transactions that committed
-	refs    int // transactions that still read their results
+	refs    int // transactions that still read err and stamp
 	bytes   int64
 	txns    []*Txn
 	done    chan struct{}
 	err     error
 	stamp   block.Stamp
-
-	touched struct {
-		sync.Mutex
-		pending []*pending
-	}
-}
-
-func (g *group) touch(p *pending) {
-	g.touched.Lock()
-	g.touched.pending = append(g.touched.pending, p)
-	g.touched.Unlock()
 }
 
 // join puts a transaction into the open group, or in line for the next one
@@ -79,6 +62,9 @@ func (c *Committer) fitsLocked(t *Txn) bool {
 func (c *Committer) enterLocked(t *Txn) {
 	t.g = c.mu.open
 	t.g.writers++
+	if t.then != nil {
+		t.then()
+	}
 	t.g.bytes += max(t.admitted, 1)
 }
 
@@ -95,10 +81,15 @@ func (c *Committer) admitLineLocked() {
 
 // leaveLocked counts a writer out of its group and wakes the committer if
 // that is what it waits for.
-func (c *Committer) leaveLocked(g *group, committed bool) {
+func (c *Committer) leaveLocked(t *Txn, committed bool) {
+	g := t.g
 	g.writers--
 	if committed {
 		g.ops++
+	} else if g == c.mu.open {
+		// A group in which nobody commits is never taken: its room must come back.
+		g.bytes -= max(t.admitted, 1)
+		c.admitLineLocked()
 	}
 	if g != c.mu.open {
 		if g.writers == 0 {
@@ -119,8 +110,7 @@ func (c *Committer) kick() {
 	}
 }
 
-// unref counts a reader of results out; the last one gives the group's
-// buffers back.
+// unref counts a transaction out; the last one gives the group back.
 func (c *Committer) unref(g *group) {
 	c.mu.Lock()
 	g.refs--
@@ -132,22 +122,17 @@ func (c *Committer) unref(g *group) {
 }
 
 func (c *Committer) recycle(g *group) {
-	for i, p := range g.touched.pending {
-		p.release(&c.chunks)
-		g.touched.pending[i] = nil
-	}
 	clear(g.txns)
 	c.mu.Lock()
 	if len(c.mu.idle) < 2 {
 		g.writers, g.ops, g.bytes, g.txns, g.err, g.done = 0, 0, 0, g.txns[:0], nil, nil
-		g.touched.pending = g.touched.pending[:0]
 		c.mu.idle = append(c.mu.idle, g)
 	}
 	c.mu.Unlock()
 }
 
-// newGroupLocked returns an empty group of the given parity.
-func (c *Committer) newGroupLocked(parity int) *group {
+// newGroupLocked returns an empty group.
+func (c *Committer) newGroupLocked() *group {
 	var g *group
 	if n := len(c.mu.idle); n > 0 {
 		g = c.mu.idle[n-1]
@@ -155,6 +140,6 @@ func (c *Committer) newGroupLocked(parity int) *group {
 	} else {
 		g = &group{}
 	}
-	g.parity, g.done = parity, make(chan struct{})
+	g.done = make(chan struct{})
 	return g
 }

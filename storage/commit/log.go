@@ -42,23 +42,17 @@ type Log struct {
 	// Number is the shard's number within its stream.
 	Number record.ShardNumber
 
-	codec atomic.Uint32
-	lane  atomic.Uint32
+	codec  atomic.Uint32
+	lane   atomic.Uint32
+	closed atomic.Bool // takes no more reservations
 
-	// Writers come to fill with every record: it shares a cache line with nothing that
-	// the committer or readers touch as often.
-	_    cpu.CacheLinePad
-	fill struct {
-		sync.Mutex
-		closed  bool
-		pending [2]*pending // by the group's parity
-		last    int         // bytes the last group held, to choose the first chunk's size
-	}
-	_ cpu.CacheLinePad
-
-	// Only the committer touches these.
+	// Only the committer touches these, with every record. Writers look at what is before
+	// them with every record, readers at what follows.
+	_           cpu.CacheLinePad
+	head, tail  *entry // of the group that is encoded
 	next, bound uint64
 	maxMS       int64
+	_           cpu.CacheLinePad
 
 	watermark atomic.Uint64
 	arrival   atomic.Int64 // of the record at the watermark
@@ -101,7 +95,7 @@ func NewLog(id uint32, number record.ShardNumber, lane uint8, codec Codec, s Log
 	l.watermark.Store(s.Last)
 	l.arrival.Store(s.ArrivalMS)
 	l.sealed.Store(s.Sealed)
-	l.fill.closed = s.Sealed
+	l.closed.Store(s.Sealed)
 	l.place.first, l.place.runs, l.place.jumps = s.First, s.Runs, s.Jumps
 	if n := len(s.Runs); n > 0 {
 		l.maxMS = s.Runs[n-1].EndMS
@@ -119,11 +113,9 @@ func (l *Log) SetLane(lane uint8) { l.lane.Store(uint32(lane)) }
 func (l *Log) Lane() uint8 { return uint8(l.lane.Load()) }
 
 // Close makes later reservations fail with ErrLogClosed. Reservations made
-// before it are committed.
+// before it are committed, with the group that is open now at the latest.
 func (l *Log) Close() {
-	l.fill.Lock()
-	l.fill.closed = true
-	l.fill.Unlock()
+	l.closed.Store(true)
 }
 
 // Seal says that the watermark is final, and wakes who waits for more.

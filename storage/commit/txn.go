@@ -39,24 +39,21 @@ type Txn struct {
 	ctx      context.Context
 	admitted int64
 	g        *group
-	refs     []ref
-	results  []Result
-	used     int
+	entries  []entry // by Reserve call
+	chunks   []*chunk
+	kept     *chunk // a small one, for the next use
+	used     int    // keys and data asked for, to hold against MaxTxnBytes
+	bytes    int    // of the chunks that are taken
 	lastLen  int
 	ops      []byte
 	expects  bool
 	hook     func(*Staging) error
+	then     func() // called once when it joins a group
 	err      error
 	ready    chan error
 	settled  bool // committed or rolled back
 	left     bool // the committer may still read it
 	stampMS  int64
-}
-
-// ref is one reserved record of a transaction.
-type ref struct {
-	p     *pending
-	entry int32
 }
 
 // Result is where a committed record lies.
@@ -77,6 +74,9 @@ const (
 // Reserve makes room for a record in l and returns where its data goes: the
 // caller fills all dataLen bytes before Commit. Records of one log keep the
 // order of their Reserve calls. ErrLogClosed means that l takes no more.
+//
+// A record lies in the transaction's own memory until its group is encoded: writers
+// share nothing here, not even a lock.
 func (t *Txn) Reserve(l *Log, partitionKey []byte, explicit *record.HashKey, dataLen int) ([]byte, error) {
 	if t.used += len(partitionKey) + dataLen; t.used > MaxTxnBytes {
 		return nil, fmt.Errorf("transaction of more than %d bytes: %w", MaxTxnBytes, ErrTooLarge)
@@ -86,24 +86,12 @@ func (t *Txn) Reserve(l *Log, partitionKey []byte, explicit *record.HashKey, dat
 			return nil, err
 		}
 	}
-	l.fill.Lock()
-	if l.fill.closed {
-		l.fill.Unlock()
+	// Who closes a log and then joins a group joins this one or a later one.
+	if l.closed.Load() {
 		return nil, ErrLogClosed
 	}
-	p := l.fill.pending[t.g.parity]
-	if p == nil {
-		p = pendingPool.Get().(*pending)
-		p.log = l
-		l.fill.pending[t.g.parity] = p
-		t.g.touch(p)
-	}
-	data := p.reserve(&t.c.chunks, partitionKey, explicit, dataLen)
-	entry := int32(len(p.entries) - 1)
-	l.fill.Unlock()
-	t.refs = append(t.refs, ref{p, entry})
 	t.lastLen = dataLen
-	return data, nil
+	return t.reserve(l, partitionKey, explicit, dataLen), nil
 }
 
 // Shrink says that only the first n bytes of the data reserved last are used.
@@ -111,10 +99,7 @@ func (t *Txn) Shrink(n int) {
 	if n < 0 || n > t.lastLen {
 		panic(fmt.Sprintf("BUG: shrink of a record of %d bytes to %d", t.lastLen, n))
 	}
-	r := t.refs[len(t.refs)-1]
-	r.p.log.fill.Lock()
-	r.p.entries[r.entry].n = uint32(n)
-	r.p.log.fill.Unlock()
+	t.entries[len(t.entries)-1].n = uint32(n)
 	t.used -= t.lastLen - n
 	t.lastLen = n
 }
@@ -122,10 +107,7 @@ func (t *Txn) Shrink(n int) {
 // Arrived gives the record reserved last an arrival of its own, milliseconds
 // since 1970, instead of the group's.
 func (t *Txn) Arrived(atMS int64) {
-	r := t.refs[len(t.refs)-1]
-	r.p.log.fill.Lock()
-	r.p.entries[r.entry].atMS = atMS
-	r.p.log.fill.Unlock()
+	t.entries[len(t.entries)-1].at = atMS
 }
 
 // Put sets a row of a table. key and value are copied.
@@ -180,20 +162,21 @@ func (t *Txn) eachOp(fn func(kind byte, key, value []byte) bool) {
 // transaction. For the store's own rows.
 func (t *Txn) OnEncode(fn func(*Staging) error) { t.hook = fn }
 
-// Join puts the transaction into the open group now instead of at the first
-// reservation.
-func (t *Txn) Join() error {
-	if t.g != nil {
-		return nil
-	}
+// Join puts the transaction into the open group now, before anything is reserved, and calls
+// then at that moment: who joined a group before is in this one or an earlier one,
+// who joins later sees what then did. then must not use the committer.
+func (t *Txn) Join(then func()) error {
+	t.then = then
 	return t.join()
 }
 
 // Len returns how many records were reserved.
-func (t *Txn) Len() int { return max(len(t.refs), len(t.results)) }
+func (t *Txn) Len() int { return len(t.entries) }
 
 // Result returns where record i lies, after Commit and until Release.
-func (t *Txn) Result(i int) Result { return t.results[i] }
+func (t *Txn) Result(i int) Result {
+	return Result{uint64(t.entries[i].at), t.entries[i].log.Number}
+}
 
 // ArrivalMS returns the arrival stamp of the records, after Commit and until Release.
 func (t *Txn) ArrivalMS() int64 { return t.stampMS }
@@ -224,7 +207,7 @@ func (t *Txn) Commit(ctx context.Context) error {
 	c.mu.Lock()
 	g.txns = append(g.txns, t)
 	g.refs++
-	c.leaveLocked(g, true)
+	c.leaveLocked(t, true)
 	c.mu.Unlock()
 	select {
 	case <-g.done:
@@ -246,13 +229,12 @@ func (t *Txn) Commit(ctx context.Context) error {
 	if err == nil {
 		err = g.err
 	}
-	if err == nil {
-		for _, r := range t.refs {
-			t.results = append(t.results, Result{r.p.entries[r.entry].index, r.p.log.Number})
-		}
+	if err != nil {
+		t.forget()
 	}
-	t.refs, t.stampMS = t.refs[:0], g.stamp.ArrivalMS
+	t.stampMS = g.stamp.ArrivalMS
 	c.unref(g)
+	t.giveBack()
 	t.settle()
 	return err
 }
@@ -267,16 +249,19 @@ func (t *Txn) Rollback() {
 
 func (t *Txn) rollback() {
 	if t.g != nil {
-		for _, r := range t.refs {
-			r.p.log.fill.Lock()
-			r.p.entries[r.entry].void = true
-			r.p.log.fill.Unlock()
-		}
 		t.c.mu.Lock()
-		t.c.leaveLocked(t.g, false)
+		t.c.leaveLocked(t, false)
 		t.c.mu.Unlock()
+		t.forget()
+		t.giveBack()
 	}
 	t.settle()
+}
+
+// forget drops the records: what they point to is others'.
+func (t *Txn) forget() {
+	clear(t.entries)
+	t.entries = t.entries[:0]
 }
 
 func (t *Txn) settle() {
@@ -297,11 +282,11 @@ func (t *Txn) Recycle() {
 	if cap(t.ops) > 64<<10 {
 		t.ops = nil
 	}
-	if cap(t.refs) > 4096 {
-		t.refs, t.results = nil, nil
+	if cap(t.entries) > 4096 {
+		t.entries = nil
 	}
-	clear(t.refs[:cap(t.refs)])
-	*t = Txn{refs: t.refs[:0], results: t.results[:0], ops: t.ops[:0], ready: t.ready}
+	t.forget()
+	*t = Txn{entries: t.entries, chunks: t.chunks, kept: t.kept, ops: t.ops[:0], ready: t.ready}
 	c.txns.Put(t)
 }
 

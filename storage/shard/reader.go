@@ -357,6 +357,9 @@ func (r *Reader) next() (value []byte, last uint64, run epoch.Run, err error) {
 			pos = f
 		}
 		value, last, err := r.it.seek(r.s, run, pos, mark)
+		if value == nil && err == nil && r.s.First() <= pos {
+			value, last, err = r.it.seekSettled(r.s, run, pos, mark)
+		}
 		switch {
 		case err != nil:
 			if r.s.First() > pos {
@@ -467,6 +470,15 @@ func (sc *scan) seek(s *Shard, run epoch.Run, pos, mark uint64) (value []byte, l
 		return sc.seek(s, run, pos, mark)
 	}
 	return value, last, err
+}
+
+// seekSettled is seek while no table is put in place of others: what it does not find
+// is not there.
+func (sc *scan) seekSettled(s *Shard, run epoch.Run, pos, mark uint64) (value []byte, last uint64, err error) {
+	sc.close()
+	s.env.Replacing.RLock()
+	defer s.env.Replacing.RUnlock()
+	return sc.seek(s, run, pos, mark)
 }
 
 // open makes the iterator cover the shard's part of the run.

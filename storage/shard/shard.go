@@ -36,6 +36,10 @@ type Env struct {
 	Now func() time.Time
 	// Damaged is told once of records that could not be read.
 	Damaged func(s *Shard, first, last uint64, cause error)
+	// Replacing is held while a table of records is put in place of others. Pebble makes
+	// the files known a moment before the sequence number of what is in them: an
+	// iterator that is opened in between sees neither the old nor the new.
+	Replacing sync.RWMutex
 
 	mu struct {
 		sync.Mutex

@@ -30,7 +30,8 @@ func smallDisk(t *testing.T, megabytes int64) string {
 	}
 	run(t, "mkfs.ext4", "-q", "-m", "0", image)
 	run(t, "mount", "-o", "loop", image, mount)
-	t.Cleanup(func() { run(t, "umount", mount) })
+	// An open that found no space leaves files open behind it.
+	t.Cleanup(func() { run(t, "umount", "-l", mount) })
 	return mount
 }
 
@@ -194,6 +195,54 @@ func TestFullFileSystem(t *testing.T) {
 	})
 }
 
+// TestOpenWithoutAByteFree opens on a real file system that somebody else filled, where
+// the ballast is gone: all can be read, and a stream that lets records go makes room.
+func TestOpenWithoutAByteFree(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Log("not root: no loop mount")
+		return
+	}
+	for _, policy := range []storage.Policy{storage.Reject, storage.DropOldest} {
+		disk := smallDisk(t, 160)
+		f := newFiller(t, filepath.Join(disk, "weir"), policy)
+		for f.acked < 48<<10 {
+			if err := f.put(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		dir := f.store.Dir()
+		if err := errors.Join(f.store.Close(), os.Remove(filepath.Join(dir, "ballast"))); err != nil {
+			t.Fatal(err)
+		}
+		fillUp(t, filepath.Join(disk, "hog"))
+		s, err := storage.Open(context.Background(), dir, storage.Options{MemTableBytes: 1 << 20, SoftFreeBytes: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.store = s
+		if f.st, err = s.Stream("a"); err != nil {
+			t.Fatal(err)
+		}
+		if policy == storage.Reject {
+			if n := f.check(t); n != f.acked || !errors.Is(s.Failed(), storage.ErrDiskFull) {
+				t.Errorf("%d of %d records can be read, %v", n, f.acked, s.Failed())
+			}
+			if err := os.Remove(filepath.Join(disk, "hog")); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			f.untilWritable(t)
+			if err := f.put(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			if n := f.check(t); n == 0 || n == f.acked {
+				t.Errorf("%d of %d records are there", n, f.acked)
+			}
+		}
+		f.finish(t)
+	}
+}
+
 // finish closes the store and opens it once more.
 func (f *filler) finish(t *testing.T) {
 	t.Helper()
@@ -218,9 +267,9 @@ func fillUp(t *testing.T, path string) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	for chunk := make([]byte, 64<<10); ; {
+	for chunk := make([]byte, 64<<10); len(chunk) > 0; {
 		if _, err := f.Write(chunk); err != nil {
-			return
+			chunk = chunk[:len(chunk)/2]
 		}
 	}
 }

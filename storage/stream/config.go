@@ -44,7 +44,9 @@ const (
 	MinRetention     = time.Hour
 	MaxRetention     = 365 * 24 * time.Hour
 	MaxShards        = 10_000
-	MaxNameBytes     = 256
+	// MaxNameBytes is what Kinesis' API has for the name of a stream. A system stream's
+	// may be twice that: it is made of the name of what it belongs to.
+	MaxNameBytes = 128
 	// DefaultMaxRecordBytes is what Kinesis accepts unless told otherwise.
 	DefaultMaxRecordBytes = 1 << 20
 )
@@ -53,8 +55,8 @@ const (
 // with; zero values mean one shard, provisioned, 24 h, no limit in bytes,
 // reject, zstd and 1 MiB.
 type Config struct {
-	// Name is unique in the store: 1 to 256 of letters, digits, "_", "." and
-	// "-"; a system stream may use "/" too.
+	// Name is unique in the store: 1 to 128 of letters, digits, "_", "." and
+	// "-"; a system stream may use "/" too, and 256.
 	Name   string
 	Shards int
 	Mode   Mode
@@ -87,7 +89,7 @@ func (c Config) Complete() (Config, error) {
 	}
 	switch {
 	case !validName(c.Name, c.System):
-		return bad("name of", fmt.Sprint(len(c.Name), " bytes"), "1 to 256 of letters, digits, _ . -")
+		return bad("name of", fmt.Sprint(len(c.Name), " bytes"), fmt.Sprint("1 to ", MaxNameBytes, " of letters, digits, _ . -"))
 	case c.Shards < 1 || c.Shards > MaxShards:
 		return bad("shards", c.Shards, fmt.Sprint("1 to ", MaxShards))
 	case c.Mode > OnDemand:
@@ -107,7 +109,11 @@ func (c Config) Complete() (Config, error) {
 }
 
 func validName(s string, system bool) bool {
-	if len(s) == 0 || len(s) > MaxNameBytes {
+	most := MaxNameBytes
+	if system {
+		most *= 2
+	}
+	if len(s) == 0 || len(s) > most {
 		return false
 	}
 	for _, r := range []byte(s) {

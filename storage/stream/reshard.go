@@ -140,23 +140,25 @@ func (st *Stream) replace(ctx context.Context, parents []*shard.Shard, ranges []
 		}
 		return stageShardRows(s, children...)
 	})
-	// In the group before the parents close: what they have reserved by then is
-	// in this group or an earlier one.
-	if err := t.Join(); err != nil {
+	// The parents close while it joins: what they have reserved by then is in this group
+	// or an earlier one.
+	err = t.Join(func() {
+		st.mu.Lock()
+		defer st.mu.Unlock()
+		for _, p := range parents {
+			p.Log.Close()
+		}
+		for _, c := range children {
+			row := c.Row()
+			row.Pending = false
+			c.SetRow(row)
+		}
+		st.setRoutes(slices.Concat(children, slices.DeleteFunc(slices.Clone(st.routes.Load().shards),
+			func(sh *shard.Shard) bool { return slices.Contains(parents, sh) })))
+	})
+	if err != nil {
 		return err
 	}
-	st.mu.Lock()
-	for _, p := range parents {
-		p.Log.Close()
-	}
-	for _, c := range children {
-		row := c.Row()
-		row.Pending = false
-		c.SetRow(row)
-	}
-	st.setRoutes(slices.Concat(children, slices.DeleteFunc(slices.Clone(st.routes.Load().shards),
-		func(sh *shard.Shard) bool { return slices.Contains(parents, sh) })))
-	st.mu.Unlock()
 	// The outcome must be awaited: routes have changed.
 	if err := t.Commit(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("reshard stream %q: %w", st.Name(), err)

@@ -234,7 +234,7 @@ func TestConfigIsCompletedAndChecked(t *testing.T) {
 	for field, c := range map[string]Config{
 		"name":             {Name: "a b"},
 		"name ":            {Name: ""},
-		"name  ":           {Name: strings.Repeat("a", 257)},
+		"name  ":           {Name: strings.Repeat("a", 129)},
 		"name   ":          {Name: "system/only"},
 		"shards":           {Name: "a", Shards: -1},
 		"shards ":          {Name: "a", Shards: MaxShards + 1},
@@ -250,8 +250,10 @@ func TestConfigIsCompletedAndChecked(t *testing.T) {
 			t.Errorf("%+v: %v, want %s to be named", c, err, field)
 		}
 	}
-	if _, err := (Config{Name: "system/only", System: true}).Complete(); err != nil {
-		t.Error(err)
+	for _, c := range []Config{{Name: strings.Repeat("a", 128)}, {Name: "system/" + strings.Repeat("a", 249), System: true}} {
+		if _, err := c.Complete(); err != nil {
+			t.Error(err)
+		}
 	}
 	full := Config{Name: "a", Mode: OnDemand, Retention: time.Hour, RetentionBytes: 5, WhenFull: ThinOut, Codec: commit.CodecAuto, MaxRecordBytes: 7, System: true}
 	if got := ConfigOf(full.row(keyspace.StreamRow{})); got != full {
