@@ -34,7 +34,7 @@ func samples(n int) []sample {
 	for i := range out {
 		key := fmt.Sprintf("pump-%03d", rng.IntN(400))
 		out[i] = sample{key, fmt.Appendf(nil, `{"device":"%s","ts":%d,"n":%d,"flow":%.3f,"pressure":%.3f,"level":%.2f,"temp_in":%.2f,"temp_out":%.2f,"vibration":%.4f,"status":"ok","firmware":"2.14.0"}`,
-			key, 1_780_000_000_000+i*13, i, 40+rng.NormFloat64(), 3+rng.NormFloat64()/9, 70+rng.NormFloat64(), 18+rng.NormFloat64(), 21+rng.NormFloat64(), rng.Float64()/10)}
+			key, 1_780_000_000_000+int64(i)*13, i, 40+rng.NormFloat64(), 3+rng.NormFloat64()/9, 70+rng.NormFloat64(), 18+rng.NormFloat64(), 21+rng.NormFloat64(), rng.Float64()/10)}
 	}
 	return out
 }

@@ -111,7 +111,11 @@ type plan struct {
 	rounds  int
 	each    time.Duration
 	warm    time.Duration // of the first, uncounted round; 0 = each
+	codec   string        // measured by itself in every round too, as alone(codec); "" = none
 }
+
+// alone is the name of a codec that is measured by itself beside engines.
+func alone(codec string) string { return codec + " alone" }
 
 // contest runs the engines in turn, round after round, over stores that stay
 // open, and returns the outcomes of each by round. Every round begins with
@@ -135,6 +139,13 @@ func contest(ctx context.Context, dir string, fs vfs.FS, p plan, samples []sampl
 		}
 		engines[n] = e
 	}
+	var by codec
+	if p.codec != "" {
+		var err error
+		if by, err = codecNamed(p.codec); err != nil {
+			return nil, err
+		}
+	}
 	out := map[string][]outcome{}
 	for round := -1; round < p.rounds; round++ {
 		for i := range p.engines {
@@ -149,6 +160,14 @@ func contest(ctx context.Context, dir string, fs vfs.FS, p plan, samples []sampl
 			if round >= 0 {
 				out[n] = append(out[n], o)
 			}
+			if p.codec == "" || n != p.engines[0] || round < 0 {
+				continue
+			}
+			// At once after the store's, while the machine is what it was.
+			if o, err = by.drive(ctx, samples, d/2); err != nil {
+				return nil, fmt.Errorf("%s: %w", alone(p.codec), err)
+			}
+			out[alone(p.codec)] = append(out[alone(p.codec)], o)
 		}
 	}
 	return out, nil
@@ -187,7 +206,8 @@ func flash(os []outcome) float64 {
 	return written / bytes
 }
 
-// appendRows adds a row an engine, the first of names first.
+// appendRows adds a row an engine, the first of names first, and one to a table of its own
+// for the codec that was measured by itself beside them.
 func appendRows(r *report.Report, table, load string, names []string, out map[string][]outcome) {
 	for _, n := range names {
 		os, first := out[n], out[names[0]]
@@ -199,5 +219,13 @@ func appendRows(r *report.Report, table, load string, names []string, out map[st
 			"cpu_s/Mrec", medianOf(os, outcome.cpuPerM),
 			"flash B/B", flash(os),
 			"allocs/rec", medianOf(os, outcome.allocsPerRecord))
+	}
+	for _, codec := range []string{"zstd", "S2"} {
+		if os := out[alone(codec)]; len(os) > 0 {
+			r.Add("codec alone, on one core, at once after each of the store's rounds", codec,
+				"cpu_s/Mrec", medianOf(os, outcome.cpuPerM),
+				"MB/s", medianOf(os, func(o outcome) float64 { return o.bytes / o.cpuS / 1e6 }),
+				"store's CPU/this", ratio(out[names[0]], os, outcome.cpuPerM))
+		}
 	}
 }

@@ -1,14 +1,13 @@
 package storage
 
 import (
+	"context"
 	"runtime"
 	"slices"
 	"time"
 
 	"github.com/klauspost/compress/s2"
 	"github.com/klauspost/compress/zstd"
-
-	"github.com/weirhq/weir/benchmarks/report"
 )
 
 // codec is a compressor by itself, on the bytes of data frames as the store makes them.
@@ -16,6 +15,17 @@ type codec struct {
 	name       string
 	compress   func(dst, src []byte) []byte
 	decompress func(dst, src []byte) ([]byte, error)
+}
+
+// perBlock is how many records make a block of the size that groups of thousands have.
+const perBlock = 300
+
+func codecNamed(name string) (codec, error) {
+	all, err := codecs()
+	if err != nil {
+		return codec{}, err
+	}
+	return all[slices.IndexFunc(all, func(c codec) bool { return c.name == name })], nil
 }
 
 func codecs() ([]codec, error) {
@@ -34,54 +44,58 @@ func codecs() ([]codec, error) {
 	}, nil
 }
 
-// alone is what one core does with nothing but a codec.
-type alone struct {
-	compress   float64 // CPU seconds per million records
-	decompress float64 // bytes per second of one core
+// decodes returns how many bytes a second one core decompresses, of blocks of the samples.
+func (c codec) decodes(samples []sample) (float64, error) {
+	runtime.GC()
+	var frames [][]byte
+	var dst, raw []byte
+	bytes := 0
+	for at := 0; at+perBlock <= min(len(samples), 30_000); at += perBlock {
+		raw = appendData(raw[:0], samples[at:at+perBlock])
+		if cap(dst) < 2*len(raw) {
+			dst = make([]byte, 0, 2*len(raw))
+		}
+		frames = append(frames, slices.Clone(c.compress(dst, raw)))
+		bytes += len(raw)
+	}
+	const times = 5
+	start := usageNow()
+	for range times {
+		for _, f := range frames {
+			if _, err := c.decompress(dst, f); err != nil {
+				return 0, err
+			}
+		}
+	}
+	return float64(times*bytes) / max(usageNow().cpu-start.cpu, time.Microsecond).Seconds(), nil
 }
 
-// measureAlone takes the median of some rounds over the samples, in blocks of 300, and
-// makes it a row: bars in seconds and bytes were taken on another machine.
-func measureAlone(o report.Options, r *report.Report, name string, samples []sample) (alone, error) {
-	all, err := codecs()
-	if err != nil {
-		return alone{}, err
-	}
-	c := all[slices.IndexFunc(all, func(c codec) bool { return c.name == name })]
-	const perBlock = 300
-	var takes, reads []float64
-	for range pick(o, 5, 3) {
-		runtime.GC()
-		var frames [][]byte
-		var dst, raw []byte
-		records, bytes := 0, 0
-		start := usageNow()
-		for at := 0; at+perBlock <= min(len(samples), 30_000); at += perBlock {
-			raw = raw[:0]
-			for i := range samples[at : at+perBlock] {
-				raw = append(raw, samples[at+i].data...)
-			}
-			if cap(dst) < 2*len(raw) {
-				dst = make([]byte, 0, 2*len(raw))
-			}
-			out := c.compress(dst, raw)
-			frames = append(frames, append([]byte(nil), out...))
-			records, bytes = records+perBlock, bytes+len(raw)
+// drive compresses the samples for about d, on one goroutine, and measures that as an
+// engine's round is measured.
+func (c codec) drive(ctx context.Context, samples []sample, d time.Duration) (outcome, error) {
+	runtime.GC()
+	raw := appendData(nil, samples[:perBlock])
+	dst := make([]byte, 0, 4*len(raw))
+	c.compress(dst, raw)
+	var o outcome
+	before := usageNow()
+	for at := 0; time.Since(before.at) < d && ctx.Err() == nil; at += perBlock {
+		if at+perBlock > len(samples) {
+			at = 0
 		}
-		mid := usageNow()
-		const times = 5
-		for range times {
-			for _, f := range frames {
-				if _, err := c.decompress(dst, f); err != nil {
-					return alone{}, err
-				}
-			}
-		}
-		end := usageNow()
-		takes = append(takes, (mid.cpu-start.cpu).Seconds()/float64(records)*1e6)
-		reads = append(reads, float64(times*bytes)/max(end.cpu-mid.cpu, time.Microsecond).Seconds())
+		raw = appendData(raw[:0], samples[at:at+perBlock])
+		c.compress(dst, raw)
+		o.records += perBlock
+		o.bytes += float64(len(raw))
 	}
-	a := alone{report.Median(takes), report.Median(reads)}
-	r.Add("codec alone, on one core of this machine", name, "compress, cpu_s/Mrec", a.compress, "decompress, MB/s", a.decompress/1e6)
-	return a, nil
+	after := usageNow()
+	o.seconds, o.cpuS = after.at.Sub(before.at).Seconds(), (after.cpu - before.cpu).Seconds()
+	return o, ctx.Err()
+}
+
+func appendData(raw []byte, samples []sample) []byte {
+	for i := range samples {
+		raw = append(raw, samples[i].data...)
+	}
+	return raw
 }
