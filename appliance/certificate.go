@@ -1,6 +1,7 @@
 package appliance
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -43,9 +44,13 @@ func pickCertificate(l *config.Listen, t *trust.Trust) (*tls.Certificate, error)
 
 func (c *certificate) show(cert *tls.Certificate) {
 	c.current.Store(cert)
-	if c.file != "" {
+	if c.file == "" {
+		return
+	}
+	shown := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]})
+	if last, err := os.ReadFile(c.file); err != nil || !bytes.Equal(last, shown) {
 		// Without the file, on a full disk say, the command line asks for --ca.
-		_ = os.WriteFile(c.file, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]}), 0o644)
+		_ = trust.Replace(c.file, shown, 0o644)
 	}
 }
 

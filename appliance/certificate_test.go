@@ -1,8 +1,12 @@
 package appliance
 
 import (
+	"bytes"
 	"crypto/x509"
+	"encoding/pem"
+	"io"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -17,6 +21,7 @@ func TestCertificateIsRenewedWhileTheBoxRuns(t *testing.T) {
 	started := time.Date(2027, 3, 1, 0, 0, 0, 0, time.UTC)
 	hosts := []string{"box", "192.0.2.7"}
 	b := &box{log: slog.New(slog.DiscardHandler)}
+	b.cert.file = filepath.Join(t.TempDir(), ShownCertificateFile)
 	b.mu.config = &config.Loaded{Config: config.Default()}
 	var err error
 	if b.trust, err = trust.Open(filepath.Join(t.TempDir(), "trust"), hosts, started); err != nil {
@@ -37,6 +42,11 @@ func TestCertificateIsRenewedWhileTheBoxRuns(t *testing.T) {
 		return leaf
 	}
 	first := shown()
+	open, err := os.Open(b.cert.file) // as the command line may have it just then
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
 	for _, c := range []struct {
 		what  string
 		hosts []string
@@ -56,6 +66,23 @@ func TestCertificateIsRenewedWhileTheBoxRuns(t *testing.T) {
 		}
 	}
 	last := shown()
+	was, err := io.ReadAll(open)
+	if err != nil {
+		t.Fatal(err)
+	}
+	is, err := os.ReadFile(b.cert.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range []struct {
+		what string
+		data []byte
+		want *x509.Certificate
+	}{{"before", was, first}, {"after", is, last}} {
+		if block, _ := pem.Decode(f.data); block == nil || !bytes.Equal(block.Bytes, f.want.Raw) {
+			t.Errorf("the file that shows the certificate, %s: %q", f.what, f.data)
+		}
+	}
 	if err := last.VerifyHostname("192.0.2.8"); err != nil || !last.NotAfter.After(first.NotAfter.AddDate(2, 0, 0)) {
 		t.Errorf("it ends at %v, the first at %v; %v", last.NotAfter, first.NotAfter, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -61,8 +62,10 @@ func TestMetricsOfModules(t *testing.T) {
 // TestCountersOfTheLogCountUp reads the page before and after midnight, and after a clock
 // that was put right: no counter of the log ever goes back, and what is written shows.
 func TestCountersOfTheLogCountUp(t *testing.T) {
-	clock := time.Date(2027, 1, 15, 23, 59, 50, 0, time.UTC)
-	store, err := storage.Open(t.Context(), "data", storage.Options{FS: vfs.NewMem(), ReserveBytes: -1, Clock: func() time.Time { return clock }})
+	start := time.Date(2027, 1, 15, 23, 59, 50, 0, time.UTC)
+	var clock atomic.Pointer[time.Time] // the store reads it in the background
+	clock.Store(&start)
+	store, err := storage.Open(t.Context(), "data", storage.Options{FS: vfs.NewMem(), ReserveBytes: -1, Clock: func() time.Time { return *clock.Load() }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,8 +92,8 @@ func TestCountersOfTheLogCountUp(t *testing.T) {
 		return out
 	}
 	before := counters()
-	for i, at := range []time.Time{clock, clock.Add(20 * time.Second), clock.AddDate(0, 0, 40), clock.AddDate(0, 0, 3)} {
-		clock = at
+	for i, at := range []time.Time{start, start.Add(20 * time.Second), start.AddDate(0, 0, 40), start.AddDate(0, 0, 3)} {
+		clock.Store(&at)
 		txn, err := store.Begin(t.Context(), 2000)
 		if err != nil {
 			t.Fatal(err)

@@ -80,7 +80,7 @@ func DirectoryFault(dir string, err error) error {
 		f.Err, f.Expect, f.Try = nil, "there is no log in it", "weir serve --dir "+dir+", which makes one"
 	case errors.Is(err, syscall.ENOTDIR):
 		f.Err, f.Expect, f.Try = nil, "not a directory", "--dir with the directory that weir serve was given"
-	case errors.Is(err, syscall.ENOSPC):
+	case storage.NoSpace(err):
 		f.Expect, f.Try = "the disk is full", "free space on it: df -h "+dir
 	case errors.Is(err, syscall.EROFS):
 		f.Expect, f.Try = "the disk is read-only", "mount it to be written; verify and inspect work on it as it is, the rest on a copy of the directory"
@@ -199,10 +199,7 @@ func endpointOf(a *net.TCPAddr) string {
 // announce says that the box serves: to clients on this machine, to the service
 // manager, and to whoever started it.
 func (b *box) announce() error {
-	if err := os.WriteFile(b.endpointFile()+".new", []byte(b.endpoint+"\n"), 0o644); err != nil {
-		return DirectoryFault(b.dir, err)
-	}
-	if err := os.Rename(b.endpointFile()+".new", b.endpointFile()); err != nil {
+	if err := writeEndpoint(b.dir, b.endpoint); err != nil {
 		return DirectoryFault(b.dir, err)
 	}
 	if err := b.Manager.Ready(); err != nil {

@@ -118,6 +118,17 @@ func TestWhatIsNotServedSaysSo(t *testing.T) {
 	refusal(t, s, root, "POST", "streams", `{"name":"a","shard":1}`, 400, "InvalidBody", `unknown field "shard"`)
 }
 
+func TestAStreamMadeWithoutANumberOfShardsHasThatOfItsMode(t *testing.T) {
+	s := service(t)
+	for body, want := range map[string]int{
+		`{"name":"a"}`: 1, `{"name":"b","mode":"on-demand"}`: 4, `{"name":"c","mode":"on-demand","shards":1}`: 1,
+	} {
+		if made := answer[Stream](t, s, "POST", "streams", body); made.OpenShards != want {
+			t.Errorf("%s: %d shards, expecting %d", body, made.OpenShards, want)
+		}
+	}
+}
+
 func TestLifeOfAStream(t *testing.T) {
 	s := service(t)
 	made := answer[Stream](t, s, "POST", "streams", `{"name":"a","shards":2,"retention":"48h","retention_bytes":"1GiB","when_full":"drop-oldest","codec":"s2","max_record_bytes":"2MiB"}`)
@@ -154,7 +165,7 @@ func TestWrongSettingsNameTheSettingAndTheExpectation(t *testing.T) {
 		`{"name":"a","shards":1000000}`:                   {"shards", "1000000"},
 		`{"name":"a b"}`:                                  {"name", "letters, digits"},
 		`{"name":""}`:                                     {"name"},
-		`{"name":"` + strings.Repeat("a", 129) + `"}`:     {"name: 129 characters", "1 to 128"},
+		`{"name":"` + strings.Repeat("a", 129) + `"}`:     {"name of 129 bytes: want 1 to 128", "1 to 128"},
 		`{"name":"a","mode":"elastic"}`:                   {"mode", "elastic", "on-demand"},
 		`{"name":"a","retention":"5"}`:                    {"retention", `"5" has no unit`},
 		`{"name":"a","retention":"5m"}`:                   {"retention", "1h"},

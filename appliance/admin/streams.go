@@ -61,9 +61,6 @@ type StreamSettings struct {
 	MaxRecordBytes *string `json:"max_record_bytes,omitempty"`
 }
 
-// maxName is the longest name of a stream in Kinesis' API.
-const maxName = 128
-
 // Reshard changes the shards of a stream: to a number of equal ones, or by one
 // split or one merge. Exactly one of the three is given.
 type Reshard struct {
@@ -114,9 +111,7 @@ func (s *Service) createStream(ctx context.Context, c *call) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if cfg.Name = in.Name; len(cfg.Name) > maxName {
-		return nil, &Error{Status: 400, Code: "InvalidArgument", Message: fmt.Sprintf("name: %d characters; expecting 1 to %d, as Kinesis clients can't name it else", len(cfg.Name), maxName)}
-	}
+	cfg.Name = in.Name
 	if in.Shards != nil {
 		if *in.Shards < 1 {
 			return nil, &Error{Status: 400, Code: "InvalidArgument", Message: fmt.Sprintf("shards: %d; expecting at least 1", *in.Shards)}
@@ -125,6 +120,9 @@ func (s *Service) createStream(ctx context.Context, c *call) (any, error) {
 	}
 	if err := in.apply(&cfg); err != nil {
 		return nil, err
+	}
+	if in.Shards == nil && cfg.Mode == storage.OnDemand {
+		cfg.Shards = config.OnDemandShards
 	}
 	st, err := s.Store.CreateStream(ctx, cfg)
 	if err != nil {

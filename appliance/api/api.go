@@ -78,6 +78,8 @@ type Response interface {
 	// as far as that can be seen, and when the listener's drain time is over;
 	// Draining tells a long stream to end by itself before that. A nil result ends
 	// the body cleanly, an error aborts it so that the client sees a broken answer.
+	// fn is called in any case, so that it can give back what was taken for it: when the
+	// answer can't be streamed after all, with a ctx that has ended and a w that fails.
 	Stream(fn func(ctx context.Context, w StreamWriter) error)
 }
 

@@ -37,12 +37,12 @@ type Listen struct {
 	ClientCA       string        `yaml:"client_ca" live:"true" doc:"PEM file with the authorities whose client certificates are accepted as identities; empty asks for none"`
 	Cleartext      string        `yaml:"cleartext" oneof:"loopback,always,never" doc:"who may connect without TLS"`
 	MaxConnections int           `yaml:"max_connections" min:"1" max:"1000000" doc:"open connections; one more is turned away"`
-	PerAddress     int           `yaml:"max_connections_per_address" min:"1" max:"1000000" doc:"open connections of one IPv4 address or IPv6 /64 network; loopback is not bounded by it"`
-	MaxRequests    int           `yaml:"max_requests" min:"1" max:"100000" doc:"requests in flight, of which one address, loopback excepted, may have half; more are answered with 503"`
+	PerAddress     int           `yaml:"max_connections_per_address" min:"1" max:"1000000" doc:"open connections of one IPv4 address or IPv6 /64 network, which a proxy or a router may be for many clients; loopback may have seven eighths of max_connections"`
+	MaxRequests    int           `yaml:"max_requests" min:"1" max:"100000" doc:"requests in flight, of which one address may have half and loopback seven eighths; more are answered with 503"`
 	MaxHeaderBytes Bytes         `yaml:"max_header_bytes" min:"4KiB" max:"1MiB" doc:"size of a request's line and headers; larger ones are answered with 431"`
 	MaxBodyBytes   Bytes         `yaml:"max_body_bytes" min:"1MiB" max:"256MiB" doc:"size of one request body; a larger one is answered with 413"`
-	BodyMemory     Bytes         `yaml:"body_memory" min:"1MiB" max:"1GiB" doc:"memory of all request bodies in flight; a request waits for its share, and is then answered with 503. Bodies above 64 KiB leave an eighth of it to smaller ones, those above 1 MiB a quarter"`
-	AnswerMemory   Bytes         `yaml:"answer_memory" min:"16MiB" max:"1GiB" doc:"memory of all answers with records in flight; when it is short an answer has fewer records, or a request for one waits and is then throttled"`
+	BodyMemory     Bytes         `yaml:"body_memory" min:"1MiB" max:"1GiB" doc:"memory of all request bodies in flight; a request waits for its share, and is then answered with 503. Bodies above 64 KiB leave an eighth of it to smaller ones, those above 1 MiB a quarter, and one address a sixteenth to others"`
+	AnswerMemory   Bytes         `yaml:"answer_memory" min:"16MiB" max:"1GiB" doc:"memory of all answers with records in flight; when it is short an answer has fewer records, or a request for one waits and is then throttled. One address leaves a sixteenth to others"`
 	HeaderTimeout  time.Duration `yaml:"header_timeout" min:"1s" max:"10m" doc:"time a client has to send its request line and headers, and over HTTP/1.1 a body of up to 8 KiB"`
 	BodyTimeout    time.Duration `yaml:"body_timeout" min:"1s" max:"1h" doc:"time a client has to send its request body"`
 	IdleTimeout    time.Duration `yaml:"idle_timeout" min:"1s" max:"24h" doc:"time a connection may be idle between requests"`
@@ -70,14 +70,14 @@ func (g *Grant) setDefaults() { *g = Grant{[]string{"*"}, []string{"*"}} }
 type Key struct {
 	Name            string `yaml:"name" live:"true" doc:"name shown in logs"`
 	AccessKeyID     string `yaml:"access_key_id" live:"true" doc:"16 to 128 letters and digits"`
-	SecretAccessKey Secret `yaml:"secret_access_key" live:"true" doc:"at least 16 characters"`
+	SecretAccessKey Secret `yaml:"secret_access_key" live:"true" doc:"at least 16 characters; ${file:/path} and ${env:NAME} are read from there"`
 	Grant           `yaml:",inline"`
 }
 
 // Token is one bearer token with what it may do.
 type Token struct {
 	Name  string `yaml:"name" live:"true" doc:"name shown in logs"`
-	Token Secret `yaml:"token" live:"true" doc:"at least 16 characters"`
+	Token Secret `yaml:"token" live:"true" doc:"at least 16 characters; ${file:/path} and ${env:NAME} are read from there"`
 	Grant `yaml:",inline"`
 }
 
@@ -143,7 +143,7 @@ type Storage struct {
 	MemTableBytes  Bytes `yaml:"mem_table_bytes" min:"1MiB" max:"256MiB" doc:"memory of one memtable, which is the size of a table on disk; two to four are in memory"`
 	CacheBytes     Bytes `yaml:"cache_bytes" min:"1MiB" max:"64GiB" doc:"memory of the block cache"`
 	AdmissionBytes Bytes `yaml:"admission_bytes" min:"1MiB" max:"1GiB" doc:"record bytes in flight to the log; more writers wait their turn"`
-	TotalBytes     Bytes `yaml:"total_bytes" doc:"bytes stored of all streams together, past which the streams' when_full decides; 0 is bounded by the disk alone"`
+	TotalBytes     Bytes `yaml:"total_bytes" doc:"bytes stored of all streams together, past which the streams' when_full decides, looked at every second; 0 is bounded by the disk alone"`
 	EnduranceBytes Bytes `yaml:"endurance_bytes" doc:"what the flash may be written in its life (its TBW), for the forecast of wear; 0 when not known"`
 }
 
@@ -151,14 +151,18 @@ type Storage struct {
 // changed to what the file sets, but for the number of its shards.
 type Stream struct {
 	Name           string        `yaml:"name" live:"true" doc:"made when there is none of the name: 1 to 128 of a-z A-Z 0-9 _ . -"`
-	Shards         int           `yaml:"shards" min:"1" max:"10000" doc:"shards to begin with; weir stream reshard changes them"`
-	Mode           string        `yaml:"mode" live:"true" oneof:"provisioned,on-demand" doc:"on-demand splits and merges by itself"`
+	Shards         int           `yaml:"shards" min:"1" max:"10000" doc:"shards to begin with, an on-demand stream with 4 unless set; weir stream reshard changes them"`
+	Mode           string        `yaml:"mode" live:"true" oneof:"provisioned,on-demand" doc:"on-demand splits and merges by itself, down to 4 shards"`
 	Retention      time.Duration `yaml:"retention" live:"true" min:"1h" max:"8760h" doc:"how long a record is kept"`
 	RetentionBytes Bytes         `yaml:"retention_bytes" live:"true" doc:"bytes stored of this stream; 0 sets no bound"`
 	WhenFull       string        `yaml:"when_full" live:"true" oneof:"reject,drop-oldest,thin-out" doc:"what gives when space runs out"`
 	Codec          string        `yaml:"codec" live:"true" oneof:"zstd,s2,none,auto" doc:"how blocks are compressed"`
 	MaxRecordBytes Bytes         `yaml:"max_record_bytes" live:"true" min:"1MiB" max:"10MiB" doc:"largest record"`
 }
+
+// OnDemandShards is how many shards an on-demand stream begins with, unless a number is
+// given, however it is made.
+const OnDemandShards = 4
 
 func (s *Stream) setDefaults() {
 	*s = Stream{Shards: 1, Mode: "provisioned", Retention: 24 * time.Hour, WhenFull: "reject", Codec: "zstd", MaxRecordBytes: 1 << 20}
@@ -179,7 +183,7 @@ type Wasm struct {
 // ModuleSecret is a secret that a module can use and never sees.
 type ModuleSecret struct {
 	Name  string `yaml:"name" doc:"name in manifests"`
-	Value Secret `yaml:"value" doc:"the secret"`
+	Value Secret `yaml:"value" doc:"the secret; ${file:/path} and ${env:NAME} are read from there"`
 }
 
 // Sink is where delivery streams may send objects or records.
@@ -187,7 +191,7 @@ type Sink struct {
 	Name     string   `yaml:"name" doc:"name that delivery streams use"`
 	Kind     string   `yaml:"kind" oneof:"file,s3,http,kinesis" doc:"what kind of sink it is"`
 	Default  bool     `yaml:"default" doc:"the object store for buckets that no other sink has"`
-	Settings Settings `yaml:"settings" doc:"keys and values that its kind has, such as bucket and access_key_id of s3; README says where they stand, weir check tries them"`
+	Settings Settings `yaml:"settings" doc:"keys and values that its kind has, such as bucket and access_key_id of s3; README says where they stand, weir check tries them; ${file:/path} and ${env:NAME} are read from there"`
 }
 
 // Delivery is the limits of all delivery streams together.

@@ -159,8 +159,8 @@ func TestEnvironmentIsAsStrictAsTheFile(t *testing.T) {
 		`weir.yaml:2: listen.address: "nowhere" is not an address; expecting host:port, such as 127.0.0.1:4567 or :4567`,
 		"environment: WEIR_LISTEN_ADRESS: unknown variable; did you mean WEIR_LISTEN_ADDRESS?",
 		`environment: WEIR_SHUTDOWN_DRAIN: "7" has no unit; expecting a duration such as 7s or 7ms`,
-		"environment: WEIR_AUTH_KEYS: the entries of auth.keys can be set in the file only, which weir serve --config names",
-		"environment: WEIR_AUTH_TOKENS_0_TOKEN: the entries of auth.tokens can be set in the file only, which weir serve --config names",
+		"environment: WEIR_AUTH_KEYS: the entries of auth.keys can be set in the file only, which weir serve --config names; a value there may be \"${env:NAME}\", for a variable of your own",
+		"environment: WEIR_AUTH_TOKENS_0_TOKEN: the entries of auth.tokens can be set in the file only, which weir serve --config names; a value there may be \"${env:NAME}\", for a variable of your own",
 		"WEIR_LISTEN_MAX_CONNECTIONS: listen.max_connections: 0 is below 1",
 	}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
@@ -195,6 +195,77 @@ func TestSecretsNeverShow(t *testing.T) {
 	}
 }
 
+// TestValuesMayStandElsewhere: a file that everybody may read needs no secret in it.
+func TestValuesMayStandElsewhere(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"key": "keykeykeykeykeykey\n", "lake": "lakelakelakelake", "empty": "\n", "large": strings.Repeat("a", maxReferenceBytes+1)} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := write(t, `
+auth:
+  keys:
+    - {access_key_id: AAAAAAAAAAAAAAAAAAAA, secret_access_key: "${file:`+dir+`/key}"}
+  tokens:
+    - name: device
+      token: ${env:DEVICE_TOKEN}
+listen:
+  max_connections: "${env:WEIR_MAX}"
+sinks:
+  - name: lake
+    kind: s3
+    settings: {bucket: b, secret_access_key: "${file:`+dir+`/lake}", headers: ["${env:DEVICE_TOKEN}", {deep: "${env:WEIR_MAX}"}], number: 7}
+`)
+	l, err := Load(path, []string{"DEVICE_TOKEN=first", "DEVICE_TOKEN=tokentokentokentoken", "WEIR_MAX=77"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.Auth.Keys[0].SecretAccessKey != "keykeykeykeykeykey" || l.Auth.Tokens[0].Token != "tokentokentokentoken" || l.Listen.MaxConnections != 77 {
+		t.Errorf("%q, %q, %d", l.Auth.Keys[0].SecretAccessKey.Reveal(), l.Auth.Tokens[0].Token.Reveal(), l.Listen.MaxConnections)
+	}
+	want := `{"bucket":"b","headers":["tokentokentokentoken",{"deep":"77"}],"number":7,"secret_access_key":"lakelakelakelake"}`
+	if got := string(l.Sinks[0].Settings.JSON()); got != want {
+		t.Errorf("settings %s\nwant     %s", got, want)
+	}
+	for _, s := range l.Explain() {
+		if strings.Contains(s.Value, "lakelake") || strings.Contains(s.Value, "token") && s.Path != "auth.tokens[0].name" {
+			t.Errorf("%s shows %q", s.Path, s.Value)
+		}
+	}
+
+	got := problems(t, `
+auth:
+  tokens:
+    - {name: a, token: "${env:NONE}"}
+    - {name: b, token: "Bearer ${env:NONE}"}
+    - {name: c, token: "${vault:x}"}
+    - {name: d, token: "${file:`+dir+`/none}"}
+    - {name: e, token: "${file:here}"}
+    - {name: f, token: "${file:`+dir+`}"}
+    - {name: g, token: "${file:`+dir+`/empty}"}
+    - {name: h, token: "${file:`+dir+`/large}"}
+sinks:
+  - name: lake
+    kind: s3
+    settings:
+      bucket: b
+      secret_access_key: ${env:NONE}
+`)
+	text := strings.ReplaceAll(strings.Join(got, "\n"), dir, "DIR")
+	if want := `weir.yaml:4: auth.tokens[0].token: the variable "NONE" is not set
+weir.yaml:5: auth.tokens[1].token: has more than a reference; expecting ${env:NAME} or ${file:/path} as the whole value
+weir.yaml:6: auth.tokens[2].token: "${vault:x}" is no reference; expecting ${env:NAME} or ${file:/path}
+weir.yaml:7: auth.tokens[3].token: DIR/none can't be read: no such file or directory
+weir.yaml:8: auth.tokens[4].token: "here" is not a whole path; expecting ${file:/path}
+weir.yaml:9: auth.tokens[5].token: DIR is not a file
+weir.yaml:10: auth.tokens[6].token: DIR/empty is empty
+weir.yaml:11: auth.tokens[7].token: DIR/large has more than 65536 bytes
+weir.yaml:17: sinks[0].settings.secret_access_key: the variable "NONE" is not set`; text != want {
+		t.Errorf("got\n%s", text)
+	}
+}
+
 func TestEverySettingHasADoc(t *testing.T) {
 	l, err := Load(write(t, "streams: [{name: a}]\nauth: {keys: [{access_key_id: AAAAAAAAAAAAAAAAAAAA, secret_access_key: verysecretverysecret}]}\n"), nil)
 	if err != nil {
@@ -219,6 +290,20 @@ func TestExplainShowsWhatListsWithoutElementsMayHold(t *testing.T) {
 		if s, ok := got[path]; !ok || s.Value != value || s.Doc == "" || s.Env != "" || s.Origin != "default" {
 			t.Errorf("%s: %+v, want the value %q, a doc and no variable", path, s, value)
 		}
+	}
+}
+
+func TestAnOnDemandStreamBeginsWithFourShardsUnlessToldOtherwise(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "weir.yaml")
+	if err := os.WriteFile(file, []byte("streams:\n- {name: a, mode: on-demand}\n- {name: b, mode: on-demand, shards: 2}\n- {name: c}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := Load(file, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, b, c := l.Streams[0].Shards, l.Streams[1].Shards, l.Streams[2].Shards; a != 4 || b != 2 || c != 1 {
+		t.Errorf("%d, %d and %d shards", a, b, c)
 	}
 }
 
@@ -260,17 +345,35 @@ func TestBytesAndDurationsReadBackAsWritten(t *testing.T) {
 	}
 }
 
+// TestSettingsAreNotExpanded: nine levels of nine aliases would be more than the memory.
+func TestSettingsAreNotExpanded(t *testing.T) {
+	text := "sinks:\n  - settings:\n      a0: &a0 [1]\n"
+	for i := 1; i < 10; i++ {
+		text += fmt.Sprintf("      a%d: &a%[1]d [%s]\n", i, strings.Repeat(fmt.Sprintf("*a%d, ", i-1), 9))
+	}
+	_, problems := decode(Default(), "x.yaml", []byte(text), &references{used: map[string]bool{}})
+	if err := problems.Error(); len(problems) != 1 || !strings.Contains(err, "x.yaml:3: sinks[0].settings: anchors, aliases and tags are not read here") {
+		t.Error(err)
+	}
+	for _, settings := range []string{"<<: {a: 1}", "a: !!binary eA==", "a: {b: [*x]}"} {
+		if _, problems := decode(Default(), "x.yaml", []byte("sinks: [{settings: {"+settings+"}}]"), &references{used: map[string]bool{}}); len(problems) == 0 {
+			t.Errorf("%s is taken", settings)
+		}
+	}
+}
+
 // FuzzDecode holds the reader to: no panic, and what it accepts is valid.
 func FuzzDecode(f *testing.F) {
 	for _, seed := range []string{
 		"", "listen:\n  address: :1\n", "streams:\n  - name: a\n    shards: 2\n", "a: [", "? x\n: y\n", "listen: *a", "- 1\n- 2\n",
 		"auth: {keys: [{name: x}]}", "listen: |\n  text\n", "!!map {}", "listen: {address: [1, {2: 3}]}\n", "\xff", "<<: {a: 1}\n", "%YAML 1.2\n---\n",
+		"sinks: [{settings: {a: [\"${env:A}\", {b: \"${file:/}\"}]}}]\n", "sinks: [{settings: {a: &a [1, 1], b: [*a, *a]}}]\n", "sinks:\n- settings:\n    a: &a\n      b: *a\n", "listen: {address: \"${file:x\"}\n",
 	} {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c := Default()
-		if _, problems := decode(c, "x.yaml", data); len(problems) == 0 {
+		if _, problems := decode(c, "x.yaml", data, &references{used: map[string]bool{}}); len(problems) == 0 {
 			c.Validate()
 			(&Loaded{Config: c}).Explain()
 		}

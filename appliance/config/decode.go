@@ -22,14 +22,15 @@ const maxFileBytes = 1 << 20
 // that one run reports all of them.
 type decoder struct {
 	source   string
+	refs     *references
 	problems Problems
 	origins  map[string]string
 }
 
-// decode fills tree, a pointer to a struct, from the YAML text, and returns
-// the origin ("file:line") of each leaf that it set.
-func decode(tree any, source string, data []byte) (map[string]string, Problems) {
-	d := &decoder{source: source, origins: map[string]string{}}
+// decode fills tree, a pointer to a struct, from the YAML text and what it refers
+// to, and returns the origin ("file:line") of each leaf that it set.
+func decode(tree any, source string, data []byte, refs *references) (map[string]string, Problems) {
+	d := &decoder{source: source, refs: refs, origins: map[string]string{}}
 	if len(data) > maxFileBytes {
 		d.add(0, "", fmt.Sprintf("the file has %d bytes; expecting at most %d", len(data), maxFileBytes))
 		return nil, d.problems
@@ -84,13 +85,31 @@ func lineOf(n ast.Node) int {
 	return 0
 }
 
+const notPlain = "anchors, aliases and tags are not read here; expecting plain YAML"
+
+// plain looks for what is not plain in what is read as a whole: a few hundred
+// bytes of aliases expand to gigabytes.
+type plain struct{ except ast.Node }
+
+// Visit is called for a node of a tree, and for those below as long as it returns p.
+func (p *plain) Visit(n ast.Node) ast.Visitor {
+	switch n.(type) {
+	case *ast.AnchorNode, *ast.AliasNode, *ast.MergeKeyNode, *ast.TagNode:
+		p.except = n
+	}
+	if p.except != nil {
+		return nil
+	}
+	return p
+}
+
 // value sets v from the node. A null leaves the default.
 func (d *decoder) value(v reflect.Value, path string, n ast.Node) {
 	switch x := n.(type) {
 	case *ast.NullNode:
 		return
 	case *ast.AnchorNode, *ast.AliasNode, *ast.MergeKeyNode, *ast.TagNode:
-		d.add(lineOf(n), path, "anchors, aliases and tags are not read here; expecting plain YAML")
+		d.add(lineOf(n), path, notPlain)
 		return
 	case *ast.MappingValueNode:
 		d.value(v, path, &ast.MappingNode{BaseNode: x.BaseNode, Start: x.GetToken(), Values: []*ast.MappingValueNode{x}})
@@ -167,11 +186,29 @@ func (d *decoder) settings(v reflect.Value, path string, n ast.Node) {
 		d.add(lineOf(n), path, fmt.Sprintf("%s; expecting a mapping of keys", describe(n)))
 		return
 	}
+	var p plain
+	if ast.Walk(&p, n); p.except != nil {
+		d.add(lineOf(p.except), path, notPlain)
+		return
+	}
 	var value map[string]any
 	if err := yaml.NodeToValue(n, &value); err != nil {
 		d.add(lineOf(n), path, "expecting a mapping of keys")
 		return
 	}
+	lines := map[string]int{}
+	for _, pair := range m.Values {
+		lines[join(path, pair.Key.GetToken().Value)] = lineOf(pair.Key)
+	}
+	d.refs.values(value, path, func(at string, err error) {
+		line := lineOf(n)
+		for key, l := range lines {
+			if at == key || strings.HasPrefix(at, key+".") || strings.HasPrefix(at, key+"[") {
+				line = l
+			}
+		}
+		d.add(line, at, err.Error())
+	})
 	data, err := json.Marshal(value)
 	if err != nil {
 		d.add(lineOf(n), path, "can't be written as JSON: "+err.Error())
@@ -179,8 +216,8 @@ func (d *decoder) settings(v reflect.Value, path string, n ast.Node) {
 	}
 	v.SetBytes(data)
 	d.origins[path] = d.source + ":" + strconv.Itoa(lineOf(n))
-	for _, pair := range m.Values {
-		d.origins[join(path, pair.Key.GetToken().Value)] = d.source + ":" + strconv.Itoa(lineOf(pair.Key))
+	for key, line := range lines {
+		d.origins[key] = d.source + ":" + strconv.Itoa(line)
 	}
 }
 
@@ -197,7 +234,11 @@ func (d *decoder) scalar(v reflect.Value, path string, n ast.Node) {
 		d.add(lineOf(n), path, fmt.Sprintf("%s; expecting one value", describe(n)))
 		return
 	}
-	if err := setText(v, text); err != nil {
+	text, err := d.refs.value(text)
+	if err == nil {
+		err = setText(v, text)
+	}
+	if err != nil {
 		d.add(lineOf(n), path, err.Error())
 		return
 	}

@@ -11,7 +11,7 @@
 //	                             WEIR_LISTEN_ADDRESS environment, wins over the file
 //
 // Load reports every problem at once, each with file, line and path. The
-// package never opens anything but the configuration file, and it is not
-// imported below appliance: packages have Options of their own, and appliance
-// maps one to the other.
+// package never opens anything but the configuration file and the files that its
+// values refer to ("${file:/path}"), and it is not imported below appliance:
+// packages have Options of their own, and appliance maps one to the other.
 package config

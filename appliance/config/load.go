@@ -27,25 +27,31 @@ type Loaded struct {
 }
 
 // Load reads the configuration: Default, then the file (none when its name is
-// empty), then the environment, given as "NAME=value" strings. The result is
-// valid, by the checks of who knows more than the tree, too. A file that can't be read is a fault of class Environment; anything
+// empty) with what its values refer to, then the environment, given as "NAME=value"
+// strings. The result is valid, by the checks of who knows more than the tree, too. A file that can't be read is a fault of class Environment; anything
 // wrong inside it, or in the environment, is a fault of class Usage around
 // Problems, which holds all of them.
 func Load(file string, environ []string, checks ...func(*Config) Problems) (*Loaded, error) {
 	l := &Loaded{Config: Default(), File: file, origins: map[string]string{}}
 	var problems Problems
+	refs := &references{environ: environ, used: map[string]bool{}}
 	if file != "" {
 		data, err := os.ReadFile(file)
 		if err != nil {
 			return nil, &fault.Error{Class: fault.Environment, Subject: "configuration file", Value: file, Expect: "not readable", Err: cause(err), Try: "weir config explain, which shows the defaults that run without a file"}
 		}
-		origins, found := decode(l.Config, file, data)
+		origins, found := decode(l.Config, file, data, refs)
 		for path, origin := range origins {
 			l.origins[path] = origin
 		}
 		problems = append(problems, found...)
 	}
-	problems = append(problems, l.environment(environ)...)
+	problems = append(problems, l.environment(environ, refs.used)...)
+	for i := range l.Streams {
+		if s := &l.Streams[i]; s.Mode == "on-demand" && !l.Sets(fmt.Sprintf("streams[%d].shards", i)) {
+			s.Shards = OnDemandShards
+		}
+	}
 	invalid := l.Validate()
 	for _, check := range checks {
 		invalid = append(invalid, check(l.Config)...)
@@ -71,9 +77,9 @@ func cause(err error) error {
 	return err
 }
 
-// environment applies the WEIR_… variables. A name that is no setting is a
-// problem like an unknown key.
-func (l *Loaded) environment(environ []string) Problems {
+// environment applies the WEIR_… variables. A name that is no setting, and that the
+// file does not refer to, is a problem like an unknown key.
+func (l *Loaded) environment(environ []string, used map[string]bool) Problems {
 	type target struct {
 		path  string
 		value reflect.Value
@@ -87,7 +93,7 @@ func (l *Loaded) environment(environ []string) Problems {
 	var problems Problems
 	for _, pair := range environ {
 		name, value, _ := strings.Cut(pair, "=")
-		if !strings.HasPrefix(name, EnvPrefix) || slices.Contains(clientEnv, name) {
+		if !strings.HasPrefix(name, EnvPrefix) || slices.Contains(clientEnv, name) || used[name] {
 			continue
 		}
 		t, ok := targets[name]
@@ -104,7 +110,7 @@ func (l *Loaded) environment(environ []string) Problems {
 				expect = fmt.Sprintf("unknown variable; did you mean %s?", near)
 			}
 			if list := entries(name); list != "" {
-				expect = "the entries of " + list + " can be set in the file only, which weir serve --config names"
+				expect = "the entries of " + list + " can be set in the file only, which weir serve --config names; a value there may be \"${env:NAME}\", for a variable of your own"
 			}
 			problems = append(problems, Problem{Source: "environment", Path: name, Text: expect})
 			continue

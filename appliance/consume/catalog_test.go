@@ -5,19 +5,11 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/weirhq/weir/appliance/api/apitest"
 	"github.com/weirhq/weir/appliance/consume"
 	"github.com/weirhq/weir/storage"
 	"github.com/weirhq/weir/wasm/module"
 )
-
-// gone is the context of a client that goes away while its request is being done.
-type gone struct{ context.Context }
-
-func (gone) Done() <-chan struct{} {
-	ended := make(chan struct{})
-	close(ended)
-	return ended
-}
 
 // TestWhoGoesAwayLeavesTheCatalogueWhole: a commit says what became of it, so that
 // what the catalogue keeps in memory is what the next start reads.
@@ -29,7 +21,7 @@ func TestWhoGoesAwayLeavesTheCatalogueWhole(t *testing.T) {
 	defer store.Close()
 	rows := consume.Modules{Store: store}
 	for i := range 20 {
-		err := rows.Commit(gone{context.Background()}, []module.Change{{Key: fmt.Appendf(nil, "r/%d", i), Value: []byte("active")}})
+		err := rows.Commit(apitest.Gone{Context: context.Background()}, []module.Change{{Key: fmt.Appendf(nil, "r/%d", i), Value: []byte("active")}})
 		if err != nil {
 			t.Fatalf("commit %d: %v; expected its outcome to be awaited", i, err)
 		}

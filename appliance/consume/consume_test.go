@@ -38,6 +38,7 @@ type box struct {
 	rest    time.Duration // consume.Options.Rest; zero = the default
 	ahead   time.Duration // of the engine's clock
 	outbox  int           // requests of a shard that may wait; zero = the default
+	shadows time.Duration // what a shadow may take of a shard's time; zero = the default
 	stop    func()
 }
 
@@ -75,6 +76,9 @@ func (b *box) start() {
 	})
 	if b.outbox > 0 {
 		b.engine.LimitOutbox(b.outbox)
+	}
+	if b.shadows > 0 {
+		b.engine.LimitShadow(b.shadows)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)

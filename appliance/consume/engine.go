@@ -41,6 +41,8 @@ type Engine struct {
 	outboxRows int
 	streams    map[uint32]bool // there were when reconcile looked last
 
+	shadowBatch, shadowHead time.Duration
+
 	mu struct {
 		sync.Mutex
 		workers map[shardKey]*worker
@@ -69,7 +71,7 @@ func New(o Options) *Engine {
 	}
 	id := make([]byte, 8)
 	_, _ = rand.Read(id) // documented never to fail
-	e := &Engine{o: o, owner: hex.EncodeToString(id), wake: make(chan struct{}, 1), outboxRows: outboxRows}
+	e := &Engine{o: o, owner: hex.EncodeToString(id), wake: make(chan struct{}, 1), outboxRows: outboxRows, shadowBatch: shadowBatch, shadowHead: shadowHead}
 	e.mu.workers, e.mu.done, e.mu.senders = map[shardKey]*worker{}, map[shardKey]bool{}, map[string]*sender{}
 	return e
 }

@@ -64,14 +64,14 @@ const alertStart = `pump-2 {"device":"pump-2","value":500,`
 // minutes, and the records that downsample makes of all but the last minute. They
 // lie in the future, where no tick ends a window.
 func minutesOfReadings() (readings, minutes []string) {
-	const start = 4000000020000 // a full minute
+	const start int64 = 4000000020000 // a full minute
 	for i := range 180 {
 		for device := 1; device <= 2; device++ {
 			v := float64(20*device) + float64(i%7)/8
 			if device == 2 && i == 100 {
 				v = 500
 			}
-			readings = append(readings, fmt.Sprintf(`pump-%d {"device":"pump-%d","ts":%d,"value":%v}`, device, device, start+1000*i, v))
+			readings = append(readings, fmt.Sprintf(`pump-%d {"device":"pump-%d","ts":%d,"value":%v}`, device, device, start+1000*int64(i), v))
 		}
 	}
 	for minute := range 2 {
@@ -86,7 +86,7 @@ func minutesOfReadings() (readings, minutes []string) {
 			}
 			mean := math.Floor(sum/60*1000+0.5) / 1000
 			minutes = append(minutes, fmt.Sprintf(`pump-%d {"device":"pump-%d","window":%d,"count":60,"mean":%v,"min":%v,"max":%v}`,
-				device, device, start+60000*minute, mean, least, most))
+				device, device, start+60000*int64(minute), mean, least, most))
 		}
 	}
 	return readings, minutes

@@ -17,6 +17,7 @@ import (
 // What a shadow may take of its shard's time.
 const (
 	// shadowBatch is when a shadow gives up a batch that it breaks on again and again.
+	// Engine.shadowBatch and shadowHead are what counts.
 	shadowBatch = 250 * time.Millisecond
 	// shadowHead is how much longer than the active version it may have run in
 	// all before batches pass it by.
@@ -112,7 +113,7 @@ func (w *worker) compared(ctx context.Context, n int, run func(w *worker) error)
 // not get to an end; found says so then.
 func (s *shadow) try(ctx context.Context, w *worker, n int, run func(w *worker) error, found *transform.ShadowReport) *effects {
 	now := time.Now()
-	if now.Before(s.again) || s.spent > s.active+shadowHead {
+	if now.Before(s.again) || s.spent > s.active+w.e.shadowHead {
 		found.Skipped += uint64(n)
 		return nil
 	}
@@ -126,7 +127,7 @@ func (s *shadow) try(ctx context.Context, w *worker, n int, run func(w *worker) 
 		}
 	}
 	r := s.run
-	r.batch, r.at, r.until = w.batch, w.at, now.Add(shadowBatch)
+	r.batch, r.at, r.until = w.batch, w.at, now.Add(w.e.shadowBatch)
 	r.group.fallback, r.group.waiting = w.group.fallback, w.group.waiting+len(w.group.requests)
 	r.state.bytes, r.state.count = w.state.bytes, w.state.count
 	err := run(r)

@@ -199,9 +199,10 @@ type Uplink struct {
 	// Windows are the times of day in which it may send, "22:00-06:00", in
 	// TimeZone. Empty: always.
 	Windows []string `json:"windows,omitempty"`
-	// MonthlyBytes may be sent per calendar month (TimeZone). A batch is begun
-	// when the rest is enough for what it should take, going by the last one; the
-	// first of a month always is. 0: no budget.
+	// MonthlyBytes may be sent per calendar month (TimeZone), retries included and
+	// headers not; it is never passed. A batch is begun when the rest is enough for
+	// what it should take, going by the last one, and cut short when it takes more
+	// than there is. The first of a month always is begun. 0: no budget.
 	MonthlyBytes int64 `json:"monthly_bytes,omitempty"`
 }
 

@@ -84,11 +84,18 @@ func (j *job) converter(ctx context.Context, part string, from source) (*convert
 		}
 		c = j.schemas.add(part, schema, &p.Options)
 	}
-	if n := int64(c.schema.Leaves()); n > j.stats.columns.Load() {
+	n := int64(c.schema.Leaves())
+	if n > j.stats.columns.Load() {
 		j.stats.columns.Store(n)
+	}
+	if p := j.bind.config.Parquet; len(p.Schema) == 0 && n > max(j.columns, freeColumns) {
+		return nil, errWider
 	}
 	return c, j.schemas.ready(c)
 }
+
+// errWider ends an attempt whose memory was counted for fewer columns than were met.
+var errWider = &SinkError{Code: "Delivery.MoreColumns", Refused: true, Err: errors.New("the records have more columns than those before")}
 
 var errEnough = errors.New("enough records")
 

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 )
@@ -41,5 +42,26 @@ func TestPartsWithTheSameColumnsShareAReader(t *testing.T) {
 	}
 	if err := j.schemas.check("a part that was not made", []byte("x")); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestWiderSchemaIsCountedAnew: columns that are met in the records end an attempt which has not
+// the memory for them; the next one takes it.
+func TestWiderSchemaIsCountedAnew(t *testing.T) {
+	j := &job{bind: &binding{config: Config{Parquet: &Parquet{}}}, stats: &stats{}, schemas: newConverters()}
+	record := []byte(`{"c0":0`)
+	for i := 1; i < 100; i++ {
+		record = fmt.Appendf(record, `,"c%d":1`, i)
+	}
+	record = append(record, '}')
+	from := func(_ context.Context, emit func([]byte) error) error { return emit(record) }
+	if _, err := j.converter(t.Context(), "data", from); !errors.Is(err, errWider) {
+		t.Errorf("100 columns in an attempt that was counted for few: %v", err)
+	}
+	if j.columns = j.stats.columns.Load(); j.columns != 100 {
+		t.Errorf("%d columns were met, want 100", j.columns)
+	}
+	if c, err := j.converter(t.Context(), "data", from); err != nil || c.reader == nil {
+		t.Errorf("100 columns in an attempt that was counted for them: %v", err)
 	}
 }

@@ -98,5 +98,5 @@ func (w *worker) behind(ends map[record.ShardNumber]uint64) bool {
 func (w *worker) stuck() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.mu.waiting != "" || w.mu.circuit.Failures > 0 || w.mu.stream == nil || w.engine.store.State().ReadOnly
+	return w.mu.waiting != "" || len(w.mu.held) > 0 && w.mu.sending == 0 || w.mu.circuit.Failures > 0 || w.mu.stream == nil || w.engine.store.State().ReadOnly
 }

@@ -146,6 +146,41 @@ func TestPartitionLimit(t *testing.T) {
 	}
 }
 
+// TestPartitionValuesThatMakeNoName: whoever puts records chooses the values. What no object
+// can be named after fails, and holds nobody up, after a restart neither.
+func TestPartitionValuesThatMakeNoName(t *testing.T) {
+	r := newRig(t)
+	st := r.stream("s", 1)
+	bad := []string{strings.Repeat("x", 600), strings.Repeat("y", 300), "../../../../../../../../out", `a\u0000b`}
+	for i := range 3 {
+		for _, v := range bad {
+			append1(t, r.store, st, "k", fmt.Appendf(nil, `{"n":%d,"v":"%s"}`+"\n", 1000+i, v))
+		}
+		append1(t, r.store, st, "k", fmt.Appendf(nil, `{"n":%d,"v":"good %d"}`+"\n", i, i))
+	}
+	r.create(delivery.Config{
+		Name: "d", Source: delivery.Source{Stream: "s"}, Buffer: soon(), Prefix: "!{partitionKeyFromQuery:v}/", ErrorPrefix: "failed/",
+		Partition: &delivery.Partition{Query: "{v: .v}"},
+	})
+	r.drained("d")
+	good, failed := map[string][]byte{}, 0
+	for name, raw := range r.objects() {
+		if !strings.HasPrefix(name, "failed/processing-failed/") {
+			good[name] = raw
+			continue
+		}
+		failed += bytes.Count(raw, []byte(`"errorCode":"DynamicPartitioning.InvalidObjectName"`))
+	}
+	exactly(t, numbers(t, good), 3, false)
+	if failed != 3*len(bad) || len(good) != 3 {
+		t.Errorf("%d records failed, want %d; objects %v", failed, 3*len(bad), names(good))
+	}
+	places, err := r.engine.Where(t.Context(), "s", 0, 1)
+	if err != nil || len(places) != 1 || len(places[0].Objects) != 1 || !strings.HasPrefix(places[0].Objects[0].Key, "failed/") {
+		t.Errorf("a record that failed is said to be at %+v, %v", places, err)
+	}
+}
+
 // upper is a transform that works without a module: it upper-cases, drops
 // every tenth record and fails every hundredth, until it is mended.
 type upper struct{ mended *bool }

@@ -10,7 +10,7 @@ import (
 // TestAttemptThatIsCutOffGivesItsBudgetBack: one that waited for another to find out
 // whether the sink is back, when the delivery stream was changed.
 func TestAttemptThatIsCutOffGivesItsBudgetBack(t *testing.T) {
-	w := &worker{engine: &Engine{clock: SystemClock{}}, budget: make(chan budget, 1)}
+	w := &worker{engine: &Engine{clock: SystemClock{}, calendar: time.Now}, budget: make(chan budget, 1)}
 	w.budget <- budget{Month: time.Now().UTC().Format("2006-01"), Bytes: 10}
 	w.mu.circuit.Failures = openAfter
 	l := &lane{w: w, def: &definition{Config: Config{Uplink: Uplink{MonthlyBytes: 1000}}}, probe: make(chan struct{}, 1)}

@@ -35,7 +35,7 @@ const (
 type plan struct {
 	partitions []*partition      // one for each object
 	index      map[string]uint16 // by partition id: the last of its objects
-	assigned   []uint16          // by ordinal of the item; unassigned: failed
+	assigned   assignment        // by ordinal of the item
 	items      int               // of the recipe
 	most       int               // partitions that may be active
 	size       int64             // bytes at which a partition's object is full
@@ -44,9 +44,39 @@ type plan struct {
 
 func newPlan(c *Config, r *Recipe) *plan {
 	return &plan{
-		index: map[string]uint16{}, assigned: make([]uint16, 0, min(r.Records(), maxAssigned)),
+		index: map[string]uint16{}, assigned: newAssignment(int(min(r.Records(), maxAssigned))),
 		most: c.Partition.MaxActive, size: c.Buffer.SizeBytes,
 	}
+}
+
+// assignment is the objects that items belong to, by their ordinals. It takes one byte
+// for each while there are fewer than 255 objects, and two from then on.
+type assignment struct {
+	low, high []byte // of the object's number and one; 0: unassigned. high is nil until one is needed
+}
+
+// newAssignment has room for n items, and grows beyond.
+func newAssignment(n int) assignment { return assignment{low: make([]byte, 0, n)} }
+
+func (a *assignment) len() int { return len(a.low) }
+
+func (a *assignment) add(n uint16) {
+	n++ // unassigned is the largest
+	if n > 0xff && a.high == nil {
+		a.high = make([]byte, len(a.low), cap(a.low))
+	}
+	a.low = append(a.low, byte(n))
+	if a.high != nil {
+		a.high = append(a.high, byte(n>>8))
+	}
+}
+
+func (a *assignment) at(i int) uint16 {
+	n := uint16(a.low[i])
+	if a.high != nil {
+		n |= uint16(a.high[i]) << 8
+	}
+	return n - 1
 }
 
 // partition is one object's worth of the records that share their keys.
@@ -55,7 +85,8 @@ type partition struct {
 	values  []string
 	serial  int // of the objects with these values, from 0
 	records int64
-	bytes   int64 // of data
+	bytes   int64  // of data
+	bad     string // why no object can have its name: its records fail
 }
 
 // partitionPart is the name of a partition's object among the parts of its
@@ -83,8 +114,8 @@ func (p *plan) take(it *item) uint16 {
 		q.records++
 		q.bytes += int64(len(it.data))
 	}
-	if p.items++; len(p.assigned) < maxAssigned {
-		p.assigned = append(p.assigned, n)
+	if p.items++; p.assigned.len() < maxAssigned {
+		p.assigned.add(n)
 	}
 	return n
 }
@@ -97,7 +128,7 @@ func (p *plan) object(values []string) uint16 {
 		return unassigned
 	case !known:
 		return p.add(values, 0)
-	case p.partitions[n].bytes >= p.size && len(p.assigned) < maxAssigned && len(p.partitions) < maxPartitions:
+	case p.partitions[n].bytes >= p.size && p.assigned.len() < maxAssigned && len(p.partitions) < maxPartitions:
 		return p.add(values, p.partitions[n].serial+1)
 	}
 	return n
@@ -117,8 +148,8 @@ func (p *plan) add(values []string, serial int) uint16 {
 
 // at is the object of the item with an ordinal.
 func (p *plan) at(ordinal int, it *item) uint16 {
-	if ordinal < len(p.assigned) {
-		return p.assigned[ordinal]
+	if ordinal < p.assigned.len() {
+		return p.assigned.at(ordinal)
 	}
 	if n, known := p.index[string(partitionID(nil, it.values))]; known && it.fail == nil {
 		return n
@@ -224,7 +255,7 @@ func (j *job) count(ctx context.Context) (*plan, error) {
 // each good record with its partition.
 func (j *job) pass(ctx context.Context, emit func(partition int, data []byte) error) error {
 	again := *j.pipe
-	again.known = len(j.plan.assigned)
+	again.known = j.plan.assigned.len()
 	if again.known == j.plan.items {
 		again.query = nil
 	}
@@ -300,7 +331,8 @@ func (j *job) putGroup(ctx context.Context, sink ObjectSink, group []int, needs 
 	return kept, ratio, nil
 }
 
-// putPartition stores a partition as an object.
+// putPartition stores a partition as an object. When there can't be one of its name, its
+// records have failed.
 func (j *job) putPartition(ctx context.Context, sink ObjectSink, p *partition, from source) error {
 	keys := map[string]string{}
 	for i, name := range j.keyNames() {
@@ -312,7 +344,15 @@ func (j *job) putPartition(ctx context.Context, sink ObjectSink, p *partition, f
 		part: p.part, sink: sink, target: "sink", expression: j.bind.data, keys: keys,
 		extension: j.extension(), contentType: j.contentType(), render: j.dataRender(p.part, from),
 	}
-	return j.put(ctx, o)
+	err := j.put(ctx, o)
+	var s *SinkError
+	if !errors.As(err, &s) || !s.BadName {
+		return err
+	}
+	// Whoever puts records chooses the keys: one of them must not be in the way of all others.
+	p.bad = err.Error()
+	j.parts[p.part], j.kinds[processingFailed] = true, true
+	return nil
 }
 
 // keyNames are the names of the partition keys in the order of their values:

@@ -7,55 +7,24 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/weirhq/weir/appliance/delivery/codec"
 	"github.com/weirhq/weir/appliance/delivery/prefix"
-	"github.com/weirhq/weir/storage"
 )
-
-// binding is one version of a delivery stream's configuration with all it
-// names opened: sinks, prefixes, module. A recipe is made with the binding of
-// the version that it was sealed under.
-type binding struct {
-	version   int
-	config    Config
-	zone      *time.Location
-	stream    *storage.Stream
-	sink      Sink
-	backup    ObjectSink // nil without one
-	failure   ObjectSink // nil without one; of a RecordSink
-	errorSink ObjectSink // nil without one; of an ObjectSink
-	data      *prefix.Expression
-	errors    *prefix.Expression
-	backups   *prefix.Expression
-	failures  *prefix.Expression
-	query     *query
-	transform func(digest string) (Transformer, error) // nil without one
-}
-
-func (b *binding) close() error {
-	errs := []error{}
-	if b.sink != nil {
-		errs = append(errs, b.sink.Close())
-	}
-	if b.backup != nil {
-		errs = append(errs, b.backup.Close())
-	}
-	if b.failure != nil {
-		errs = append(errs, b.failure.Close())
-	}
-	if b.errorSink != nil {
-		errs = append(errs, b.errorSink.Close())
-	}
-	return errors.Join(errs...)
-}
 
 // forwards says whether stored frames can be the object as they are.
 func (b *binding) forwards() bool {
 	c := &b.config
 	return c.Compression.Format == codec.Zstd && c.Compression.Level == 0 && c.Transform == nil && c.Partition == nil &&
 		c.Delimiter == "" && c.Parquet == nil && !c.Deaggregate && c.Decompress == nil && c.SubRecords == nil && c.Check == ""
+}
+
+// inJSON says whether records go out in base64, inside JSON.
+func (b *binding) inJSON() bool {
+	_, ok := b.sink.(RecordSink)
+	return ok
 }
 
 // memory is what one attempt at a recipe of this binding holds at most, with so many
@@ -82,7 +51,7 @@ func (b *binding) memory(r *Recipe, workers int, columns int64) int64 {
 	if p := b.config.Parquet; p != nil {
 		n += rowGroupBytes + columnBytes*max(int64(p.Schema.Leaves())-freeColumns, columns-freeColumns, 0)
 	}
-	if _, ok := b.sink.(RecordSink); ok {
+	if b.inJSON() {
 		n += requestBytes
 	}
 	return n
@@ -130,10 +99,16 @@ type job struct {
 	kinds   map[string]bool // failures met
 	plan    *plan           // partitions, once counted
 	schemas converters
-	workers int // that may compress
+	workers int   // that may compress
+	columns int64 // of Parquet that the attempt's memory was counted for
 
-	reserved int64 // of the monthly budget, for the attempt under way
-	cost     int64 // bytes of it that the acknowledged parts took
+	// Of the monthly budget. A request that failed may still be read from, so these are changed by its holder.
+	reserved int64        // for the attempt under way, and not sent
+	sent     atomic.Int64 // by the attempt under way, of what is not acknowledged
+	least    int64        // that an attempt takes, as one found out that was cut short
+	short    atomic.Bool  // the attempt under way was cut short
+
+	cost int64 // bytes of it that the acknowledged parts took
 
 	chunk     int // of a RecordSink: next request
 	chunkDone int // records of it that are acknowledged
@@ -288,7 +263,7 @@ func (j *job) key(o *objectSpec) (string, error) {
 		Random: func(i int) string { return randomString(id, i) },
 	})
 	if err != nil {
-		return "", err
+		return "", &SinkError{Code: "Delivery.NameTooLong", Refused: true, BadName: true, Err: err}
 	}
 	return before + j.suffix(o.part) + o.extension, nil
 }
@@ -352,6 +327,7 @@ func (j *job) put(ctx context.Context, o *objectSpec) error {
 		}
 	}
 	j.parts[o.part] = true
+	j.sent.Store(0)
 	if o.sink.Metered() || o.target == "sink" {
 		j.cost += stored.Bytes
 	}
@@ -451,7 +427,11 @@ func (j *job) failures() func(it *item) *failure {
 					message: fmt.Sprintf("more than %d partitions are active", j.bind.config.Partition.MaxActive),
 				}
 			}
-			part = j.plan.partitions[n].part
+			p := j.plan.partitions[n]
+			if p.bad != "" {
+				return &failure{kind: processingFailed, code: "DynamicPartitioning.InvalidObjectName", message: p.bad, attempts: 1}
+			}
+			part = p.part
 		}
 		if err := j.schemas.check(part, it.data); err != nil {
 			return &failure{kind: conversionFailed, code: "DataFormatConversion.ParseError", message: err.Error(), attempts: 1}

@@ -3,6 +3,7 @@ package delivery
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"sync"
 	"testing"
@@ -129,6 +130,72 @@ func TestBudgetRowRunsAhead(t *testing.T) {
 	}
 }
 
+// TestBudgetOfAMonthIsGivenOnce: a clock that goes back takes nothing back.
+func TestBudgetOfAMonthIsGivenOnce(t *testing.T) {
+	at := func(month time.Month, day int) time.Time { return time.Date(2026, month, day, 12, 0, 0, 0, time.UTC) }
+	for _, c := range []struct {
+		what  string
+		now   time.Time
+		month string
+		bytes int64
+	}{
+		{"the same month", at(3, 31), "2026-03", 400},
+		{"the next", at(4, 1), "2026-04", 0},
+		{"a correction by hours into the one before", at(2, 28).Add(2 * time.Hour), "2026-03", 400},
+		{"a clock that was years ahead and is put right", at(1, 10), "2026-01", 400},
+	} {
+		b := budget{Month: "2026-03", Bytes: 400, reserved: 50, Percent: 7}
+		b.turn(c.now)
+		if b.Month != c.month || b.Bytes != c.bytes || b.reserved != 50 || b.Percent != 7 {
+			t.Errorf("%s: %+v", c.what, b)
+		}
+	}
+}
+
+// TestBatchOfMoreThanAMonthSaysSo: one that was cut short with a whole month before it is
+// not tried each month.
+func TestBatchOfMoreThanAMonthSaysSo(t *testing.T) {
+	now := time.Date(2026, 3, 31, 12, 0, 0, 0, time.UTC)
+	w := &worker{engine: &Engine{calendar: func() time.Time { return now }}, budget: make(chan budget, 1)}
+	w.mu.def.Config.Uplink.MonthlyBytes = 1000
+	w.giveBudget(budget{})
+	j := &job{recipe: &Recipe{Ranges: []Range{{First: 1, Last: 1, Bytes: 5000}}}, bind: &binding{}}
+	if pause, why := w.reserve(j, now, 1000); pause != 0 {
+		t.Fatalf("the first of a month waits: %s", why)
+	}
+	if err := w.spend(t.Context(), j, 1001); !errors.Is(err, errBudget) || !j.short.Load() {
+		t.Fatalf("a byte too much: %v", err)
+	}
+	w.release(j)
+	now = now.Add(24 * time.Hour)
+	want := "the batch takes 1001 bytes or more, and the monthly byte budget is 1000: uplink.monthly_bytes has to be higher"
+	if pause, why := w.reserve(j, now, 1000); pause == 0 || why != want {
+		t.Errorf("it waits %v: %q, want %q", pause, why, want)
+	}
+	w.mu.def.Config.Uplink.MonthlyBytes = 2000
+	if pause, why := w.reserve(j, now, 2000); pause != 0 {
+		t.Errorf("with a higher budget it waits: %s", why)
+	}
+}
+
+// TestBatchesFitAMonth: the size hint gives way to a budget that has no room for it.
+func TestBatchesFitAMonth(t *testing.T) {
+	for _, c := range []struct {
+		limit, percent int64
+		inJSON         bool
+		want           int64
+	}{
+		{0, 0, false, 5 << 20}, {100 << 20, 0, false, 5 << 20}, {4000, 0, false, 1000}, {6000, 0, true, 1000}, {4500, 10, false, 10_000}, {3, 0, false, 5 << 20},
+	} {
+		w := &worker{budget: make(chan budget, 1)}
+		w.giveBudget(budget{Percent: c.percent})
+		n := w.batchBytes(&Config{Buffer: Buffer{SizeBytes: 5 << 20}, Uplink: Uplink{MonthlyBytes: c.limit}}, c.inJSON)
+		if n < c.want*99/100 || n > c.want*101/100 {
+			t.Errorf("%+v: batches of %d bytes", c, n)
+		}
+	}
+}
+
 // boxSink is a sink that is metered or not.
 type boxSink struct {
 	Sink
@@ -216,6 +283,34 @@ func TestBudgetIsReservedBeforehand(t *testing.T) {
 			t.Errorf("%+v: %d bytes are expected", c, n)
 		}
 	}
+}
+
+// TestOneUploadThatWaitsIsTold: while another one of the stream is under way, the stream does
+// not look as if nothing waited.
+func TestOneUploadThatWaitsIsTold(t *testing.T) {
+	w, first, second := &worker{}, &job{}, &job{}
+	waits := func(want string) {
+		t.Helper()
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if got := w.waitsLocked(); got != want {
+			t.Errorf("the stream waits for %q, want %q", got, want)
+		}
+	}
+	waits("")
+	w.holdBack(second, "the budget")
+	w.holdBack(first, "its window")
+	waits("its window")
+	w.holdBack(first, "")
+	end := w.begin()
+	waits("the budget")
+	w.setWaiting("the sink failed")
+	waits("the sink failed")
+	end()
+	w.begin()()
+	waits("the budget")
+	w.holdBack(second, "")
+	waits("")
 }
 
 // TestWaitingSaysWhetherTheBudgetIsSpent: a month that is over for a stream is not a

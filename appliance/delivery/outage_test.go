@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/weirhq/weir/appliance/delivery"
+	"github.com/weirhq/weir/appliance/delivery/codec"
 	"github.com/weirhq/weir/appliance/sink"
 	"github.com/weirhq/weir/storage"
 )
@@ -231,6 +233,145 @@ func TestBudgetHoldsUntilNextMonth(t *testing.T) {
 	o.run("the new month is spent, too", time.Second, func() bool { return spent() && o.lag("d") < before })
 }
 
+// tally counts what passes, by month, and fails the first attempt at each object once all
+// of it has passed.
+type tally struct {
+	delivery.ObjectSink
+	clock  *fakeClock
+	stands sync.RWMutex // held to read while bytes pass, so that they are of one month
+	mu     struct {
+		sync.Mutex
+		sent  map[string]int64
+		short int
+	}
+}
+
+func (s *tally) PutObject(ctx context.Context, o *delivery.Object) (delivery.Stored, error) {
+	throttle := o.Throttle
+	o.Throttle = func(r io.Reader) io.Reader { return &tallied{s, throttle(r)} }
+	if o.MayExist {
+		return s.ObjectSink.PutObject(ctx, o)
+	}
+	r, w := io.Pipe()
+	go func() { _ = w.CloseWithError(o.Render(w)) }()
+	_, err := io.Copy(io.Discard, o.Throttle(r))
+	_ = r.CloseWithError(io.ErrClosedPipe)
+	return delivery.Stored{}, &delivery.SinkError{Code: "Test.Failed", Err: errors.Join(errors.New("sent in vain"), err)}
+}
+
+type tallied struct {
+	sink *tally
+	r    io.Reader
+}
+
+func (t *tallied) Read(p []byte) (int, error) {
+	t.sink.stands.RLock()
+	defer t.sink.stands.RUnlock()
+	n, err := t.r.Read(p)
+	t.sink.mu.Lock()
+	defer t.sink.mu.Unlock()
+	t.sink.mu.sent[t.sink.clock.Now().Format("2006-01")] += int64(n)
+	if err != nil && strings.Contains(err.Error(), "budget") {
+		t.sink.mu.short++
+	}
+	return n, err
+}
+
+// putNoise appends n records from a number on that pack worse the more noise they hold.
+func (r *rig) putNoise(st *storage.Stream, from, n, noise int) {
+	r.t.Helper()
+	random := rand.New(rand.NewPCG(1, uint64(from)))
+	txn, err := r.store.Begin(r.t.Context(), n*(200+2*noise))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for i := range n {
+		pad := make([]byte, noise)
+		for k := range pad {
+			pad[k] = byte(random.Uint32())
+		}
+		if err := txn.Append(st, []byte("k"), nil, fmt.Appendf(nil, `{"n":%d,"same":"%0120d","pad":"%x"}`+"\n", from+i, 0, pad)); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	if err := txn.Commit(r.t.Context()); err != nil {
+		r.t.Fatal(err)
+	}
+	txn.Release()
+}
+
+// TestBudgetIsNeverPassed has batches come out several times larger than those before
+// them, and each be sent in vain once: no month has more than its budget sent, and what
+// was cut short arrives in a later one.
+func TestBudgetIsNeverPassed(t *testing.T) {
+	const limit = 40_000
+	var sink *tally
+	o := newOutage(t, func(e *delivery.Options) {
+		open := e.OpenSink
+		sink = &tally{clock: e.Clock.(*fakeClock)}
+		sink.mu.sent = map[string]int64{}
+		e.OpenSink = func(target delivery.Target) (delivery.Sink, error) {
+			s, err := open(target)
+			if err != nil {
+				return nil, err
+			}
+			sink.ObjectSink = s.(delivery.ObjectSink)
+			return sink, nil
+		}
+	})
+	st, err := o.store.CreateStream(t.Context(), storage.StreamConfig{Name: "s", Shards: 1, Retention: 365 * 24 * time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.create(delivery.Config{
+		Name: "d", Source: delivery.Source{Stream: "s"}, Buffer: delivery.Buffer{SizeBytes: 80_000, Interval: delivery.Every(time.Second)},
+		Compression: delivery.Compression{Format: codec.Gzip}, Uplink: delivery.Uplink{MonthlyBytes: limit},
+	})
+	drain := func() {
+		until(t, "everything is delivered", func() bool {
+			s, err := o.engine.Stats("d")
+			if err != nil {
+				t.Fatal(err)
+			}
+			step := time.Second
+			if strings.Contains(s.Waiting, "budget") {
+				step = 12 * time.Hour
+			}
+			sink.stands.Lock()
+			o.clock.advance(step)
+			sink.stands.Unlock()
+			return s.LagRecords == 0
+		})
+	}
+	n := 0
+	for range 2 {
+		o.putNoise(st, n, 500, 0)
+		drain() // what it is expected to take from here on is little
+		o.putNoise(st, n+500, 300, 60)
+		n += 800
+		drain()
+	}
+	exactly(t, numbers(t, o.objects()), n, true)
+	s, err := o.engine.Stats("d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sink.mu.Lock()
+	defer sink.mu.Unlock()
+	if got := s.Retries["Delivery.MonthlyBudget"]; got != int64(sink.mu.short) {
+		t.Errorf("%d retries for want of budget, %d uploads were cut short", got, sink.mu.short)
+	}
+	for month, sent := range sink.mu.sent {
+		if sent > limit {
+			t.Errorf("%d bytes were sent in %s, the budget is %d", sent, month, limit)
+		}
+	}
+	if sink.mu.short == 0 || len(sink.mu.sent) < 2 {
+		t.Errorf("%d uploads were cut short in %d months, which shows nothing", sink.mu.short, len(sink.mu.sent))
+	}
+	t.Logf("%d cut short: %v", sink.mu.short, sink.mu.sent)
+}
+
 // swallow is a sink that takes bytes and never gets done.
 type swallow struct {
 	delivery.ObjectSink
@@ -295,6 +436,33 @@ func TestUploadWindow(t *testing.T) {
 	o.run("the window", 5*time.Minute, func() bool { return o.lag("d") == 0 })
 	if at := o.clock.Now().Sub(o.clock.start); at < 3*time.Hour {
 		t.Errorf("delivered after %v", at)
+	}
+}
+
+// TestFinishIsKnownToWhoLooksOnce: that nobody looked while the lag went down, or that
+// somebody did while it grew, does not keep the estimate away.
+func TestFinishIsKnownToWhoLooksOnce(t *testing.T) {
+	o := newOutage(t)
+	st := o.stream("s", 2)
+	o.create(delivery.Config{
+		Name: "d", Source: delivery.Source{Stream: "s"}, Buffer: delivery.Buffer{SizeBytes: 10_000, Interval: delivery.Every(time.Second)},
+		Uplink: delivery.Uplink{BytesPerSecond: 2000},
+	})
+	o.off.Store(true)
+	for i := range 20 {
+		o.put(st, i*50, (i+1)*50)
+		o.clock.advance(time.Minute)
+		_ = o.lag("d")
+	}
+	o.off.Store(false)
+	before := len(o.objects())
+	o.run("some of it is delivered", time.Second, func() bool { return len(o.objects()) > before+3 })
+	s, err := o.engine.Stats("d")
+	if err != nil || s.LagRecords == 0 {
+		t.Fatalf("%d records wait, which shows nothing; %v", s.LagRecords, err)
+	}
+	if left := s.Finish.Sub(o.clock.Now()); left <= 0 || left > time.Hour {
+		t.Errorf("%d bytes at 2,000 a second are to be gone in %v (%v)", s.LagBytes, left, s.Finish)
 	}
 }
 

@@ -1,6 +1,7 @@
 package delivery
 
 import (
+	"context"
 	"encoding/binary"
 	"slices"
 	"strconv"
@@ -27,8 +28,8 @@ type paths struct {
 // of what is read at several.
 type pathValue struct {
 	place int
-	then  *gojq.Code // nil: it is as it is read
-	from  []int      // places that are the variables of then
+	then  *gojq.Code // of a pathRun; nil: it is as it is read
+	from  []int      // places that are its variables
 }
 
 // pathStep is a member of an object or, with element set, an element of an array.
@@ -97,7 +98,7 @@ func (p *paths) value(q *gojq.Query, name string) (v pathValue, ok bool) {
 		return v, false
 	}
 	v.from = l.from
-	v.then, err = gojq.Compile(own, gojq.WithVariables(l.names))
+	v.then, err = compileRun(own.String(), l.names)
 	return v, err == nil
 }
 
@@ -281,11 +282,15 @@ type pathReader struct {
 	places []pathText
 	args   []any
 	key    []byte
+	runs   []pathRun         // of the values that are computed
 	made   map[string][]byte // what gojq made of what was read, by what was read
 }
 
 func newPathReader(p *paths, t *queryTimer) *pathReader {
-	return &pathReader{paths: p, time: t, values: make([][]byte, len(p.values)), places: make([]pathText, p.places), made: map[string][]byte{}}
+	return &pathReader{
+		paths: p, time: t, values: make([][]byte, len(p.values)), places: make([]pathText, p.places),
+		runs: make([]pathRun, len(p.values)), made: map[string][]byte{},
+	}
 }
 
 // read returns the texts of the values of a record, valid until the next call, and
@@ -339,8 +344,7 @@ func (r *pathReader) compute(i byte, v *pathValue) ([]byte, bool) {
 		}
 		r.args = append(r.args, value)
 	}
-	results := v.then.RunWithContext(r.time.context(), nil, r.args...)
-	out, ok := results.Next()
+	out, ok := r.runs[i].one(r.time.context(), v.then, r.args)
 	if !ok {
 		return nil, false
 	}
@@ -348,14 +352,59 @@ func (r *pathReader) compute(i byte, v *pathValue) ([]byte, bool) {
 	if err != nil {
 		return nil, false
 	}
-	if _, more := results.Next(); more {
-		return nil, false
-	}
 	made := []byte(text)
 	if len(r.made) < maxSeen && len(r.key)+len(made) <= maxSeenBytes {
 		r.made[string(r.key)] = made
 	}
 	return made, true
+}
+
+// pathRun is a value's program under way: the values of one record after the other go
+// into it, since to begin a program for each allocates a kilobyte. The zero value is ready.
+type pathRun struct {
+	ctx     context.Context
+	results gojq.Iter // nil: to be begun
+	args    []any     // of the next record
+	asked   bool      // they were taken
+}
+
+// endOfRow comes from a program when a record has had all its results.
+var endOfRow any = new(struct{ _ byte })
+
+// compileRun compiles an expression of variables for a pathRun.
+func compileRun(expression string, names []string) (*gojq.Code, error) {
+	q, err := gojq.Parse("__rows($__run) as [" + strings.Join(names, ", ") + "] | (" + expression + "), __end")
+	if err != nil {
+		return nil, err
+	}
+	return gojq.Compile(q, gojq.WithVariables([]string{"$__run"}),
+		gojq.WithIterFunction("__rows", 1, 1, func(_ any, args []any) gojq.Iter { return args[0].(*pathRun) }),
+		gojq.WithFunction("__end", 0, 0, func(any, []any) any { return endOfRow }))
+}
+
+// Next gives the program the values of a record; gojq asks.
+func (r *pathRun) Next() (any, bool) {
+	if r.asked {
+		return nil, false
+	}
+	r.asked = true
+	return r.args, true
+}
+
+// one returns what code makes of a record's values; false unless that is one result.
+func (r *pathRun) one(ctx context.Context, code *gojq.Code, args []any) (out any, ok bool) {
+	r.args, r.asked = args, false
+	if r.results == nil || r.ctx != ctx {
+		r.ctx, r.results = ctx, code.RunWithContext(ctx, nil, r)
+	}
+	out, ok = r.results.Next()
+	if _, failed := out.(error); ok && !failed && out != endOfRow {
+		if end, more := r.results.Next(); more && end == endOfRow {
+			return out, true
+		}
+	}
+	r.results = nil // wherever it is
+	return nil, false
 }
 
 // pathText is a value that was read: its text, and whether that is a string's.

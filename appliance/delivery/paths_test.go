@@ -20,8 +20,11 @@ func both(t *testing.T, q *query, data []byte) (short bool) {
 	if !ok {
 		return false
 	}
-	if again, ok := r.read(data); !ok || !slices.EqualFunc(values, again, bytes.Equal) {
-		t.Fatalf("%q: read again it gives %q, %t", data, again, ok)
+	for range 2 {
+		if again, ok := r.read(data); !ok || !slices.EqualFunc(values, again, bytes.Equal) {
+			t.Fatalf("%q: read again it gives %q, %t", data, again, ok)
+		}
+		clear(r.made) // the next time it is computed, and not remembered
 	}
 	want, err := q.run(t.Context(), nil, data)
 	if err != nil {
@@ -158,6 +161,27 @@ func TestWhatIsMadeOfPathsAgreesWithGojq(t *testing.T) {
 }
 
 // TestWhatIsRememberedOfValuesIsBounded: records may be large, and each another.
+// TestARecordTellsTheNextNothing: a program goes on from record to record, also when one has
+// no result, two, or an error.
+func TestARecordTellsTheNextNothing(t *testing.T) {
+	q := mustCompile(t, `{n: (.a | if . == 3 then error("three") elif . == 4 then empty elif . == 5 then (1, 2) elif . == 6 then null else . * 2 + .5 end), s: "\(.b)-\(.a % 2)"}`)
+	r := newPathReader(q.plain, &queryTimer{})
+	for i := range 40 {
+		data := fmt.Appendf(nil, `{"a":%d,"b":"%d"}`, i%8, i)
+		values, ok := r.read(data)
+		if n := i % 8; ok != (n < 3 || n == 7) {
+			t.Fatalf("%s: %q, %t", data, values, ok)
+		}
+		if want := fmt.Sprintf("[%d.5 %d-%d]", i%8*2, i, i%2); ok && fmt.Sprintf("%s", values) != want {
+			t.Errorf("%s: %s, want %s", data, values, want)
+		}
+		if i%3 == 0 {
+			r.time.stop() // the next record has another context
+			clear(r.made)
+		}
+	}
+}
+
 func TestWhatIsRememberedOfValuesIsBounded(t *testing.T) {
 	s := &queryStage{query: mustCompile(t, `{short: .text[0:8], whole: .text}`)}
 	for i := range 2 * maxSeen {

@@ -120,6 +120,7 @@ func requestID(identity string) string {
 //
 //	TableDelivery  'd' name                     definition, JSON
 //	TableDelivery  'x' name                     definition that could not be read, as it was
+//	TableDelivery  'e' name                     the buffer of a deleted stream is still to be deleted
 //	TableDelivery  'v' id version               configuration of a version, JSON
 //	TableDelivery  'i'                          last id given out
 //	TableDelivery  'c' id                       cursor, JSON
@@ -136,6 +137,7 @@ func HoldsSettings(key []byte) bool { return len(key) > 0 && strings.IndexByte("
 
 func definitionKey(name string) []byte { return append([]byte{'d'}, name...) }
 func asideKey(name string) []byte      { return append([]byte{'x'}, name...) }
+func endedKey(name string) []byte      { return append([]byte{'e'}, name...) }
 func cursorKey(id uint64) []byte       { return binary.BigEndian.AppendUint64([]byte{'c'}, id) }
 func totalsKey(id uint64) []byte       { return binary.BigEndian.AppendUint64([]byte{'t'}, id) }
 func budgetKey(id uint64) []byte       { return binary.BigEndian.AppendUint64([]byte("delivery"), id) }

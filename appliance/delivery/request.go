@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 )
 
@@ -95,12 +96,12 @@ func (c *cutter) send() error {
 	}
 	id := requestID(j.def.identity(j.recipe, fmt.Sprintf("request:%d", c.chunk)))
 	j.clear = false
-	sent := int64(0)
+	sent := &atomic.Int64{}
 	throttle := j.throttle(c.ctx, c.sink, "sink")
 	done, err := c.sink.PutRecords(c.ctx, &Batch{
 		RequestID: id, Delivery: j.def.Config.Name, Time: j.recipe.Sealed, Records: c.records[j.chunkDone:],
 		Throttle: func(r io.Reader) io.Reader {
-			return &counted{r: throttle(r), n: &sent}
+			return &counted{r: throttle(r), n: sent}
 		},
 	})
 	taken := c.records
@@ -112,22 +113,25 @@ func (c *cutter) send() error {
 		taken = c.records[:j.chunkDone]
 	}
 	if len(taken) > 0 {
-		j.rows = append(j.rows, c.manifest(id, sent, taken))
-		j.cost += sent
+		n := sent.Load()
+		j.rows = append(j.rows, c.manifest(id, n, taken))
+		j.cost += n
 	}
 	j.chunk, j.chunkDone = c.chunk+1, 0
+	j.sent.Store(0)
 	return nil
 }
 
-// counted counts what is read through it.
+// counted counts what is read through it. An HTTP client may still read from a request that
+// was answered early.
 type counted struct {
 	r io.Reader
-	n *int64
+	n *atomic.Int64
 }
 
 func (c *counted) Read(p []byte) (int, error) {
 	n, err := c.r.Read(p)
-	*c.n += int64(n)
+	c.n.Add(int64(n))
 	return n, err
 }
 
@@ -152,6 +156,9 @@ func (c *cutter) givesUp(err error) bool {
 	f := j.bind.config.OnFailure
 	if f == nil || c.ctx.Err() != nil {
 		return false
+	}
+	if j.short.Load() {
+		return false // it was not the sink
 	}
 	s := sinkError(err)
 	if j.since.IsZero() {

@@ -3,6 +3,7 @@ package delivery_test
 import (
 	"context"
 	"errors"
+	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +20,7 @@ type recordStore struct {
 	ids   map[string]int
 	fail  int    // attempts that fail, half of what they had done
 	never string // a record with this text is refused for good, what is before it is taken
+	late  sync.WaitGroup
 }
 
 func (s *recordStore) Metered() bool { return false }
@@ -40,6 +42,9 @@ func (s *recordStore) PutRecords(_ context.Context, b *delivery.Batch) (int, err
 			for _, r := range b.Records[:i] {
 				s.got = append(s.got, string(r.Data))
 			}
+			// As an HTTP client that is answered before it has sent everything.
+			body := b.Throttle(strings.NewReader("the rest"))
+			s.late.Go(func() { _, _ = io.Copy(io.Discard, body) })
 			return i, &delivery.SinkError{Code: "Test.TooLarge", Refused: true, Permanent: true, Err: errors.New("too large")}
 		}
 	}
@@ -79,6 +84,7 @@ func TestRequestsInOrderAndGivenUp(t *testing.T) {
 		OnFailure: &delivery.OnFailure{Sink: delivery.Target{Name: "folder"}, ErrorPrefix: "failed/", Compression: delivery.Compression{Format: codec.Gzip}},
 	})
 	r.drained("d")
+	sinkOf.late.Wait()
 	sinkOf.Lock()
 	defer sinkOf.Unlock()
 	failed := 0

@@ -155,6 +155,9 @@ type SinkError struct {
 	// has it, says that nothing has. After TornAfter such answers in a row
 	// the object is stored over it.
 	Torn bool
+	// BadName means that the sink will never have an object of that name. When the
+	// name is made of partition keys, the records that have them fail.
+	BadName bool
 	// RetryAfter is how long the sink asked to be left alone, or 0.
 	RetryAfter time.Duration
 	Err        error

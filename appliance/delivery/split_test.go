@@ -49,6 +49,7 @@ func FuzzWindows(f *testing.F) {
 	for _, s := range []string{"22:00-06:00", "00:00-24:00", "9:5-9:6", "24:00-01:00", "-1:00-2:00", "1:00-2:00x", "06:00"} {
 		f.Add(s, uint16(600))
 	}
+	f.Add("24:00-00:00", uint16(0))
 	f.Fuzz(func(t *testing.T, text string, minute uint16) {
 		windows, err := parseWindows([]string{text})
 		if err != nil {

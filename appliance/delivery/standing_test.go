@@ -21,7 +21,7 @@ func TestASuccessEndsThePauseOfOthers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := &worker{engine: &Engine{clock: SystemClock{}}, log: slog.New(slog.DiscardHandler), budget: make(chan budget, 1)}
+				w := &worker{engine: &Engine{clock: SystemClock{}, calendar: time.Now}, log: slog.New(slog.DiscardHandler), budget: make(chan budget, 1)}
 				w.budget <- budget{}
 				start := time.Now()
 				w.mu.circuit = circuit{Failures: 1, Next: start.Add(50 * time.Second)}

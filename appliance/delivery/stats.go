@@ -104,6 +104,7 @@ type sample struct {
 
 const (
 	keptSamples = 64
+	sampleEvery = time.Second
 	// maxCodes bounds the map of retries: codes come from sinks.
 	maxCodes = 64
 )
@@ -123,13 +124,32 @@ func (s *stats) retry(code string, n int64) {
 func (s *stats) sample(at time.Time, lag int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n := len(s.mu.samples); n > 0 && at.Sub(s.mu.samples[n-1].at) < time.Second {
+	if n := len(s.mu.samples); n > 0 && s.mu.samples[0].lag <= lag {
+		s.mu.samples = s.mu.samples[:0] // it goes down from here, if at all
+	} else if n > 0 && at.Sub(s.mu.samples[n-1].at) < sampleEvery {
 		return
 	}
 	if len(s.mu.samples) == keptSamples {
 		s.mu.samples = s.mu.samples[:copy(s.mu.samples, s.mu.samples[1:])]
 	}
 	s.mu.samples = append(s.mu.samples, sample{at, lag})
+}
+
+// sampleDue says whether the last sample is old enough for the next.
+func (s *stats) sampleDue(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := len(s.mu.samples)
+	return n == 0 || now.Sub(s.mu.samples[n-1].at) >= sampleEvery
+}
+
+// sampleLag keeps how the lag goes down also while nobody asks.
+func (w *worker) sampleLag() {
+	if now := w.engine.clock.Now(); w.stats.sampleDue(now) {
+		var out Stats
+		w.lag(&out, now)
+		w.stats.sample(now, out.LagBytes)
+	}
 }
 
 // finish estimates when the lag will be gone at the rate it went down lately;
@@ -211,7 +231,7 @@ func (w *worker) snapshot() Stats {
 	out.Finish = s.finish(now, out.LagBytes)
 	w.mu.Lock()
 	c := w.mu.circuit
-	out.Waiting = w.mu.waiting
+	out.Waiting = w.waitsLocked()
 	b := w.mu.sent
 	w.mu.Unlock()
 	out.Circuit = "closed"
@@ -225,9 +245,7 @@ func (w *worker) snapshot() Stats {
 		}
 	}
 	if limit := d.Config.Uplink.MonthlyBytes; limit > 0 {
-		if b.Month != now.In(d.Config.location()).Format("2006-01") {
-			b.Bytes = 0
-		}
+		b.turn(w.engine.calendar().In(d.Config.location()))
 		left := max(limit-b.Bytes, 0)
 		out.MonthlyBytes, out.BudgetLeft = b.Bytes, &left
 	}

@@ -2,6 +2,7 @@ package delivery
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -195,13 +196,10 @@ func (w *worker) where(ctx context.Context, d *definition, shard record.ShardNum
 func (w *worker) why(otherwise string) string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	switch {
-	case w.mu.circuit.Failures > 0:
-		return fmt.Sprintf("%d attempts failed, the next is at %s: %s", w.mu.circuit.Failures, w.mu.circuit.Next.UTC().Format(time.RFC3339), w.mu.circuit.Error)
-	case w.mu.waiting != "":
-		return w.mu.waiting
+	if w.mu.circuit.Failures > 0 {
+		return fmt.Sprintf("attempts that failed: %d, the next is at %s: %s", w.mu.circuit.Failures, w.mu.circuit.Next.UTC().Format(time.RFC3339), w.mu.circuit.Error)
 	}
-	return otherwise
+	return cmp.Or(w.waitsLocked(), otherwise)
 }
 
 func (r *Recipe) holds(shard record.ShardNumber, index uint64) bool {
@@ -316,7 +314,10 @@ func (w *worker) position(ctx context.Context, d *definition, r *Recipe, objects
 					found = &Position{Key: objects[i].Key, Offset: offsets[part], Length: len(it.data)}
 				}
 			}
-			return errEnough
+			if found != nil {
+				return errEnough
+			}
+			return nil // there is no object of that part: its name could not be
 		}
 		offsets[part] += int64(len(it.data) + len(d.Config.Delimiter))
 		return nil

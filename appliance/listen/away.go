@@ -36,6 +36,7 @@ const (
 	noReason reason = iota
 	full
 	fullAddress
+	fullLocal
 	noTLS
 	reasons
 )
@@ -47,6 +48,8 @@ func (r reason) text() string {
 		return "listen.max_connections are open"
 	case fullAddress:
 		return "listen.max_connections_per_address are open from there"
+	case fullLocal:
+		return "listen.max_connections, less what is kept for others, are open from this machine"
 	default:
 		return "listen.cleartext does not allow a client from there to speak without TLS"
 	}
@@ -55,7 +58,7 @@ func (r reason) text() string {
 // TurnedAway counts connections that were turned away, by the reason.
 type TurnedAway struct {
 	Full      int64 // MaxConns were open
-	Address   int64 // MaxConnsPerAddress were open
+	Address   int64 // the share of the client's address was open
 	Cleartext int64 // the client may not speak without TLS
 }
 
@@ -71,7 +74,7 @@ type away struct {
 }
 
 func (a *away) stats() TurnedAway {
-	return TurnedAway{a.counts[full].Load(), a.counts[fullAddress].Load(), a.counts[noTLS].Load()}
+	return TurnedAway{a.counts[full].Load(), a.counts[fullAddress].Load() + a.counts[fullLocal].Load(), a.counts[noTLS].Load()}
 }
 
 // noteTurnedAway counts a connection and logs it, unless the log has told of

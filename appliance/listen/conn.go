@@ -40,6 +40,7 @@ type conn struct {
 	phase      atomic.Int32
 	parked     bool // Read has given up waiting, and the connection is open
 	lingers    bool // the client may still be sending what was refused
+	patient    bool // and has the time for it that it would have had were it wanted
 	isWaiting  atomic.Bool
 	until      time.Time // end of the header or of the whole body
 	bodyFrom   time.Time
@@ -211,9 +212,14 @@ func (c *conn) Close() error {
 	return c.shut()
 }
 
-// linger ends our side and takes what the client still sends for a moment: closing
-// with input unread would reset the connection, and the client might never see
-// why it was refused.
+// lingerBodies is how many of the largest bodies are taken of a client that sends more
+// than it may, so that it sees why it was refused even if it reads only after it has
+// sent all.
+const lingerBodies = 4
+
+// linger ends our side and takes what the client still sends, a body for as long as one
+// that is wanted, anything else for a moment: closing with input unread would reset the
+// connection, and the client might never see why it was refused.
 func (c *conn) linger() {
 	under := c.Conn
 	if c.tls != nil {
@@ -222,8 +228,30 @@ func (c *conn) linger() {
 		under = c.tls.NetConn().(*sniffed).Conn
 	}
 	_ = under.SetDeadline(time.Now().Add(time.Second))
-	finish(under, "")
+	if !c.patient {
+		finish(under, "")
+		return
+	}
+	if half, ok := under.(interface{ CloseWrite() error }); ok {
+		_ = half.CloseWrite()
+	}
+	c.setPhase(phaseIdle) // a stop does not wait for it
+	sink := getBuffer(lingerBuffer)[:lingerBuffer]
+	defer putBuffer(sink)
+	from, limit := time.Now(), lingerBodies*int64(c.s.o.MaxBodyBytes)
+	for total := int64(0); total < limit && !c.s.isDraining(); {
+		if under.SetReadDeadline(c.s.extend(from, total)) != nil {
+			return
+		}
+		n, err := under.Read(sink)
+		if total += int64(n); err != nil {
+			return
+		}
+	}
 }
+
+// lingerBuffer is how much of that is read at a time.
+const lingerBuffer = 16 << 10
 
 // shut closes the connection, once.
 func (c *conn) shut() error {

@@ -35,20 +35,21 @@ type exchange interface {
 	readBody(p []byte) (int, error)
 	// setBody makes Body return b.
 	setBody(b []byte)
-	// streaming tells whether the answer is to be a stream.
-	streaming() bool
+	// streamed returns what writes the answer if that is to be a stream, else nil.
+	streamed() func(context.Context, api.StreamWriter) error
 }
 
 // The answers to requests that are over a limit.
 var (
-	refuseBusy    = &api.Refusal{Status: 503, Code: "ServiceUnavailable", Message: "Too many requests are in flight. Try again."}
-	refuseAddress = &api.Refusal{Status: 503, Code: "ServiceUnavailable", Message: "Too many requests from this address are in flight. Try again."}
-	refuseMemory  = &api.Refusal{Status: 503, Code: "ServiceUnavailable", Message: "Too many bytes are in flight. Try again."}
-	refuseStreams = &api.Refusal{Status: 503, Code: "ServiceUnavailable", Message: "Too many streamed answers are in flight. Try again."}
-	refuseSize    = &api.Refusal{Status: 413, Code: "RequestEntityTooLargeException", Message: "The request body is larger than this server takes."}
-	refuseSlow    = &api.Refusal{Status: 408, Code: "RequestTimeout", Message: "The request body came too slowly."}
-	refuseVersion = &api.Refusal{Status: 505, Code: "HTTPVersionNotSupported", Message: "A streamed answer needs HTTP/1.1 or HTTP/2."}
-	refuseCut     = &api.Refusal{Status: 400, Code: "IncompleteBody", Message: "The request body ended before its length."}
+	refuseBusy           = &api.Refusal{Status: 503, Code: "ServiceUnavailable", Message: "Too many requests are in flight. Try again."}
+	refuseAddress        = &api.Refusal{Status: 503, Code: "ServiceUnavailable", Message: "Too many requests from this address are in flight. Try again."}
+	refuseMemory         = &api.Refusal{Status: 503, Code: "ServiceUnavailable", Message: "Too many bytes are in flight. Try again."}
+	refuseStreams        = &api.Refusal{Status: 503, Code: "ServiceUnavailable", Message: "Too many streamed answers are in flight. Try again."}
+	refuseAddressStreams = &api.Refusal{Status: 503, Code: "ServiceUnavailable", Message: "Too many streamed answers to this address are in flight. Try again."}
+	refuseSize           = &api.Refusal{Status: 413, Code: "RequestEntityTooLargeException", Message: "The request body is larger than this server takes."}
+	refuseSlow           = &api.Refusal{Status: 408, Code: "RequestTimeout", Message: "The request body came too slowly."}
+	refuseVersion        = &api.Refusal{Status: 505, Code: "HTTPVersionNotSupported", Message: "A streamed answer needs HTTP/1.1 or HTTP/2."}
+	refuseCut            = &api.Refusal{Status: 400, Code: "IncompleteBody", Message: "The request body ended before its length."}
 )
 
 // rest is what handle has left of a request's body.
@@ -57,24 +58,26 @@ type rest uint8
 const (
 	restNone    rest = iota // all of it was read
 	restUnread              // some may be there; its end can be found
-	restUnknown             // the connection cannot be used for another request
+	restUnknown             // some may be there, and nobody knows how much
+	restBroken              // it does not come, or not in time
 )
 
 // handle serves one exchange.
 func (s *Server) handle(ctx context.Context, x exchange, res api.Response) rest {
 	s.stats.requests.Add(1)
-	if why := s.enter(x.conn()); why != nil {
+	from := x.conn().network
+	if why := s.enter(from); why != nil {
 		s.refuse(ctx, x, res, why)
 		return restOf(x, why)
 	}
-	defer s.leave(x.conn())
+	defer s.leave(from)
 	body, held, why := s.takeBody(ctx, x)
 	defer func() {
 		x.setBody(nil)
 		if body != nil {
 			s.putBuffer(body)
 		}
-		s.bodies.give(held)
+		s.giveBodies(from, &held)
 	}()
 	if why != nil {
 		s.refuse(ctx, x, res, why)
@@ -82,44 +85,38 @@ func (s *Server) handle(ctx context.Context, x exchange, res api.Response) rest 
 	}
 	x.setBody(body)
 	s.call(ctx, x, res)
-	if x.streaming() {
+	if x.streamed() != nil {
 		s.admitStream(ctx, x, res)
 	}
 	return restNone
 }
 
-// enter counts a request in, or tells why there is no room. An address that is not
-// this machine's gets half of the room at most, or one client that is slow with all its
-// requests would be the only one.
-func (s *Server) enter(c *conn) *api.Refusal {
-	all := s.inFlight.Add(1)
-	ours := int64(0)
-	if c.network != nil {
-		ours = c.network.requests.Add(1)
-	}
+// enter counts a request in, or tells why there is no room.
+func (s *Server) enter(from *network) *api.Refusal {
+	all, theirs := s.inFlight.Add(1), from.requests.Add(1)
 	switch {
 	case all > int64(s.o.MaxRequests):
-		s.leave(c)
+		s.leave(from)
 		return refuseBusy
-	case ours > int64(max(1, s.o.MaxRequests/2)) && !c.remote.Addr().IsLoopback():
-		s.leave(c)
+	case theirs > s.sharesOf(from.prefix).requests:
+		s.leave(from)
 		return refuseAddress
 	}
 	return nil
 }
 
-func (s *Server) leave(c *conn) {
+func (s *Server) leave(from *network) {
 	s.inFlight.Add(-1)
-	if c.network != nil {
-		c.network.requests.Add(-1)
-	}
+	from.requests.Add(-1)
 }
 
 // restOf tells what a refused request has left. Of a body without a length nobody
 // knows how much is still to come.
 func restOf(x exchange, why *api.Refusal) rest {
 	switch {
-	case why == refuseSlow || why == refuseCut || x.length() < 0:
+	case why == refuseSlow || why == refuseCut:
+		return restBroken
+	case x.length() < 0:
 		return restUnknown
 	case x.length() > 0:
 		return restUnread
@@ -132,18 +129,60 @@ func restOf(x exchange, why *api.Refusal) rest {
 func (s *Server) admitStream(ctx context.Context, x exchange, res api.Response) {
 	why := refuseVersion
 	if x.Proto() != "HTTP/1.0" {
-		if s.streams.Add(1) <= int64(s.o.MaxStreams) {
+		if why = s.beginStream(x.conn().network); why == nil {
 			return
 		}
-		s.endStream()
-		why = refuseStreams
 	}
-	res.Stream(nil)
+	s.giveUp(x, res)
 	*res.Body() = (*res.Body())[:0]
 	s.refuse(ctx, x, res, why)
 }
 
-func (s *Server) endStream() { s.streams.Add(-1) }
+// giveUp has the answer be no stream after all.
+func (s *Server) giveUp(x exchange, res api.Response) {
+	fn := x.streamed()
+	res.Stream(nil)
+	s.endUnsent(fn)
+}
+
+// endUnsent calls the function of a stream that is not sent, which may have something to
+// give back.
+func (s *Server) endUnsent(fn func(context.Context, api.StreamWriter) error) {
+	if fn == nil {
+		return
+	}
+	ended, end := context.WithCancel(s.ctx)
+	end()
+	_ = s.callStream(ended, fn, unsent{}) // that it can't write is all that it could say
+}
+
+// unsent is the body of a streamed answer that is not sent.
+type unsent struct{}
+
+var errUnsent = errors.New("the streamed answer is not sent")
+
+func (unsent) Write([]byte) (int, error)             { return 0, errUnsent }
+func (unsent) Flush() error                          { return errUnsent }
+func (unsent) Lend(context.Context, int, int) []byte { return nil }
+
+// beginStream counts a streamed answer in, or tells why there is no room.
+func (s *Server) beginStream(to *network) *api.Refusal {
+	all, theirs := s.streams.Add(1), to.streams.Add(1)
+	switch {
+	case all > int64(s.o.MaxStreams):
+		s.endStream(to)
+		return refuseStreams
+	case theirs > s.sharesOf(to.prefix).streams:
+		s.endStream(to)
+		return refuseAddressStreams
+	}
+	return nil
+}
+
+func (s *Server) endStream(to *network) {
+	s.streams.Add(-1)
+	to.streams.Add(-1)
+}
 
 // call runs the handler; a panic is answered, logged and counted, because one
 // request that meets a bug must not end everybody else's.
@@ -153,7 +192,7 @@ func (s *Server) call(ctx context.Context, x exchange, res api.Response) {
 			s.stats.panics.Add(1)
 			s.o.Logger.Error("request handler panicked", "path", string(x.Path()), "target", string(x.Header("X-Amz-Target")),
 				"panic", v, "stack", string(debug.Stack()))
-			res.Stream(nil)
+			s.giveUp(x, res)
 			s.refuse(ctx, x, res, &api.Refusal{Status: 500, Code: "InternalFailure", Message: "Internal Service Failure"})
 		}
 	}()
@@ -184,7 +223,7 @@ func (s *Server) refuseHeaders() *api.Refusal {
 // takeBody reads the body under its limits. held is what was taken from the body
 // memory, to be given back when the exchange is over.
 func (s *Server) takeBody(ctx context.Context, x exchange) (body []byte, held holding, why *api.Refusal) {
-	n := x.length()
+	n, from := x.length(), x.conn().network
 	if n == 0 {
 		return nil, held, nil
 	}
@@ -197,7 +236,7 @@ func (s *Server) takeBody(ctx context.Context, x exchange) (body []byte, held ho
 		}
 	}
 	if n > 0 {
-		if !s.bodies.take(ctx, &held, n) {
+		if !s.takeBodies(ctx, from, &held, n) {
 			return nil, held, refuseMemory
 		}
 		body = getBuffer(n)[:n]
@@ -210,15 +249,15 @@ func (s *Server) takeBody(ctx context.Context, x exchange) (body []byte, held ho
 	body = getBuffer(firstRead)
 	x.beginBody()
 	for {
-		if len(body) == held.n && !s.bodies.take(ctx, &held, min(max(firstRead, held.n), s.o.MaxBodyBytes+1-held.n)) {
+		if len(body) == held.all.n && !s.takeBodies(ctx, from, &held, min(max(firstRead, held.all.n), s.o.MaxBodyBytes+1-held.all.n)) {
 			return body, held, refuseMemory
 		}
-		if held.n > cap(body) {
-			grown := append(getBuffer(held.n), body...)
+		if held.all.n > cap(body) {
+			grown := append(getBuffer(held.all.n), body...)
 			s.putBuffer(body)
 			body = grown
 		}
-		n, err := x.readBody(body[len(body):held.n])
+		n, err := x.readBody(body[len(body):held.all.n])
 		body = body[:len(body)+n]
 		switch {
 		case len(body) > s.o.MaxBodyBytes:
@@ -249,9 +288,19 @@ func refusalOf(err error) *api.Refusal {
 	return refuseCut
 }
 
-// runStream calls fn and turns its panic into an error.
-func (s *Server) runStream(ctx context.Context, fn func(context.Context, api.StreamWriter) error, w api.StreamWriter) (err error) {
-	defer s.endStream()
+// runStream has fn write a streamed answer that was counted in.
+func (s *Server) runStream(ctx context.Context, to *network, fn func(context.Context, api.StreamWriter) error, w api.StreamWriter) error {
+	defer s.endStream(to)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if err := s.callStream(ctx, fn, w); err != nil {
+		return err
+	}
+	return w.Flush()
+}
+
+// callStream calls the function of a streamed answer; a panic is an error, logged and counted.
+func (s *Server) callStream(ctx context.Context, fn func(context.Context, api.StreamWriter) error, w api.StreamWriter) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			s.stats.panics.Add(1)
@@ -259,10 +308,5 @@ func (s *Server) runStream(ctx context.Context, fn func(context.Context, api.Str
 			err = errors.New("the streamed answer panicked")
 		}
 	}()
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	if err := fn(ctx, w); err != nil {
-		return err
-	}
-	return w.Flush()
+	return fn(ctx, w)
 }

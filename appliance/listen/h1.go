@@ -57,8 +57,10 @@ func (c *conn) releaseOut() {
 		c.s.putBuffer(c.out)
 		c.out = nil
 	}
-	c.s.answers.give(c.held)
-	c.held = 0
+	if c.held > 0 {
+		c.s.giveAnswer(c.network, c.held)
+		c.held = 0
+	}
 }
 
 // failHTTP1 answers a request that could not be read.
@@ -107,8 +109,8 @@ func (s *Server) serveHTTP1(ctx *fasthttp.RequestCtx) {
 	*x = http1{}
 	exchanges1.Put(x)
 
-	c.lingers = left != restNone
-	if left == restUnknown || s.isDraining() {
+	c.lingers, c.patient = left != restNone, left == restUnread || left == restUnknown
+	if left == restUnknown || left == restBroken || s.isDraining() {
 		ctx.SetConnectionClose()
 	}
 	if c.getPhase() != phaseBody {
@@ -198,7 +200,7 @@ func (x *http1) readBody(p []byte) (int, error) {
 
 func (x *http1) setBody(b []byte) { x.body = b }
 
-func (x *http1) streaming() bool { return x.stream != nil }
+func (x *http1) streamed() func(context.Context, api.StreamWriter) error { return x.stream }
 
 func (x *response1) SetStatus(code int) { x.ctx.SetStatusCode(code) }
 
@@ -220,7 +222,7 @@ func (x *response1) Write(p []byte) (int, error) {
 }
 
 func (x *response1) Reserve(ctx context.Context, least, want int) int {
-	x.c.s.reserve(ctx, &x.c.out, &x.c.held, least, want)
+	x.c.s.reserve(ctx, x.c.network, &x.c.out, &x.c.held, least, want)
 	return x.c.held
 }
 
@@ -240,7 +242,8 @@ type stream1 struct {
 func (b *stream1) Close() error {
 	if !b.ran {
 		b.ran = true
-		b.c.s.endStream()
+		b.c.s.endStream(b.c.network)
+		b.c.s.endUnsent(b.fn)
 	}
 	return nil
 }
@@ -257,11 +260,11 @@ func (b *stream1) Read([]byte) (int, error) {
 func (b *stream1) WriteTo(io.Writer) (int64, error) {
 	s := b.c.s
 	b.ran = true
-	w := &chunks{c: b.c, loan: loan{s: s}, buf: getBuffer(smallestBuffer)[:chunkHead]}
+	w := &chunks{c: b.c, loan: loan{s: s, to: b.c.network}, buf: getBuffer(smallestBuffer)[:chunkHead]}
 	w.buf = append(w.buf, b.c.out...)
 	b.c.releaseOut()
 	ctx, unwatch := b.c.watch(s.ctx)
-	err := s.runStream(ctx, b.fn, w)
+	err := s.runStream(ctx, b.c.network, b.fn, w)
 	unwatch()
 	putBuffer(w.buf)
 	w.loan.back()

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io"
 	"log"
+	"math"
 	"net"
 	"net/http"
 	"net/netip"
@@ -107,10 +108,11 @@ func (s *Server) exchangeHTTP2(w http.ResponseWriter, r *http.Request) {
 	x := &http2x{w: w, r: r, ctl: http.NewResponseController(w), status: 200}
 	x.c, _ = r.Context().Value(connKey{}).(*conn)
 	x.path, x.query, _ = strings.Cut(r.RequestURI, "?")
+	left := restNone
 	if headerBytes(r) > s.o.MaxHeaderBytes {
 		s.refuse(r.Context(), x, (*response2)(x), s.refuseHeaders())
 	} else {
-		s.handle(r.Context(), x, (*response2)(x))
+		left = s.handle(r.Context(), x, (*response2)(x))
 	}
 	if x.stream != nil {
 		s.stream2(x)
@@ -124,12 +126,39 @@ func (s *Server) exchangeHTTP2(w http.ResponseWriter, r *http.Request) {
 	}
 	x.c.lastOut.Store(int32(min(len(x.out), maxGuess)))
 	x.release()
+	if left == restUnread || left == restUnknown {
+		_ = x.ctl.Flush()
+		x.linger()
+	}
+}
+
+// linger takes what the client still sends of a body that is not wanted, as conn.linger
+// does: some clients forget the answer when the stream is reset before they have sent all.
+// A second without a byte ends it, so that a stop does not wait.
+func (x *http2x) linger() {
+	s := x.c.s
+	sink := getBuffer(lingerBuffer)[:lingerBuffer]
+	defer putBuffer(sink)
+	from, limit := time.Now(), lingerBodies*int64(s.o.MaxBodyBytes)
+	for total := int64(0); total < limit && !s.isDraining(); {
+		until := time.Now().Add(time.Second)
+		if last := s.extend(from, total); last.Before(until) {
+			until = last
+		}
+		if x.ctl.SetReadDeadline(until) != nil {
+			return
+		}
+		n, err := x.r.Body.Read(sink)
+		if total += int64(n); err != nil {
+			return
+		}
+	}
 }
 
 // release gives up the answer's buffer.
 func (x *http2x) release() {
 	x.c.s.putBuffer(x.out)
-	x.c.s.answers.give(x.held)
+	x.c.s.giveAnswer(x.c.network, x.held)
 	x.out, x.held = nil, 0
 }
 
@@ -147,14 +176,14 @@ func headerBytes(r *http.Request) int {
 // stream2 sends a streamed answer.
 func (s *Server) stream2(x *http2x) {
 	x.w.WriteHeader(x.status)
-	w := &stream2{loan: loan{s: s}, x: x}
+	w := &stream2{loan: loan{s: s, to: x.c.network}, x: x}
 	defer w.loan.back()
 	if len(x.out) > 0 {
 		_, _ = w.Write(x.out)
 	}
 	x.release()
 	_ = w.Flush()
-	if err := s.runStream(x.r.Context(), x.stream, w); err != nil {
+	if err := s.runStream(x.r.Context(), x.c.network, x.stream, w); err != nil {
 		panic(http.ErrAbortHandler) // resets the stream
 	}
 }
@@ -202,7 +231,9 @@ func (x *http2x) Proto() string { return "HTTP/2.0" }
 
 func (x *http2x) conn() *conn { return x.c }
 
-func (x *http2x) length() int { return int(x.r.ContentLength) }
+// length is the body's, or a huge one's where an int has 32 bits: cut off, 4 GiB and a few bytes
+// would be taken for a few bytes.
+func (x *http2x) length() int { return int(min(x.r.ContentLength, math.MaxInt32)) }
 
 func (x *http2x) beginBody() { x.from = time.Now() }
 
@@ -223,7 +254,7 @@ func (x *http2x) readBody(p []byte) (int, error) {
 
 func (x *http2x) setBody(b []byte) { x.body = b }
 
-func (x *http2x) streaming() bool { return x.stream != nil }
+func (x *http2x) streamed() func(context.Context, api.StreamWriter) error { return x.stream }
 
 func (x *response2) SetStatus(code int) { x.status = code }
 
@@ -245,7 +276,7 @@ func (x *response2) Write(p []byte) (int, error) {
 }
 
 func (x *response2) Reserve(ctx context.Context, least, want int) int {
-	x.c.s.reserve(ctx, &x.out, &x.held, least, want)
+	x.c.s.reserve(ctx, x.c.network, &x.out, &x.held, least, want)
 	return x.held
 }
 

@@ -3,6 +3,7 @@
 package listen
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -13,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +22,7 @@ import (
 	"github.com/weirhq/weir/appliance/api"
 	"github.com/weirhq/weir/appliance/api/apitest"
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 )
 
 // refuser is a handler that words refusals itself, as the AWS services do.
@@ -54,6 +57,25 @@ func TestBodyLimit(t *testing.T) {
 			}
 		}
 		apitest.Until(t, "all body memory is free", func() bool { return s.Stats().BodyBytes == 0 && s.Stats().Requests == 0 })
+	})
+}
+
+// TestBodyOfGigabytesIsRefused: a length of more than 32 bits is none that is small.
+func TestBodyOfGigabytesIsRefused(t *testing.T) {
+	eachClient(t, Options{Handler: refuser{echo}}, func(t *testing.T, _ *Server, c *http.Client, url, _ string) {
+		r, w := io.Pipe()
+		defer func() { _ = w.Close() }()
+		go func() { _, _ = io.WriteString(w, strings.Repeat("x", 8<<10)) }() // fasthttp asks for the first bytes
+		req, _ := http.NewRequestWithContext(t.Context(), "POST", url, r)
+		req.ContentLength = 1<<32 + 4
+		res, err := c.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = res.Body.Close() }()
+		if res.StatusCode < 400 {
+			t.Errorf("%s, expecting a refusal", res.Status)
+		}
 	})
 }
 
@@ -217,6 +239,9 @@ func gateKeeper() (h api.Handler, entered, leave chan struct{}) {
 	return refuser{api.HandlerFunc(func(ctx context.Context, req api.Request, res api.Response) {
 		if string(req.Path()) == "/stream" {
 			res.Stream(func(ctx context.Context, w api.StreamWriter) error {
+				if ctx.Err() != nil {
+					return ctx.Err() // it was refused
+				}
 				entered <- struct{}{}
 				select {
 				case <-leave:
@@ -635,12 +660,17 @@ func TestCertificateIsReloaded(t *testing.T) {
 func TestSlowLargeBodiesLeaveRoomForOthers(t *testing.T) {
 	const large, medium, memory = 2 << 20, 128 << 10, 8 << 20
 	o := Options{Handler: refuser{echo}, MaxBodyBytes: large, MaxBodyMemory: memory, QueueTimeout: 50 * time.Millisecond}
-	s, addr := start(t, o)
+	s, from := fromAddresses(t, o)
+	clients := 0
+	client := func() *raw { // each from an address of its own: one alone has less than all
+		clients++
+		return from(fmt.Sprintf("192.0.2.%d", clients))
+	}
 	occupy := func(n, size int) {
 		t.Helper()
 		before := s.Stats().BodyBytes
 		for range n {
-			c := dial(t, addr)
+			c := client()
 			c.send(fmt.Sprintf("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%s", size, strings.Repeat("x", size/2)))
 		}
 		apitest.Until(t, "they are being read", func() bool { return s.Stats().BodyBytes == before+int64(n*size) })
@@ -648,7 +678,7 @@ func TestSlowLargeBodiesLeaveRoomForOthers(t *testing.T) {
 	sent := func(size, want int) {
 		t.Helper()
 		for _, chunked := range []bool{false, true} {
-			c := dial(t, addr)
+			c := client()
 			head := fmt.Sprintf("Content-Length: %d\r\n\r\n", size)
 			if chunked {
 				head = fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n", size)
@@ -672,37 +702,95 @@ func TestSlowLargeBodiesLeaveRoomForOthers(t *testing.T) {
 	sent(32<<10, 200)
 }
 
-func TestRequestsPerAddressAreLimited(t *testing.T) {
-	h, entered, leave := gateKeeper()
-	from := make(chan string, 1)
-	_, addr := startFar(t, Options{Handler: h, MaxRequests: 4}, func() net.Addr {
-		return &net.TCPAddr{IP: net.ParseIP(<-from), Port: 9}
-	})
-	ask := func(ip string) *raw {
-		from <- ip
-		c := dial(t, addr)
-		c.send("GET / HTTP/1.1\r\nHost: h\r\n\r\n")
-		return c
-	}
-	held := []*raw{ask("192.0.2.1"), ask("192.0.2.1")}
-	<-entered
-	<-entered
-	if res, got := ask("192.0.2.1").answer(); res.StatusCode != 503 || !strings.Contains(got, "ServiceUnavailable") {
-		t.Errorf("%d %s", res.StatusCode, got)
-	}
-	held = append(held, ask("192.0.2.2"))
-	<-entered
-	for range held {
-		leave <- struct{}{}
-	}
-	for _, c := range held {
-		if res, got := c.answer(); res.StatusCode != 200 {
-			t.Errorf("%d %s", res.StatusCode, got)
+// TestRefusalReachesAClientThatReadsLast: it sends all of a body that is too large before
+// it looks at what comes back, as simple clients do.
+func TestRefusalReachesAClientThatReadsLast(t *testing.T) {
+	_, addr := start(t, Options{Handler: echo, MaxBodyBytes: 4 << 20})
+	const size = 12 << 20 // more than what is on its way at a time, and than maxLinger
+	for name, connect := range map[string]func(testing.TB, string) *raw{"cleartext": dial, "TLS": dialTLS} {
+		for _, head := range []string{fmt.Sprintf("Content-Length: %d\r\n\r\n", size), fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n", size)} {
+			c := connect(t, addr)
+			if _, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: h\r\n"+head+strings.Repeat("x", size)); err != nil {
+				t.Errorf("%s, %.20s: %v", name, head, err)
+				continue
+			}
+			if res, _ := c.answer(); res.StatusCode != 413 {
+				t.Errorf("%s, %.20s: %d", name, head, res.StatusCode)
+			}
+			_ = c.Close()
 		}
 	}
-	again := ask("192.0.2.1")
-	leave <- struct{}{}
-	if res, _ := again.answer(); res.StatusCode != 200 {
-		t.Errorf("%d when the others have left", res.StatusCode)
+}
+
+// TestAStopDoesNotWaitForABodyThatNobodyWants: nor does anybody else for one that goes on
+// for ever.
+func TestAStopDoesNotWaitForABodyThatNobodyWants(t *testing.T) {
+	for _, endless := range []bool{false, true} {
+		s, addr := start(t, Options{Handler: echo, MaxBodyBytes: 1 << 20})
+		c := dial(t, addr)
+		c.send("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000\r\n\r\n" + strings.Repeat("x", 8<<10))
+		if res, _ := c.answer(); res.StatusCode != 413 {
+			t.Fatal(res.StatusCode)
+		}
+		if endless {
+			part := strings.Repeat("x", 64<<10)
+			for sent := 0; sent < 100<<20; sent += len(part) {
+				if _, err := io.WriteString(c, part); err != nil {
+					break
+				}
+			}
+			apitest.Until(t, "it is cut off", func() bool { return s.Stats().Conns == 0 })
+			continue
+		}
+		if err := s.Shutdown(t.Context()); err != nil {
+			t.Errorf("Shutdown: %v", err)
+		}
+	}
+}
+
+// TestRefusalOverHTTP2IsNotFollowedByAReset: curl of the year 2023 forgets the answer then.
+func TestRefusalOverHTTP2IsNotFollowedByAReset(t *testing.T) {
+	const size, frame = 120 << 10, 10 << 10 // all of it within the windows
+	_, addr := start(t, Options{Handler: echo, MaxBodyBytes: 100 << 10})
+	c := dial(t, addr)
+	c.send(preface)
+	f := http2.NewFramer(c, c.in)
+	_ = f.WriteSettings()
+	var block bytes.Buffer
+	enc := hpack.NewEncoder(&block)
+	for _, h := range [][2]string{{":method", "POST"}, {":scheme", "http"}, {":authority", "h"}, {":path", "/"}, {"content-length", strconv.Itoa(size)}} {
+		_ = enc.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]})
+	}
+	_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block.Bytes(), EndHeaders: true})
+	dec := hpack.NewDecoder(4096, nil)
+	for status, answered := "", false; ; {
+		fr, err := f.ReadFrame()
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch fr := fr.(type) {
+		case *http2.HeadersFrame:
+			fields, _ := dec.DecodeFull(fr.HeaderBlockFragment())
+			status = fields[0].Value
+		case *http2.DataFrame:
+			if !answered { // the answer is here, and only now most of the body is sent
+				answered = true
+				for sent := frame; sent <= size; sent += frame {
+					if err := f.WriteData(1, sent == size, make([]byte, frame)); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if fr.StreamEnded() {
+				_ = f.WritePing(false, [8]byte{1})
+			}
+		case *http2.RSTStreamFrame:
+			t.Fatalf("a reset with %v behind the answer %s", fr.ErrCode, status)
+		case *http2.PingFrame:
+			if status != "413" {
+				t.Errorf("answer %s", status)
+			}
+			return
+		}
 	}
 }

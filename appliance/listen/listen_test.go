@@ -22,6 +22,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -458,6 +459,35 @@ func TestHandlerPanicIsAnswered(t *testing.T) {
 			t.Error(s.Stats())
 		}
 	})
+}
+
+// TestStreamThatIsNotSentIsEnded: what was taken for a stream is given back by its function.
+func TestStreamThatIsNotSentIsEnded(t *testing.T) {
+	var taken atomic.Int32
+	s, addr := start(t, Options{Handler: api.HandlerFunc(func(_ context.Context, req api.Request, res api.Response) {
+		taken.Add(1)
+		res.Stream(func(ctx context.Context, w api.StreamWriter) error {
+			defer taken.Add(-1)
+			if _, err := w.Write([]byte("sent")); err == nil || ctx.Err() == nil || w.Flush() == nil || w.Lend(ctx, 1, 1) != nil {
+				t.Errorf("%s: a stream that is not sent can be written", req.Path())
+			}
+			return nil
+		})
+		if string(req.Path()) == "/bug" {
+			panic("as asked")
+		}
+	})})
+	for request, want := range map[string]int{"GET / HTTP/1.0\r\n\r\n": 505, "GET /bug HTTP/1.1\r\nHost: h\r\n\r\n": 500} {
+		c := dial(t, addr)
+		c.send(request)
+		if res, body := c.answer(); res.StatusCode != want || strings.Contains(body, "sent") {
+			t.Errorf("%q: %d %s", request, res.StatusCode, body)
+		}
+		_ = c.Close()
+	}
+	if n := taken.Load(); n != 0 || s.Stats().Streams != 0 {
+		t.Errorf("%d streams hold what they took, %d are counted", n, s.Stats().Streams)
+	}
 }
 
 func FuzzPreface(f *testing.F) {

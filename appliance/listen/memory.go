@@ -94,12 +94,22 @@ func newLanes(limit, largest int, wait time.Duration) *lanes {
 	}
 }
 
-// holding is what a body has taken.
-type holding struct{ n, medium, large int }
+// holding is what a body has taken: of what all share, and of its network's share.
+type holding struct{ all, own bytesHeld }
+
+type bytesHeld struct{ n, medium, large int }
 
 // take takes n more bytes for a body. Whoever waits in a lane holds none of those
 // after it, so that the smaller ones pass.
-func (l *lanes) take(ctx context.Context, h *holding, n int) bool {
+func (l *lanes) take(ctx context.Context, h *bytesHeld, n int) (ok bool) {
+	before := *h
+	defer func() {
+		if !ok {
+			l.large.give(h.large - before.large)
+			l.medium.give(h.medium - before.medium)
+			*h = before
+		}
+	}()
 	size := h.n + n
 	if size > largeBody {
 		if l.large.take(ctx, n, n) == 0 {
@@ -121,7 +131,7 @@ func (l *lanes) take(ctx context.Context, h *holding, n int) bool {
 }
 
 // give gives all of it back.
-func (l *lanes) give(h holding) {
+func (l *lanes) give(h bytesHeld) {
 	l.all.give(h.n)
 	l.medium.give(h.medium)
 	l.large.give(h.large)
@@ -184,9 +194,9 @@ func bufferSize(n int) int {
 
 // lend takes memory for an answer and returns a buffer of it, with what it counts as;
 // nil if there is no room.
-func (s *Server) lend(ctx context.Context, least, want int) (b []byte, n int) {
+func (s *Server) lend(ctx context.Context, to *network, least, want int) (b []byte, n int) {
 	least, want = bufferSize(least), bufferSize(max(least, want))
-	if n = s.answers.take(ctx, least, want); n == 0 {
+	if n = s.takeAnswer(ctx, to, least, want); n == 0 {
 		return nil, 0
 	}
 	fit := n
@@ -194,23 +204,24 @@ func (s *Server) lend(ctx context.Context, least, want int) (b []byte, n int) {
 		for fit = least; fit*4 <= n; fit *= 4 {
 		}
 	}
-	s.answers.give(n - fit)
+	s.giveAnswer(to, n-fit)
 	return getBuffer(fit), fit
 }
 
 // reserve gives back what was reserved for an answer, and reserves anew: out is then an
 // empty buffer.
-func (s *Server) reserve(ctx context.Context, out *[]byte, held *int, least, want int) {
+func (s *Server) reserve(ctx context.Context, to *network, out *[]byte, held *int, least, want int) {
 	if *out != nil {
 		s.putBuffer(*out)
 	}
-	s.answers.give(*held)
-	*out, *held = s.lend(ctx, least, want)
+	s.giveAnswer(to, *held)
+	*out, *held = s.lend(ctx, to, least, want)
 }
 
 // loan is the buffer that a StreamWriter has lent.
 type loan struct {
 	s    *Server
+	to   *network
 	lent []byte
 	held int
 }
@@ -218,7 +229,7 @@ type loan struct {
 // Lend implements api.StreamWriter.
 func (l *loan) Lend(ctx context.Context, least, want int) []byte {
 	l.back()
-	l.lent, l.held = l.s.lend(ctx, least, want)
+	l.lent, l.held = l.s.lend(ctx, l.to, least, want)
 	return l.lent
 }
 
@@ -226,7 +237,7 @@ func (l *loan) back() {
 	if l.lent != nil {
 		l.s.putBuffer(l.lent)
 	}
-	l.s.answers.give(l.held)
+	l.s.giveAnswer(l.to, l.held)
 	l.lent, l.held = nil, 0
 }
 

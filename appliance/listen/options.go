@@ -29,28 +29,32 @@ type Options struct {
 	// MaxConns bounds open connections; 4096. One more is turned away.
 	MaxConns int
 	// MaxConnsPerAddress bounds the open connections of one IPv4 address or IPv6
-	// /64 network; 1024. Loopback has the bound of MaxConns only.
+	// /64 network; 1024. Loopback, which counts as one address, may have seven eighths of
+	// MaxConns.
 	MaxConnsPerAddress int
 	// MaxHeaderBytes bounds request line and headers together; 16 KiB. More is
 	// answered with 431.
 	MaxHeaderBytes int
-	// MaxBodyBytes bounds one request body; 16 MiB. More is answered with 413.
+	// MaxBodyBytes bounds one request body; 16 MiB. More is answered with 413, and up to four
+	// times as much is taken and dropped, so that the client sees the answer.
 	MaxBodyBytes int
 	// MaxBodyMemory bounds the bodies of all requests in flight; 64 MiB. A request
 	// waits up to QueueTimeout for its share, first come first served, and is then
 	// answered with 503. Bodies above 64 KiB leave an eighth of it to smaller ones, those
-	// above 1 MiB a quarter, as far as MaxBodyBytes lets them.
+	// above 1 MiB a quarter, as far as MaxBodyBytes lets them. One address leaves a sixteenth
+	// to others.
 	MaxBodyMemory int
 	// MaxAnswerMemory bounds the answers with records of all requests in flight, until the
 	// clients have taken them; 64 MiB, and room for one of 16 MiB at least. When it is short,
 	// an answer has fewer records; for one record a request waits up to QueueTimeout, which
-	// for one above 1 MiB is until an eighth is left besides.
+	// for one above 1 MiB is until an eighth is left besides. One address leaves a sixteenth to
+	// others.
 	MaxAnswerMemory int
-	// MaxRequests bounds the requests in flight; 1024. An address other than loopback
-	// may have half of them. More are answered with 503.
+	// MaxRequests bounds the requests in flight; 1024. One address may have half of them,
+	// loopback seven eighths. More are answered with 503.
 	MaxRequests int
 	// MaxStreams bounds the streamed answers in flight, which don't count as requests;
-	// 2048. More are answered with 503.
+	// 2048. One address may have half of them, loopback seven eighths. More are answered with 503.
 	MaxStreams int
 	// MaxStreamsPerConn bounds the concurrent requests of one HTTP/2 connection; 1024.
 	MaxStreamsPerConn int
@@ -92,6 +96,9 @@ const (
 	NoPeer                    // nobody
 )
 
+// leastAnswerMemory is what a record of 10 MiB needs in base64.
+const leastAnswerMemory = 16 << 20
+
 func orDefault[T int | time.Duration](v *T, d T) {
 	if *v <= 0 {
 		*v = d
@@ -106,7 +113,7 @@ func (o Options) withDefaults() Options {
 	orDefault(&o.MaxBodyMemory, 64<<20)
 	o.MaxBodyMemory = max(o.MaxBodyMemory, o.MaxBodyBytes+1) // or the largest body would wait for ever
 	orDefault(&o.MaxAnswerMemory, 64<<20)
-	o.MaxAnswerMemory = max(o.MaxAnswerMemory, 16<<20) // a record of 10 MiB in base64
+	o.MaxAnswerMemory = max(o.MaxAnswerMemory, leastAnswerMemory)
 	orDefault(&o.MaxRequests, 1024)
 	orDefault(&o.MaxStreams, 2048)
 	orDefault(&o.MaxStreamsPerConn, 1024)

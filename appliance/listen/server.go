@@ -199,12 +199,15 @@ func (s *Server) accept(nc net.Conn) {
 		return
 	case len(s.mu.conns) >= s.o.MaxConns:
 		why = full
-	case !c.remote.Addr().IsLoopback() && s.mu.byAddr[prefix].connections() >= s.o.MaxConnsPerAddress:
+	case s.mu.byAddr[prefix].connections() >= s.sharesOf(prefix).conns:
 		why = fullAddress
+		if c.remote.Addr().IsLoopback() {
+			why = fullLocal
+		}
 	default:
 		s.mu.conns[c] = struct{}{}
 		if c.network = s.mu.byAddr[prefix]; c.network == nil {
-			c.network = &network{prefix: prefix}
+			c.network = s.newNetwork(prefix)
 			s.mu.byAddr[prefix] = c.network
 		}
 		c.network.conns++
@@ -216,30 +219,6 @@ func (s *Server) accept(nc net.Conn) {
 		return
 	}
 	go c.run((*conn).begin)
-}
-
-// network is what counts as one address, and what it has here.
-type network struct {
-	prefix   netip.Prefix
-	conns    int          // under the Server's mu
-	requests atomic.Int64 // in flight
-}
-
-func (n *network) connections() int {
-	if n == nil {
-		return 0
-	}
-	return n.conns
-}
-
-// networkOf is what counts as one address: a single IPv4 address, an IPv6 /64.
-func networkOf(a netip.Addr) netip.Prefix {
-	bits := 32
-	if a.Is6() {
-		bits = 64
-	}
-	p, _ := a.Prefix(bits)
-	return p
 }
 
 func (s *Server) forget(c *conn) {

@@ -136,15 +136,11 @@ func (t *Trust) replaceServer(server []byte) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(t.Dir, serverFile)
-	if err := writeSynced(path+".new", server, 0o600); err != nil {
-		return err
-	}
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := Replace(filepath.Join(t.Dir, serverFile), server, 0o600); err != nil {
 		return err
 	}
 	t.Server = pair
-	return syncDir(t.Dir)
+	return nil
 }
 
 func (t *Trust) authority() (*authority, error) {

@@ -185,6 +185,24 @@ func random(n int) string {
 	return base32.StdEncoding.EncodeToString(bits)[:n]
 }
 
+// Replace writes a file of mode in the place of the one at path, if there is one, as a whole
+// or not at all. It is on disk on return.
+func Replace(path string, data []byte, mode os.FileMode) error {
+	part := path + ".new"
+	if err := os.Remove(part); err != nil && !errors.Is(err, fs.ErrNotExist) { // one that was cut off, perhaps a link
+		return err
+	}
+	err := writeSynced(part, data, mode)
+	if err == nil {
+		err = os.Rename(part, path)
+	}
+	if err != nil {
+		_ = os.Remove(part) // else the next one does
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
 func writeSynced(path string, data []byte, mode os.FileMode) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
 	if err != nil {

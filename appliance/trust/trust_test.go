@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -194,5 +195,39 @@ func TestCredentialsWithoutAKeySaySo(t *testing.T) {
 	_, _, err := ReadCredentials(path)
 	if fault.ClassOf(err) != fault.Environment {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestReplaceIsWholeOrNothing: who has the old file open goes on reading it, and what a
+// process that was killed left in the way, a link to nowhere even, is no obstacle.
+func TestReplaceIsWholeOrNothing(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "file")
+	if err := Replace(path, []byte("first"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	old, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	if err := os.Symlink("https://localhost:4900", path+".new"); err != nil {
+		t.Fatal(err)
+	}
+	if err := Replace(path, []byte("second"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	was, errOld := io.ReadAll(old)
+	is, errNew := os.ReadFile(path)
+	if string(was) != "first" || string(is) != "second" || errOld != nil || errNew != nil {
+		t.Errorf("%q, %v, and %q, %v", was, errOld, is, errNew)
+	}
+	if err := Replace(dir, []byte("third"), 0o600); err == nil {
+		t.Error("a folder was replaced by a file")
+	}
+	for _, left := range []string{path + ".new", dir + ".new"} {
+		if _, err := os.Lstat(left); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s is there: %v", left, err)
+		}
 	}
 }

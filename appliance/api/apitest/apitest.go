@@ -28,6 +28,8 @@ type Request struct {
 	Who      *api.Identity
 	// Room is the memory there is for a large answer; without end if 0.
 	Room int
+	// Flushed, unless nil, is told of the whole Body at each flush of a streamed answer.
+	Flushed func(body []byte)
 }
 
 // Result is what a handler answered. Body has the streamed part, too.
@@ -46,7 +48,7 @@ type Result struct {
 // end or until ctx is done.
 func Do(ctx context.Context, h api.Handler, r *Request) *Result {
 	req := newRequest(r)
-	res := &response{Result: Result{Status: 200, Header: http.Header{}}, room: r.Room}
+	res := &response{Result: Result{Status: 200, Header: http.Header{}}, room: r.Room, flushed: r.Flushed}
 	h.Serve(ctx, req, res)
 	req.spoil()
 	if res.stream != nil {
@@ -144,8 +146,9 @@ func (q *request) SetIdentity(id *api.Identity) { q.who = id }
 
 type response struct {
 	Result
-	stream func(context.Context, api.StreamWriter) error
-	room   int
+	stream  func(context.Context, api.StreamWriter) error
+	room    int
+	flushed func(body []byte)
 }
 
 func (p *response) SetStatus(code int)           { p.Result.Status = code }
@@ -180,5 +183,8 @@ func (p *response) Stream(fn func(context.Context, api.StreamWriter) error) { p.
 
 func (p *response) Flush() error {
 	p.Flushes = append(p.Flushes, len(p.Result.Body))
+	if p.flushed != nil {
+		p.flushed(p.Result.Body)
+	}
 	return nil
 }

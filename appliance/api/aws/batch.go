@@ -146,16 +146,26 @@ func (b *Batch) Release() {
 
 // Parse parses body. It allocates nothing once the pool is warm. What is wrong
 // with a body is found again and put into words by Model.Decode, whose error it
-// returns; only bad base64 is left for Blob.Decode to find.
+// returns; only bad base64 is left for Blob.Decode to find. A body that names a
+// member twice is read by Model.Decode, for which the last one counts, and then
+// parsed as it is without the others; the batch aliases that copy.
 func (s *BatchSchema[In]) Parse(enc Encoding, body []byte) (*Batch, error) {
 	b := batches.Get().(*Batch)
 	if b.parse(s.top, s.record, s.records, enc, body) {
 		return b, nil
 	}
 	b.Release()
-	if err := s.model.Decode(enc, body, new(In)); err != nil {
+	in := new(In)
+	if err := s.model.Decode(enc, body, in); err != nil {
 		return nil, err
 	}
+	once := Writer{Encoding: enc}
+	s.model.Encode(&once, in)
+	b = batches.Get().(*Batch)
+	if b.parse(s.top, s.record, s.records, enc, once.Buf) {
+		return b, nil
+	}
+	b.Release()
 	return nil, InternalFailure.Wrap(syntaxError("BUG: the batch parser refuses a body that is right"))
 }
 
@@ -182,12 +192,13 @@ func (b *Batch) parse(top, record []batchField, records *plan, enc Encoding, bod
 	return true
 }
 
-// members reads one structure: the input itself, or a record of it.
+// members reads one structure, the input itself or a record of it, in which each
+// member comes once at most.
 func (b *Batch) members(r reader, enc Encoding, fields, record []batchField, rec *BatchRecord) bool {
 	if r.next() != kindMap {
 		return false
 	}
-	var present uint32 // by slot
+	var seen, present uint32 // by slot
 	n := r.enter()
 	for i := 0; r.more(n, i, kindMap); i++ {
 		f := b.find(fields, r.key())
@@ -197,11 +208,14 @@ func (b *Batch) members(r reader, enc Encoding, fields, record []batchField, rec
 			}
 			continue
 		}
+		if seen&(1<<f.slot) != 0 {
+			return false
+		}
+		seen |= 1 << f.slot
 		there, ok := b.member(r, enc, f, record, rec)
 		if !ok {
 			return false
 		}
-		present &^= 1 << f.slot
 		if there {
 			present |= 1 << f.slot
 		}
@@ -250,7 +264,6 @@ func (b *Batch) member(r reader, enc Encoding, f *batchField, record []batchFiel
 	kind := r.next()
 	if kind == kindNull {
 		r.null()
-		b.clear(f.slot, rec)
 		return false, r.fail() == nil
 	}
 	if !f.accepts(kind, enc) {
@@ -260,7 +273,6 @@ func (b *Batch) member(r reader, enc Encoding, f *batchField, record []batchFiel
 	case slotRecords:
 		return true, b.list(r, enc, f.plan, record)
 	case slotRecord:
-		*rec = BatchRecord{}
 		return true, b.members(r, enc, record, nil, rec)
 	case slotDryRun:
 		b.DryRun = r.boolean()
@@ -296,21 +308,6 @@ func (b *Batch) slot(s batchSlot, rec *BatchRecord) *[]byte {
 		return &rec.PartitionKey
 	}
 	return &rec.ExplicitHashKey
-}
-
-func (b *Batch) clear(s batchSlot, rec *BatchRecord) {
-	switch s {
-	case slotRecords:
-		b.Records = b.Records[:0]
-	case slotRecord:
-		*rec = BatchRecord{}
-	case slotDryRun:
-		b.DryRun = false
-	case slotData:
-		rec.Data = Blob{}
-	default:
-		*b.slot(s, rec) = nil
-	}
 }
 
 func (b *Batch) list(r reader, enc Encoding, p *plan, record []batchField) bool {

@@ -150,6 +150,12 @@ var putRecordsSeeds = []string{
 	`{"Records":[{"Data":"AA\/\u002b","PartitionKey":"k"}],"StreamName":"s","DryRun":true}`,
 	`{"Records":[{"Data":"!","Data":"AAAA","PartitionKey":"x","PartitionKey":"k"}],"Records":[{"PartitionKey":"last","Data":"AAAA"}]}`,
 	`{"Records":[{"Data":"AAAA","PartitionKey":"k","Unknown":{"a":[1,-2.5e+3,true,null,"\"}"]}}],"StreamId":null,"Other":[[]]}`,
+	`{"Records":[],"Records":[{"Data":"","PartitionKey":"k"}]}`,
+	`{"Records":[{"Data":"AAAA","PartitionKey":"k"}],"Records":[]}`,
+	`{"Records":[{"Data":"!!!!","PartitionKey":"k"}],"Records":[{"Data":"AAAA","PartitionKey":"k"}]}`,
+	`{"Records":[{"Data":"!!!!","Data":"AAAA","PartitionKey":"muchtoolong","PartitionKey":"k"}]}`,
+	`{"Records":[{"Data":"AAAA","Data":null,"PartitionKey":"k"}],"Records":null,"Records":[{"PartitionKey":"k","Data":"AQ==","ExplicitHashKey":"5","ExplicitHashKey":null}]}`,
+	`{"DryRun":true,"DryRun":null,"StreamName":"bad name","StreamName":"s","StreamId":"x","StreamId":null,"Records":[{"Data":"AAAA","PartitionKey":"k\u00e9"}]}`,
 	`{"Records":[{"Data":null,"PartitionKey":"k"}]}`,
 	`{"Records":[{"Data":"AAAA","PartitionKey":null}]}`,
 	`{"Records":[{"Data":"AAAA","PartitionKey":"k","ExplicitHashKey":null}],"StreamName":null}`,
@@ -313,6 +319,7 @@ func FuzzPutRecordsCBOR(f *testing.F) {
 	f.Add(putRecordsCBOR())
 	f.Add([]byte("\xa2\x67Records\x81\xa2\x64Data\x5f\x41a\x41b\xff\x6cPartitionKey\x61k\x66DryRun\xf5"))
 	f.Add([]byte("\xbf\x67Records\xf6\xff"))
+	f.Add([]byte("\xa2\x67Records\x80\x67Records\x81\xa2\x64Data\x5f\x41a\x41b\xff\x6cPartitionKey\x61k"))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		got, gotErr := viaBatch(putRecords, CBOR, body)
 		want, wantErr := viaDecode(CBOR, body)

@@ -41,7 +41,10 @@ func FuzzCBOR(f *testing.F) {
 	}
 	f.Add([]byte("\x9f\x7f\x61a\xff\x5f\x41b\xff\xbf\x61k\xf9\x3e\x00\xff\xff"))
 	f.Add(append(bytes.Repeat([]byte{0xcb}, 2000), 0))
-	mode, err := cbor.DecOptions{MaxNestedLevels: 1000, MaxArrayElements: math.MaxInt32, MaxMapPairs: math.MaxInt32}.DecMode()
+	f.Add(append(bytes.Repeat(append(bytes.Repeat([]byte{0xcb}, maxTags), 0x81), 64), 0)) // for the library a tag is a level
+	magic := []byte("\xd9\xd9\xf7")                                                       // the tag that says "this is CBOR", which the library takes off
+	f.Add(append(bytes.Repeat(magic, maxTags+1), "\x61a"...))
+	mode, err := cbor.DecOptions{MaxNestedLevels: 65535, MaxArrayElements: math.MaxInt32, MaxMapPairs: math.MaxInt32}.DecMode()
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -51,7 +54,7 @@ func FuzzCBOR(f *testing.F) {
 			t.Fatalf("%x is taken: %v", b, theirs)
 		}
 		var v any
-		if theirs != nil || cbor.Unmarshal(b, &v) != nil {
+		if theirs != nil || cbor.Unmarshal(b, &v) != nil || bytes.HasPrefix(b, bytes.Repeat(magic, maxTags+1)) {
 			return
 		}
 		switch v := v.(type) { // what the services have
@@ -109,17 +112,17 @@ func FuzzWriter(f *testing.F) {
 		if !wellFormed(JSON, js) {
 			t.Fatalf("%s", js)
 		}
-		if cb := write(CBOR); utf8.ValidString(s) {
-			if err := cbor.Wellformed(cb); err != nil || !wellFormed(CBOR, cb) {
-				t.Fatalf("%x: %v", cb, err)
-			}
-			var m struct {
-				S string `cbor:"s"`
-				B []byte `cbor:"b"`
-			}
-			if err := cbor.Unmarshal(cb, &m); err != nil || m.S != s || !bytes.Equal(m.B, blob) {
-				t.Fatalf("%q became %q, %v", s, m.S, err)
-			}
+		cb := write(CBOR)
+		if err := cbor.Wellformed(cb); err != nil || !wellFormed(CBOR, cb) {
+			t.Fatalf("%x: %v", cb, err)
+		}
+		var m struct {
+			S string `cbor:"s"`
+			X string `cbor:"x"`
+			B []byte `cbor:"b"`
+		}
+		if err := cbor.Unmarshal(cb, &m); err != nil || m.S != want || m.X != want || !bytes.Equal(m.B, blob) {
+			t.Fatalf("%q became %q, %v", s, m, err)
 		}
 	})
 }

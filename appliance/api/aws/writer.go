@@ -85,6 +85,9 @@ func (w *Writer) Key(name string) {
 // String writes a text. Invalid UTF-8 becomes U+FFFD.
 func (w *Writer) String(s string) {
 	if w.Encoding == CBOR {
+		if !utf8.ValidString(s) {
+			s = string([]rune(s))
+		}
 		w.cborHead(3, uint64(len(s)))
 		w.Buf = append(w.Buf, s...)
 		return
@@ -96,6 +99,9 @@ func (w *Writer) String(s string) {
 // Text is String for bytes.
 func (w *Writer) Text(s []byte) {
 	if w.Encoding == CBOR {
+		if !utf8.Valid(s) {
+			s = []byte(string([]rune(string(s))))
+		}
 		w.cborHead(3, uint64(len(s)))
 		w.Buf = append(w.Buf, s...)
 		return

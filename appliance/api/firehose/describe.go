@@ -24,9 +24,9 @@ func (s *Service) describe(_ context.Context, c *aws.Call, in *describeDeliveryS
 	}
 	no := false
 	out := &deliveryStreamDescription{
-		DeliveryStreamName: &name, DeliveryStreamARN: text(s.arn(name)), DeliveryStreamStatus: text("ACTIVE"),
-		DeliveryStreamEncryptionConfiguration: &deliveryStreamEncryptionConfiguration{Status: text("DISABLED")},
-		DeliveryStreamType:                    text(streamType(&info.Config)), VersionID: text(strconv.Itoa(info.Version)),
+		DeliveryStreamName: &name, DeliveryStreamARN: pointer(s.arn(name)), DeliveryStreamStatus: pointer("ACTIVE"),
+		DeliveryStreamEncryptionConfiguration: &deliveryStreamEncryptionConfiguration{Status: pointer("DISABLED")},
+		DeliveryStreamType:                    pointer(streamType(&info.Config)), VersionID: pointer(strconv.Itoa(info.Version)),
 		CreateTimestamp: &info.Created, HasMoreDestinations: &no, Destinations: []destinationDescription{},
 	}
 	if info.Version > 1 {
@@ -51,8 +51,8 @@ func (s *Service) describeSource(out *deliveryStreamDescription, info *delivery.
 		return json.Unmarshal(raw, out.Source.DirectPutSourceDescription)
 	}
 	source := &kinesisStreamSourceDescription{
-		KinesisStreamARN: text("arn:aws:kinesis:" + s.o.Region + ":" + s.o.Account + ":stream/" + info.Source.Stream),
-		RoleARN:          text("arn:aws:iam::" + s.o.Account + ":role/weir"), DeliveryStartTimestamp: &info.Created,
+		KinesisStreamARN: pointer("arn:aws:kinesis:" + s.o.Region + ":" + s.o.Account + ":stream/" + info.Source.Stream),
+		RoleARN:          pointer("arn:aws:iam::" + s.o.Account + ":role/weir"), DeliveryStartTimestamp: &info.Created,
 	}
 	if raw, ok := info.Annotations["source"]; ok {
 		var given kinesisStreamSourceConfiguration
@@ -67,7 +67,7 @@ func (s *Service) describeSource(out *deliveryStreamDescription, info *delivery.
 
 // describe echoes the destination with the defaults that AWS fills in.
 func (d *destination) describe() destinationDescription {
-	out := destinationDescription{DestinationID: text(destinationID)}
+	out := destinationDescription{DestinationID: pointer(destinationID)}
 	if d.HTTP != nil {
 		out.HTTPEndpointDestinationDescription = d.HTTP.describe()
 		return out
@@ -80,13 +80,13 @@ func (d *destination) describe() destinationDescription {
 	}
 	x.BufferingHints = hints(x.BufferingHints, size)
 	if x.CompressionFormat == nil {
-		x.CompressionFormat = text("UNCOMPRESSED")
+		x.CompressionFormat = pointer("UNCOMPRESSED")
 	}
 	x.EncryptionConfiguration = encryption(x.EncryptionConfiguration)
 	x.CloudWatchLoggingOptions = logging(x.CloudWatchLoggingOptions)
 	x.ProcessingConfiguration = processing(x.ProcessingConfiguration)
 	if x.S3BackupMode == nil {
-		x.S3BackupMode = text("Disabled")
+		x.S3BackupMode = pointer("Disabled")
 	}
 	if p := x.DynamicPartitioningConfiguration; d.partitioned() && p.RetryOptions == nil {
 		seconds := 300
@@ -106,7 +106,7 @@ func (c *s3DestinationConfiguration) describe() *s3DestinationDescription {
 	overlay(out, c)
 	out.BufferingHints = hints(out.BufferingHints, 5)
 	if out.CompressionFormat == nil {
-		out.CompressionFormat = text("UNCOMPRESSED")
+		out.CompressionFormat = pointer("UNCOMPRESSED")
 	}
 	out.EncryptionConfiguration = encryption(out.EncryptionConfiguration)
 	out.CloudWatchLoggingOptions = logging(out.CloudWatchLoggingOptions)
@@ -126,12 +126,12 @@ func (c *httpEndpointDestinationConfiguration) describe() *httpEndpointDestinati
 		out.RetryOptions = &httpEndpointRetryOptions{DurationInSeconds: &seconds}
 	}
 	if out.RequestConfiguration == nil {
-		out.RequestConfiguration = &httpEndpointRequestConfiguration{ContentEncoding: text("NONE"), CommonAttributes: []httpEndpointCommonAttribute{}}
+		out.RequestConfiguration = &httpEndpointRequestConfiguration{ContentEncoding: pointer("NONE"), CommonAttributes: []httpEndpointCommonAttribute{}}
 	}
 	out.CloudWatchLoggingOptions = logging(out.CloudWatchLoggingOptions)
 	out.ProcessingConfiguration = processing(out.ProcessingConfiguration)
 	if out.S3BackupMode == nil {
-		out.S3BackupMode = text("FailedDataOnly")
+		out.S3BackupMode = pointer("FailedDataOnly")
 	}
 	out.S3DestinationDescription = c.S3Configuration.describe()
 	return out
@@ -149,7 +149,7 @@ func encryption(e *encryptionConfiguration) *encryptionConfiguration {
 	if e != nil {
 		return e
 	}
-	return &encryptionConfiguration{NoEncryptionConfig: text("NoEncryption")}
+	return &encryptionConfiguration{NoEncryptionConfig: pointer("NoEncryption")}
 }
 
 func logging(l *cloudWatchLoggingOptions) *cloudWatchLoggingOptions {
@@ -176,7 +176,7 @@ func processing(p *processingConfiguration) *processingConfiguration {
 				{"NumberOfRetries", "3"}, {"BufferSizeInMBs", "1"}, {"BufferIntervalInSeconds", "60"},
 			} {
 				if !q.has(d.name) {
-					q.Parameters = append(q.Parameters[:len(q.Parameters):len(q.Parameters)], processorParameter{text(d.name), text(d.value)})
+					q.Parameters = append(q.Parameters[:len(q.Parameters):len(q.Parameters)], processorParameter{pointer(d.name), pointer(d.value)})
 				}
 			}
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/weirhq/weir/appliance/delivery"
 	"github.com/weirhq/weir/appliance/delivery/codec"
 	"github.com/weirhq/weir/appliance/delivery/columnar"
+	"github.com/weirhq/weir/appliance/delivery/prefix"
 )
 
 // destination is what a delivery stream was given as its destination, kept
@@ -41,7 +42,8 @@ func asJSON(v any) json.RawMessage {
 	return raw
 }
 
-func text[T any](s T) *T { return &s }
+// pointer points to a copy of v, as members of the API do that may be absent.
+func pointer[T any](v T) *T { return &v }
 
 // value is what a pointer points to, or what stands in its place.
 func value[T any](p *T, otherwise T) T {
@@ -296,6 +298,10 @@ func (s *Service) backup(of *destination, b *s3DestinationConfiguration) (*deliv
 	if err != nil {
 		return nil, err
 	}
+	// Nothing of a backup fails, but what is kept and described has to make sense.
+	if _, err := prefix.Parse(value(b.ErrorOutputPrefix, ""), prefix.Error); err != nil {
+		return nil, aws.InvalidArgument.New("S3BackupConfiguration: %v", err)
+	}
 	format, err := codec.Parse(value(b.CompressionFormat, ""))
 	if err != nil {
 		return nil, aws.InvalidArgument.New("%v", err)
@@ -394,7 +400,7 @@ func (s *Service) applyProcessor(c *delivery.Config, kind string, p map[string]s
 	}
 	switch kind {
 	case "AppendDelimiterToRecord":
-		c.Delimiter = strings.ReplaceAll(p["Delimiter"], `\n`, "\n")
+		c.Delimiter = unescaped.Replace(p["Delimiter"])
 		if c.Delimiter == "" {
 			c.Delimiter = "\n"
 		}
@@ -430,6 +436,12 @@ func (s *Service) applyProcessor(c *delivery.Config, kind string, p map[string]s
 	}
 	return nil
 }
+
+// A parameter can't be white space alone, so a delimiter has it in these words.
+var (
+	unescaped = strings.NewReplacer(`\n`, "\n", `\r`, "\r", `\t`, "\t", `\\`, `\`)
+	escaped   = strings.NewReplacer("\n", `\n`, "\r", `\r`, "\t", `\t`, `\`, `\\`)
+)
 
 // applyLambda takes a function's name for a module's.
 func (s *Service) applyLambda(c *delivery.Config, p map[string]string, bad func(string, ...any) error) error {

@@ -20,6 +20,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	sdk "github.com/aws/aws-sdk-go-v2/service/firehose"
 	"github.com/aws/aws-sdk-go-v2/service/firehose/types"
+	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/weirhq/weir/appliance/api"
 	"github.com/weirhq/weir/appliance/api/apitest"
@@ -43,7 +44,12 @@ type box struct {
 
 func newBox(t testing.TB) *box {
 	t.Helper()
-	store, err := storage.Open(t.Context(), t.TempDir(), storage.Options{SoftFreeBytes: 1, ReserveBytes: -1})
+	return newBoxOn(t, nil)
+}
+
+func newBoxOn(t testing.TB, disk vfs.FS) *box {
+	t.Helper()
+	store, err := storage.Open(t.Context(), t.TempDir(), storage.Options{FS: disk, SoftFreeBytes: 1, ReserveBytes: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,6 +261,7 @@ func TestErrors(t *testing.T) {
 		{"CreateDeliveryStream", s3(`,"BufferingHints":{"SizeInMBs":500,"IntervalInSeconds":1}`), "ValidationException", "less than or equal to 128"},
 		{"CreateDeliveryStream", s3(`,"Prefix":"!{timestamp:yyyy}/"`), "InvalidArgumentException", "ErrorOutputPrefix: must be given when Prefix has expressions"},
 		{"CreateDeliveryStream", s3(`,"Prefix":"` + strings.Repeat("p", 600) + `!{timestamp:yyyy}/","ErrorOutputPrefix":"!{firehose:error-output-type}/"`), "InvalidArgumentException", "the limit is 512 after evaluation"},
+		{"CreateDeliveryStream", s3(`,"S3BackupMode":"Enabled","S3BackupConfiguration":{` + role + `,"BucketARN":"arn:aws:s3:::lake","ErrorOutputPrefix":"e/!{a:b}/"}`), "InvalidArgumentException", `S3BackupConfiguration: ErrorOutputPrefix "e/!{a:b}/"`},
 		{"CreateDeliveryStream", s3(`,"CustomTimeZone":"Mars/Base"`), "InvalidArgumentException", `CustomTimeZone: "Mars/Base" is not an IANA time zone`},
 		{"CreateDeliveryStream", s3(`,"ProcessingConfiguration":{"Enabled":true,"Processors":[{"Type":"AppendDelimiterToRecord","Parameters":[{"ParameterName":"LambdaArn","ParameterValue":"x"}]}]}`), "InvalidArgumentException", "AppendDelimiterToRecord processor: it has no parameter LambdaArn"},
 		{"CreateDeliveryStream", `{"DeliveryStreamName":"x","DeliveryStreamType":"KinesisStreamAsSource","KinesisStreamSourceConfiguration":{"KinesisStreamARN":"arn:aws:kinesis:us-east-1:000000000000:stream/none",` + role + `},"S3DestinationConfiguration":{` + role + `,"BucketARN":"arn:aws:s3:::lake"}}`, "InvalidArgumentException", "there is no stream none"},
@@ -461,6 +468,30 @@ func TestRetriesOfALambdaProcessor(t *testing.T) {
 	}
 }
 
+// TestDelimiters: a parameter that is white space alone is none, so it comes in words, and is described in them.
+func TestDelimiters(t *testing.T) {
+	b := newBox(t)
+	for given, want := range map[string]string{`\\n`: "\n", `\\r\\n`: "\r\n", `\\t`: "\t", `|`: "|", `\\\\n`: `\n`, `;\n`: ";\n"} {
+		b.must("CreateDeliveryStream", `{"DeliveryStreamName":"d","ExtendedS3DestinationConfiguration":{`+role+`,"BucketARN":"arn:aws:s3:::lake","ProcessingConfiguration":{"Enabled":true,"Processors":[
+			{"Type":"AppendDelimiterToRecord","Parameters":[{"ParameterName":"Delimiter","ParameterValue":"`+given+`"}]}]}}}`)
+		// One that was set by other means is described so that it can be set again.
+		if err := b.engine.Update(t.Context(), "d", 0, func(c *delivery.Config) error {
+			if c.Delimiter != want {
+				t.Errorf("%s is %q, want %q", given, c.Delimiter, want)
+			}
+			c.Annotations = nil
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		b.must("UpdateDestination", `{"DeliveryStreamName":"d","CurrentDeliveryStreamVersionId":"2","DestinationId":"destinationId-000000000001","S3DestinationUpdate":{"Prefix":"p/"}}`)
+		if c, _, err := b.engine.Definition("d"); err != nil || c.Delimiter != want || c.Prefix != "p/" {
+			t.Errorf("%s is %q after an update, want %q; %v", given, c.Delimiter, want, err)
+		}
+		b.must("DeleteDeliveryStream", `{"DeliveryStreamName":"d"}`)
+	}
+}
+
 // server puts the service behind HTTP for clients that aren't ours. Their
 // signatures are the gate's business, not this package's.
 func (b *box) server() string {
@@ -574,7 +605,7 @@ const { FirehoseClient, CreateDeliveryStreamCommand, PutRecordCommand, PutRecord
 
 // FuzzCreate: no body makes a panic, and what is refused says why.
 func FuzzCreate(f *testing.F) {
-	b := newBox(f)
+	b := newBoxOn(f, vfs.NewMem()) // a disk would be synced for each delivery stream that comes and goes
 	f.Add(`{"DeliveryStreamName":"d","ExtendedS3DestinationConfiguration":{` + role + `,"BucketARN":"arn:aws:s3:::lake","Prefix":"!{timestamp:yyyy}/"}}`)
 	f.Add(`{"DeliveryStreamName":"d","HttpEndpointDestinationConfiguration":{"EndpointConfiguration":{"Url":"https://x"},"S3Configuration":{` + role + `,"BucketARN":"arn:aws:s3:::lake"}}}`)
 	f.Add(`{"DeliveryStreamName":"d","HttpEndpointDestinationConfiguration":{"EndpointConfiguration":{"Url":"https://"},"S3Configuration":{` + role + `,"BucketARN":"arn:aws:s3:::lake"}}}`)

@@ -31,7 +31,7 @@ func (s *Service) standing(c *delivery.Config) (*destination, error) {
 		return d, nil
 	}
 	if d.ExtendedS3 == nil {
-		d.ExtendedS3 = &extendedS3DestinationConfiguration{RoleARN: text("arn:aws:iam::" + s.o.Account + ":role/weir")}
+		d.ExtendedS3 = &extendedS3DestinationConfiguration{RoleARN: pointer("arn:aws:iam::" + s.o.Account + ":role/weir")}
 	}
 	s.standingS3(c, d)
 	return d, nil
@@ -92,7 +92,7 @@ func sayFormat(member **string, stands codec.Codec) {
 		stands = codec.Uncompressed
 	}
 	if given, err := codec.Parse(value(*member, "")); err != nil || given != stands {
-		*member = text(string(stands))
+		*member = pointer(string(stands))
 	}
 }
 
@@ -107,7 +107,7 @@ func (s *Service) standingS3(c *delivery.Config, d *destination) {
 	}
 	sayFormat(&x.CompressionFormat, c.Compression.Format)
 	if (c.Partition != nil) != d.partitioned() {
-		x.DynamicPartitioningConfiguration = &dynamicPartitioningConfiguration{Enabled: text(c.Partition != nil)}
+		x.DynamicPartitioningConfiguration = &dynamicPartitioningConfiguration{Enabled: pointer(c.Partition != nil)}
 	}
 	x.ProcessingConfiguration = s.standingProcessors(c, x.ProcessingConfiguration)
 	converts := x.DataFormatConversionConfiguration
@@ -129,7 +129,7 @@ func (s *Service) standingS3(c *delivery.Config, d *destination) {
 		x.S3BackupMode = nil
 		return
 	}
-	x.S3BackupMode = text("Enabled")
+	x.S3BackupMode = pointer("Enabled")
 	if x.S3BackupConfiguration == nil {
 		x.S3BackupConfiguration = &s3DestinationConfiguration{RoleARN: x.RoleARN}
 	}
@@ -214,21 +214,17 @@ func (s *Service) standingProcessors(c *delivery.Config, given *processingConfig
 	if c.Partition != nil && c.Partition.Query != "" {
 		add("MetadataExtraction", "MetadataExtractionQuery", c.Partition.Query, "JsonParsingEngine", "JQ-1.6")
 	}
-	switch c.Delimiter {
-	case "":
-	case "\n":
-		add("AppendDelimiterToRecord", "Delimiter", `\n`)
-	default:
-		add("AppendDelimiterToRecord", "Delimiter", c.Delimiter)
+	if c.Delimiter != "" {
+		add("AppendDelimiterToRecord", "Delimiter", escaped.Replace(c.Delimiter))
 	}
-	out.Enabled = text(len(out.Processors) > 0)
+	out.Enabled = pointer(len(out.Processors) > 0)
 	return out
 }
 
 // conversion is a format conversion in the API's words, which have none for a schema.
 func conversion(p *delivery.Parquet) *dataFormatConversionConfiguration {
 	if p == nil {
-		return &dataFormatConversionConfiguration{Enabled: text(false)}
+		return &dataFormatConversionConfiguration{Enabled: pointer(false)}
 	}
 	in, out := &deserializer{}, &parquetSerDe{}
 	if p.Serde == columnar.Hive {
@@ -236,10 +232,10 @@ func conversion(p *delivery.Parquet) *dataFormatConversionConfiguration {
 	} else {
 		in.OpenXJsonSerDe = &openXJsonSerDe{ColumnToJSONKeyMappings: p.Keys}
 		if p.CaseSensitive {
-			in.OpenXJsonSerDe.CaseInsensitive = text(false)
+			in.OpenXJsonSerDe.CaseInsensitive = pointer(false)
 		}
 		if p.DotsToUnderscores {
-			in.OpenXJsonSerDe.ConvertDotsInJSONKeysToUnderscores = text(true)
+			in.OpenXJsonSerDe.ConvertDotsInJSONKeysToUnderscores = pointer(true)
 		}
 	}
 	if p.BlockSizeBytes > 0 {
@@ -249,7 +245,7 @@ func conversion(p *delivery.Parquet) *dataFormatConversionConfiguration {
 		out.PageSizeBytes = &p.PageSizeBytes
 	}
 	if p.Dictionary {
-		out.EnableDictionaryCompression = text(true)
+		out.EnableDictionaryCompression = pointer(true)
 	}
 	if p.Compression != "" {
 		out.Compression = &p.Compression
@@ -258,7 +254,7 @@ func conversion(p *delivery.Parquet) *dataFormatConversionConfiguration {
 		out.WriterVersion = &p.WriterVersion
 	}
 	return &dataFormatConversionConfiguration{
-		Enabled: text(true), InputFormatConfiguration: &inputFormatConfiguration{Deserializer: in},
+		Enabled: pointer(true), InputFormatConfiguration: &inputFormatConfiguration{Deserializer: in},
 		OutputFormatConfiguration: &outputFormatConfiguration{Serializer: &serializer{ParquetSerDe: out}},
 	}
 }

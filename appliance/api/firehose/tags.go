@@ -121,7 +121,7 @@ func (s *Service) listTags(_ context.Context, c *aws.Call, in *listTagsForDelive
 	more := len(keys) > limit
 	out := &listTagsForDeliveryStreamOutput{Tags: []tag{}, HasMoreTags: &more}
 	for _, k := range keys[:min(limit, len(keys))] {
-		out.Tags = append(out.Tags, tag{Key: text(k), Value: text(tags[k])})
+		out.Tags = append(out.Tags, tag{Key: pointer(k), Value: pointer(tags[k])})
 	}
 	return out, nil
 }

@@ -63,7 +63,7 @@ func (e *exchange) do(tb testing.TB, s *Service) {
 // sensorRecord is a JSON sensor record of about 200 bytes.
 func sensorRecord(i int) []byte {
 	return fmt.Appendf(nil, `{"device":"sensor-%04d","ts":%d,"temperature":%d.%02d,"humidity":%d,"battery":3.%02d,"site":"plant-7/hall-3","status":"ok","sequence":%d,"firmware":"2.14.1-edge","rssi":-%d}`,
-		i%97, 1_800_000_000_000+i*137, 18+i%9, i%100, 40+i%30, i%100, i, 40+i%50)
+		i%97, 1_800_000_000_000+int64(i)*137, 18+i%9, i%100, 40+i%30, i%100, i, 40+i%50)
 }
 
 // putRequest is a PutRecords of n sensor records.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 
+	"github.com/weirhq/weir/appliance/api/apitest"
 	"github.com/weirhq/weir/storage"
 )
 
@@ -87,15 +88,6 @@ func TestRowsOfStreamsDeletedByOthersGoAtTheNextStart(t *testing.T) {
 	}
 }
 
-// gone is the context of a client that goes away while its request is being done.
-type gone struct{ context.Context }
-
-func (gone) Done() <-chan struct{} {
-	ended := make(chan struct{})
-	close(ended)
-	return ended
-}
-
 // TestWhoGoesAwayLeavesSettingsWhole: what is in force is what the next start reads.
 func TestWhoGoesAwayLeavesSettingsWhole(t *testing.T) {
 	b := newBox(t, Options{})
@@ -105,7 +97,7 @@ func TestWhoGoesAwayLeavesSettingsWhole(t *testing.T) {
 			t.Fatal(err)
 		}
 		txn.Put(storage.TableSetting, fmt.Appendf(nil, "probe/%d", i), []byte("kept"))
-		if err := commit(gone{context.Background()}, txn); err != nil {
+		if err := commit(apitest.Gone{Context: context.Background()}, txn); err != nil {
 			t.Fatalf("commit %d: %v; expected its outcome to be awaited", i, err)
 		}
 	}

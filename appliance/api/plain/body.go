@@ -15,6 +15,7 @@ import (
 	"github.com/parquet-go/jsonlite"
 
 	"github.com/weirhq/weir/appliance/api"
+	"github.com/weirhq/weir/appliance/document"
 )
 
 // entry is a record as it stands in a body. An empty key means none.
@@ -174,8 +175,8 @@ func parsePointer(text string) (pointer, error) {
 var errNoKey = errors.New("no text or number there")
 
 // find returns the text or number that p points to in a JSON document.
-func (p pointer) find(document string) (string, error) {
-	v, err := jsonlite.ParseMaxDepth(document, 64)
+func (p pointer) find(text string) (string, error) {
+	v, err := document.Parse(text)
 	if err != nil {
 		return "", fmt.Errorf("not JSON: %w", err)
 	}
@@ -186,7 +187,11 @@ func (p pointer) find(document string) (string, error) {
 	}
 	switch v.Kind() {
 	case jsonlite.String:
-		return v.String(), nil
+		s, err := jsonlite.Unquote(v.JSON())
+		if err != nil {
+			return "", fmt.Errorf("the text there: %w", err)
+		}
+		return s, nil
 	case jsonlite.Number:
 		return v.String(), nil
 	}
@@ -194,10 +199,16 @@ func (p pointer) find(document string) (string, error) {
 }
 
 // child returns a member of an object or an element of a list, nil if there is none.
-func child(v *jsonlite.Value, part string) *jsonlite.Value {
+// Of a member that comes twice the last counts, as everywhere here.
+func child(v *jsonlite.Value, part string) (found *jsonlite.Value) {
 	switch v.Kind() {
 	case jsonlite.Object:
-		return v.Lookup(part)
+		for key, member := range v.Object {
+			if key == part {
+				found = member
+			}
+		}
+		return found
 	case jsonlite.Array:
 		n, err := strconv.Atoi(part)
 		if err != nil || n < 0 || n >= v.Len() || part != strconv.Itoa(n) {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -30,7 +31,10 @@ const (
 )
 
 // keys keeps the number of the stored keys.
-type keys struct{ stored atomic.Int64 }
+type keys struct {
+	stored   atomic.Int64
+	sweeping sync.Mutex // one sweep at a time: another would forget, and count, the same rows
+}
 
 // retryKey is the idempotency key of a request.
 type retryKey struct {
@@ -134,10 +138,11 @@ func (k *keys) open(s *Service) error {
 
 // added counts a key that was stored, and makes room when there are too many.
 func (k *keys) added(ctx context.Context, s *Service, r *retryKey) {
-	if r.old != nil || k.stored.Add(1) <= int64(s.o.MaxKeys) {
-		return
+	if r.old != nil || k.stored.Add(1) <= int64(s.o.MaxKeys) || !k.sweeping.TryLock() {
+		return // there is room, or it is being made: the next key sees to what is left
 	}
-	if _, err := k.sweep(ctx, s, sweepRows/10); err != nil {
+	defer k.sweeping.Unlock()
+	if _, err := k.sweepLocked(ctx, s, sweepRows/10); err != nil {
 		s.o.Logger.Warn("idempotency keys not forgotten", "error", err)
 	}
 }
@@ -145,6 +150,12 @@ func (k *keys) added(ctx context.Context, s *Service, r *retryKey) {
 // sweep forgets keys that are too old, and the oldest ones as long as there are
 // too many, at most limit of them. It returns how many.
 func (k *keys) sweep(ctx context.Context, s *Service, limit int) (int, error) {
+	k.sweeping.Lock()
+	defer k.sweeping.Unlock()
+	return k.sweepLocked(ctx, s, limit)
+}
+
+func (k *keys) sweepLocked(ctx context.Context, s *Service, limit int) (int, error) {
 	over := k.stored.Load() - int64(s.o.MaxKeys)
 	now := s.o.Clock()
 	var rows [][]byte

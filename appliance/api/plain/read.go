@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -187,18 +188,24 @@ func appendChildren(b []byte, st *storage.Stream, n record.ShardNumber) []byte {
 			b = append(b, ',')
 		}
 		b = append(b, '"')
-		b = append(b, c.String()...)
+		b = append(b, c.Number.String()...)
 		b = append(b, '"')
 	}
 	return append(b, ']')
 }
 
-func childrenOf(st *storage.Stream, n record.ShardNumber) []record.ShardNumber {
-	var out []record.ShardNumber
-	for _, info := range st.Shards() {
-		if info.HasParent && info.Parent == n || info.HasAdjacentParent && info.AdjacentParent == n {
-			out = append(out, info.Number)
-		}
+// childrenOf are the shards that a closed shard was split or merged into.
+func childrenOf(st *storage.Stream, n record.ShardNumber) []storage.ShardInfo {
+	return slices.DeleteFunc(st.Shards(), func(info storage.ShardInfo) bool { return !slices.Contains(parentsOf(info), n) })
+}
+
+// parentsOf are the shards that a shard came of, whether they are still there or not.
+func parentsOf(info storage.ShardInfo) (out []record.ShardNumber) {
+	if info.HasParent {
+		out = append(out, info.Parent)
+	}
+	if info.HasAdjacentParent {
+		out = append(out, info.AdjacentParent)
 	}
 	return out
 }

@@ -1,6 +1,7 @@
 package plain
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -281,6 +283,29 @@ func TestIdempotencyKeys(t *testing.T) {
 	}
 }
 
+// TestIdempotencyKeysAreCountedOnce has requests at the limit make room side by side: what
+// one of them forgot is not taken off the count by another, or there would be ever more.
+func TestIdempotencyKeysAreCountedOnce(t *testing.T) {
+	const most, clients, each = 20, 16, 30
+	b := newBox(t, Options{MaxKeys: most}, 1)
+	var all sync.WaitGroup
+	for c := range clients {
+		all.Go(func() {
+			for i := range each {
+				b.post("", "x", headerRetry, fmt.Sprintf("%d-%d", c, i))
+			}
+		})
+	}
+	all.Wait()
+	rows := int64(0)
+	if err := b.store.Scan(storage.TableDeduplication, []byte(timeRowPrefix), nil, 0, func(_, _ []byte) bool { rows++; return true }); err != nil {
+		t.Fatal(err)
+	}
+	if n := b.keys.stored.Load(); n != rows || rows > most+clients {
+		t.Errorf("%d keys are stored and %d counted; expecting %d and one for each client at most", rows, n, most)
+	}
+}
+
 func TestIdempotencyKeysAreBounded(t *testing.T) {
 	b := newBox(t, Options{MaxKeys: 5}, 1)
 	for i := range 12 {
@@ -366,21 +391,19 @@ func TestReadingPositions(t *testing.T) {
 	}
 }
 
-// tailing runs a tail until stop is called, which returns what it sent.
-func (b *box) tailing(target string, headers ...string) (stop func() *apitest.Result) {
+// tail runs a tail until it has nothing to send for the time of a heartbeat.
+func (b *box) tail(target string, headers ...string) *apitest.Result {
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan *apitest.Result, 1)
-	r := &apitest.Request{Verb: "GET", Target: target, Headers: http.Header{}, Who: device}
+	defer cancel()
+	r := &apitest.Request{Verb: "GET", Target: target, Headers: http.Header{}, Who: device, Flushed: func(body []byte) {
+		if bytes.HasSuffix(body, []byte(": still here\n\n")) {
+			cancel()
+		}
+	}}
 	for i := 0; i < len(headers); i += 2 {
 		r.Headers.Set(headers[i], headers[i+1])
 	}
-	before := b.tails.Load()
-	go func() { done <- apitest.Do(ctx, b.Service, r) }()
-	apitest.Until(b.t, "the tail is open", func() bool { return b.tails.Load() > before || len(done) > 0 })
-	return func() *apitest.Result {
-		cancel()
-		return <-done
-	}
+	return apitest.Do(ctx, b.Service, r)
 }
 
 func TestTailSendsAndResumes(t *testing.T) {
@@ -388,8 +411,7 @@ func TestTailSendsAndResumes(t *testing.T) {
 	for i := range 20 {
 		b.post(fmt.Sprintf("?key=k%d", i), fmt.Sprint("r", i))
 	}
-	stop := b.tailing("/v1/streams/s/tail?from=oldest")
-	first := stop()
+	first := b.tail("/v1/streams/s/tail?from=oldest")
 	sent := strings.Count(string(first.Body), "data: ")
 	if sent != 20 || first.Header.Get("Content-Type") != "text/event-stream" || first.Err != nil {
 		t.Fatalf("%d events, %v: %s", sent, first.Err, first.Body)
@@ -401,13 +423,66 @@ func TestTailSendsAndResumes(t *testing.T) {
 		}
 	}
 	b.post("?key=k1", "after the tail")
-	resumed := b.tailing("/v1/streams/s/tail", "Last-Event-Id", id)()
+	resumed := b.tail("/v1/streams/s/tail", "Last-Event-Id", id)
 	if n := strings.Count(string(resumed.Body), "data: "); n != 1 || !strings.Contains(string(resumed.Body), base64.StdEncoding.EncodeToString([]byte("after the tail"))) {
 		t.Fatalf("%d events after %s: %s", n, id, resumed.Body)
 	}
-	latest := b.tailing("/v1/streams/s/tail")()
+	latest := b.tail("/v1/streams/s/tail")
 	if strings.Contains(string(latest.Body), "data: ") {
 		t.Fatalf("latest: %s", latest.Body)
+	}
+}
+
+// TestTailOfReshardedStreamsMissesNothing: a client that was away while its shard was split
+// twice gets what came meanwhile, each key's records in order, and so does one that begins
+// with the oldest.
+func TestTailOfReshardedStreamsMissesNothing(t *testing.T) {
+	b := newBox(t, Options{Heartbeat: 10 * time.Millisecond}, 1)
+	st, err := b.store.Stream("s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	put := func() {
+		want = append(want, base64.StdEncoding.EncodeToString(fmt.Append(nil, "r", len(want))))
+		b.post("?key=k", fmt.Sprint("r", len(want)-1))
+	}
+	tail := func(query string, headers ...string) (sent []string, id string) {
+		for _, line := range strings.Split(string(b.tail("/v1/streams/s/tail"+query, headers...).Body), "\n") {
+			if rest, ok := strings.CutPrefix(line, "id: "); ok {
+				id = rest
+			}
+			if _, rest, ok := strings.Cut(line, `"data":"`); ok {
+				sent = append(sent, strings.TrimSuffix(rest, `"}`))
+			}
+		}
+		return sent, id
+	}
+	put()
+	_, id := tail("?from=oldest")
+	for _, shards := range []int{2, 4, 1} {
+		put()
+		if err := st.UpdateShardCount(t.Context(), shards); err != nil {
+			t.Fatal(err)
+		}
+		b.clock.Pass(time.Hour)
+		put()
+	}
+	for _, query := range []string{"", "?from=oldest"} { // a browser comes back with the query it had
+		if sent, _ := tail(query, "Last-Event-Id", id); fmt.Sprint(sent) != fmt.Sprint(want[1:]) {
+			t.Errorf("%s, after %s came %q, want %q", query, id, sent, want[1:])
+		}
+	}
+	sent, end := tail("?from=oldest")
+	if fmt.Sprint(sent) != fmt.Sprint(want) {
+		t.Errorf("from the oldest came %q, want %q", sent, want)
+	}
+	if sent, _ := tail("?from=oldest", "Last-Event-Id", end); len(sent) > 0 {
+		t.Errorf("after all of it came %q", sent)
+	}
+	since := b.clock.Now().Add(-30 * time.Minute).UTC().Format(time.RFC3339)
+	if sent, _ := tail("?from=" + since); fmt.Sprint(sent) != fmt.Sprint(want[len(want)-1:]) {
+		t.Errorf("since %s came %q, want %q", since, sent, want[len(want)-1:])
 	}
 }
 
@@ -415,9 +490,13 @@ func TestTailFollowsASplitAndEndsWithTheStream(t *testing.T) {
 	b := newBox(t, Options{Heartbeat: 5 * time.Millisecond}, 1)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
+	var sent atomic.Int32
 	done := make(chan *apitest.Result, 1)
 	go func() {
-		done <- apitest.Do(ctx, b.Service, &apitest.Request{Verb: "GET", Target: "/v1/streams/s/tail?from=oldest", Who: device})
+		done <- apitest.Do(ctx, b.Service, &apitest.Request{
+			Verb: "GET", Target: "/v1/streams/s/tail?from=oldest", Who: device,
+			Flushed: func(body []byte) { sent.Store(int32(bytes.Count(body, []byte("data: ")))) },
+		})
 	}()
 	apitest.Until(t, "the tail is open", func() bool { return b.tails.Load() == 1 })
 	st, err := b.store.Stream("s")
@@ -430,6 +509,7 @@ func TestTailFollowsASplitAndEndsWithTheStream(t *testing.T) {
 	}
 	b.post("?key=a", "after")
 	b.post("?key=b", "after")
+	apitest.Until(t, "all three records are sent", func() bool { return sent.Load() == 3 })
 	if err := b.store.DeleteStream(ctx, "s"); err != nil {
 		t.Fatal(err)
 	}
@@ -440,11 +520,26 @@ func TestTailFollowsASplitAndEndsWithTheStream(t *testing.T) {
 }
 
 func TestTailsAreBounded(t *testing.T) {
-	b := newBox(t, Options{MaxTails: 1}, 1)
-	stop := b.tailing("/v1/streams/s/tail")
+	b := newBox(t, Options{MaxTails: 1, Heartbeat: 10 * time.Millisecond}, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	opened, done := make(chan struct{}, 1), make(chan *apitest.Result, 1)
+	go func() {
+		done <- apitest.Do(ctx, b.Service, &apitest.Request{
+			Verb: "GET", Target: "/v1/streams/s/tail", Who: device, Flushed: func([]byte) {
+				select {
+				case opened <- struct{}{}:
+				default:
+				}
+			},
+		})
+	}()
+	<-opened
 	b.refused(b.call("GET", "/v1/streams/s/tail", ""), 429, "TooManyTails")
-	stop()
-	b.tailing("/v1/streams/s/tail")()
+	cancel()
+	<-done
+	if r := b.tail("/v1/streams/s/tail"); r.Status != 200 {
+		t.Errorf("when the other has ended: %d %s", r.Status, r.Body)
+	}
 }
 
 func FuzzEventID(f *testing.F) {

@@ -27,8 +27,9 @@ const (
 type follow struct {
 	s       *Service
 	st      *storage.Stream
-	one     bool           // only the shard that was asked for, not its children
-	readers []*shardReader // the one whose turn it is first
+	one     bool             // only the shard that was asked for, not its children
+	rest    storage.Position // where shards begin that come after those of the start
+	readers []*shardReader   // the one whose turn it is first
 }
 
 type shardReader struct {
@@ -43,7 +44,7 @@ func (s *Service) tail(_ context.Context, req api.Request, res api.Response, nam
 	if err != nil {
 		return err
 	}
-	f := &follow{s: s, st: st, one: queryValue(req, "shard") != ""}
+	f := &follow{s: s, st: st, one: queryValue(req, "shard") != "", rest: storage.Position{Kind: storage.TrimHorizon}}
 	if err := f.open(req); err != nil {
 		f.close()
 		return err
@@ -81,12 +82,34 @@ func (f *follow) open(req api.Request) error {
 		}
 		return f.add(n, at(resume, n, p))
 	}
-	for _, info := range f.st.Shards() {
-		_, known := resume[info.Number]
-		if known || info.Open() || p.Kind != storage.Latest && !info.HasParent && len(resume) == 0 {
-			if err := f.add(info.Number, at(resume, info.Number, p)); err != nil {
-				return err
+	if len(resume) == 0 && p.Kind == storage.AtTime {
+		f.rest = p
+	}
+	there, known := map[record.ShardNumber]bool{}, map[record.ShardNumber]bool{}
+	for _, info := range f.st.Shards() { // by number: after those they came of
+		n, parents := info.Number, parentsOf(info)
+		_, met := resume[n]
+		came := slices.ContainsFunc(parents, func(p record.ShardNumber) bool { _, met := resume[p]; return met || known[p] })
+		after := slices.ContainsFunc(parents, func(p record.ShardNumber) bool { return there[p] })
+		there[n], known[n] = true, met || came
+		begin := at(resume, n, p)
+		switch {
+		case met:
+		case came:
+			// It was made since the event id was sent: nothing of it was. With its parents
+			// there, it comes after them, so that the records of a key keep their order.
+			if begin = f.rest; after {
+				continue
 			}
+		case p.Kind == storage.Latest || len(resume) > 0: // closed ones were sent, or are not asked for
+			if !info.Open() {
+				continue
+			}
+		case after:
+			continue
+		}
+		if err := f.add(n, begin); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -103,10 +126,8 @@ func (f *follow) add(n record.ShardNumber, p storage.Position) error {
 	if len(f.readers) == tailMaxShards {
 		return refuse(400, "TooManyShards", fmt.Sprintf("a tail follows at most %d shards; expecting ?shard=", tailMaxShards))
 	}
-	for _, have := range f.readers {
-		if have.n == n {
-			return nil
-		}
+	if f.follows(n) {
+		return nil
 	}
 	r, err := f.st.NewReader(n, p)
 	if err != nil {
@@ -114,6 +135,10 @@ func (f *follow) add(n record.ShardNumber, p storage.Position) error {
 	}
 	f.readers = append(f.readers, &shardReader{n, r})
 	return nil
+}
+
+func (f *follow) follows(n record.ShardNumber) bool {
+	return slices.ContainsFunc(f.readers, func(one *shardReader) bool { return one.n == n })
 }
 
 func (f *follow) close() {
@@ -246,7 +271,7 @@ func (f *follow) stillHere(w api.StreamWriter) error {
 }
 
 // ended replaces the reader of a shard that was split or merged by those of its
-// children.
+// children. One that came of two shards comes after both.
 func (f *follow) ended(i int) error {
 	n := f.readers[i].n
 	f.readers[i].r.Close()
@@ -254,9 +279,16 @@ func (f *follow) ended(i int) error {
 	if f.one {
 		return nil
 	}
-	for _, child := range childrenOf(f.st, n) {
-		if err := f.add(child, storage.Position{Kind: storage.TrimHorizon}); err != nil {
-			return err
+	coming := map[record.ShardNumber]bool{} // followed, or to be when those they came of have ended
+	for _, info := range f.st.Shards() {
+		parents := parentsOf(info)
+		waits := slices.ContainsFunc(parents, func(p record.ShardNumber) bool { return coming[p] })
+		coming[info.Number] = waits || f.follows(info.Number)
+		if !waits && slices.Contains(parents, n) {
+			if err := f.add(info.Number, f.rest); err != nil {
+				return err
+			}
+			coming[info.Number] = true
 		}
 	}
 	return nil

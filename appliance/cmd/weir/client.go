@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/weirhq/weir/appliance"
 	"github.com/weirhq/weir/appliance/fault"
@@ -44,10 +43,10 @@ func (a *app) box() (*remote.Box, error) {
 // killed leaves its URL behind, and what answers there now may be another box: so the
 // lock on the directory is asked, too, where it can be.
 func (a *app) localEndpoint() (string, error) {
-	data, err := os.ReadFile(filepath.Join(a.Dir, appliance.EndpointFile))
+	url, err := appliance.ReadEndpoint(a.Dir)
 	if err == nil {
 		if held, _, unknown := storage.Holder(appliance.StorePath(a.Dir)); held || unknown != nil {
-			return strings.TrimSpace(string(data)), nil
+			return url, nil
 		}
 	}
 	if errors.Is(err, fs.ErrPermission) {
@@ -84,13 +83,17 @@ func (a *app) roots() (*x509.CertPool, error) {
 			return nil, nil
 		}
 	}
-	data, err := os.ReadFile(file)
+	data, err := readFile(file, caAdvice)
 	if err != nil {
-		return nil, &fault.Error{Class: fault.Environment, Subject: "authority", Value: file, Expect: "not readable", Err: fault.Cause(err), Try: caAdvice}
+		return nil, err
 	}
 	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(data) {
-		return nil, &fault.Error{Class: fault.Environment, Subject: "authority", Value: file, Expect: "no certificate in it; expecting PEM", Try: caAdvice}
+		f := &fault.Error{Class: fault.Environment, Subject: "authority", Value: file, Expect: "no certificate in it; expecting PEM", Try: caAdvice}
+		if a.CA != "" {
+			f.Class = fault.Usage
+		}
+		return nil, f
 	}
 	if a.CA == "" {
 		if shown, err := os.ReadFile(filepath.Join(a.Dir, appliance.ShownCertificateFile)); err == nil {

@@ -11,6 +11,11 @@ type configCmd struct {
 	Explain configExplainCmd `cmd:"" help:"Print every setting with its value, its origin and what it does."`
 }
 
+// elsewhere is said below all settings: it holds for each of them.
+const elsewhere = `
+Any value of the file may stand elsewhere, a secret for one: "${file:/run/secrets/lake}" is the content of a
+file, "${env:LAKE_SECRET}" a variable of the environment, each as the whole value. A reload reads files again.`
+
 type configExplainCmd struct {
 	Changed bool   `help:"Only the settings that are not at their default."`
 	Path    string `arg:"" optional:"" help:"Only settings whose path begins so."`
@@ -51,6 +56,9 @@ func (c *configExplainCmd) Run(a *app) error {
 				from += "; live"
 			}
 			fmt.Fprintf(w, "    %s\n", from)
+		}
+		if c.Path == "" && !c.Changed {
+			fmt.Fprintln(w, elsewhere)
 		}
 	})
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"maps"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -46,6 +45,7 @@ type deliveryCreateCmd struct {
 	Endpoint    string        `name:"s3-endpoint" help:"With s3://: URL of the store, if it is not AWS." placeholder:"URL"`
 	S3Region    string        `name:"s3-region" help:"With s3://: region." placeholder:"REGION"`
 	Prefix      string        `help:"Prefix of object names, Firehose expressions allowed." placeholder:"PREFIX"`
+	ErrorPrefix string        `help:"The same of objects with records that failed; needed when --prefix has expressions, such as failed/!{firehose:error-output-type}/." placeholder:"PREFIX"`
 	Size        string        `help:"Buffer hint: send when so much has come in." default:"5MiB"`
 	Interval    time.Duration `help:"Buffer hint: send when the oldest record has waited so long." default:"60s"`
 	Compression string        `help:"zstd, gzip, zip, snappy, hadoop_snappy or none; zstd if not given, and none for a sink that takes records." placeholder:"FORMAT"`
@@ -120,7 +120,7 @@ func (c *deliveryCreateCmd) left() string {
 
 // config makes the definition from the flags.
 func (c *deliveryCreateCmd) config(a *app) (delivery.Config, error) {
-	cfg := delivery.Config{Name: c.Name, Prefix: c.Prefix, Source: delivery.Source{Stream: c.Stream, DirectPut: c.Stream == ""}}
+	cfg := delivery.Config{Name: c.Name, Prefix: c.Prefix, ErrorPrefix: c.ErrorPrefix, Source: delivery.Source{Stream: c.Stream, DirectPut: c.Stream == ""}}
 	if c.Latest {
 		cfg.Source.Start = delivery.Latest
 	}
@@ -129,6 +129,9 @@ func (c *deliveryCreateCmd) config(a *app) (delivery.Config, error) {
 		return cfg, err
 	}
 	n, err := parseSize("--size", c.Size)
+	if err == nil && n == 0 { // which would stand for the default
+		err = &fault.Error{Class: fault.Usage, Subject: "--size", Value: c.Size, Expect: "expecting 1B or more", Try: "weir delivery create --help"}
+	}
 	if err != nil {
 		return cfg, err
 	}
@@ -186,9 +189,9 @@ func (c *deliveryCreateCmd) target(a *app) (delivery.Target, error) {
 func readJSON(a *app, name string, v any) error {
 	in := a.in
 	if name != "-" {
-		f, err := os.Open(name)
+		f, err := openFile(name, "a file with a definition, as weir delivery describe NAME --json prints it")
 		if err != nil {
-			return &fault.Error{Class: fault.Environment, Subject: name, Expect: "not readable", Err: fault.Cause(err), Try: "a file with a definition, as weir delivery describe NAME --json prints it"}
+			return err
 		}
 		defer f.Close()
 		in = f
@@ -365,7 +368,7 @@ func (c *deliveryUpdateCmd) Run(a *app) error {
 
 type deliveryDeleteCmd struct {
 	Name string `arg:"" help:"Delivery stream."`
-	Yes  bool   `help:"Don't ask."`
+	Yes  bool   `help:"Don't ask." short:"y"`
 }
 
 func (c *deliveryDeleteCmd) Run(a *app) error {

@@ -16,7 +16,7 @@ import (
 
 type demoCmd struct {
 	Duration time.Duration `help:"End after so long; until Ctrl-C if not given." placeholder:"30s"`
-	Sensors  int           `help:"Simulated sensors besides this machine's own." placeholder:"N"`
+	Sensors  int           `help:"Simulated sensors besides this machine's own; none if not given, and 100 with --rate." placeholder:"N"`
 	Rate     float64       `help:"Readings per second of all simulated sensors together; 10 of each if not given." placeholder:"R"`
 	S3       string        `name:"s3" help:"Deliver to a bucket of an S3-compatible store: https://host:9000/bucket, with AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY." placeholder:"URL"`
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 
 	"github.com/weirhq/weir/appliance/cmd/internal/kong"
@@ -59,12 +60,20 @@ func takes(verb *kong.Node, flag string) bool {
 	return slices.Contains(list, flag)
 }
 
+// dirOf is what --dir is for a verb that has no box's data directory for it.
+var dirOf = map[string]string{
+	"demo": "Directory to keep the box in (WEIR_DIR); a temporary one, removed at the end, if not given.",
+}
+
 // showFlagsOf leaves only the shared flags in the help and the completion that the verb takes.
 func showFlagsOf(root, verb *kong.Node) {
 	for _, s := range shared {
 		for _, f := range root.Flags {
 			if f.Name == s.name {
 				f.Hidden = !takes(verb, s.name)
+				if help, other := dirOf[verb.Path()]; other && s.name == "dir" {
+					f.Help = help
+				}
 			}
 		}
 	}
@@ -81,7 +90,11 @@ func help(o kong.HelpOptions, ctx *kong.Context) error {
 // negative refuses a number below zero: no flag of ours has a use for one.
 func negative(verb *kong.Node) error {
 	for _, f := range verb.Flags {
-		if v := f.Target; v.CanInt() && v.Int() < 0 || v.CanFloat() && v.Float() < 0 {
+		v := f.Target
+		if v.Kind() == reflect.Pointer && !v.IsNil() {
+			v = v.Elem()
+		}
+		if v.CanInt() && v.Int() < 0 || v.CanFloat() && v.Float() < 0 {
 			return &fault.Error{Class: fault.Usage, Subject: "--" + f.Name, Value: fmt.Sprint(v.Interface()), Expect: "expecting 0 or more", Try: helpOf(verb)}
 		}
 	}

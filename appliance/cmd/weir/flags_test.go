@@ -80,6 +80,10 @@ func TestNumbersBelowZeroAreRefused(t *testing.T) {
 			t.Errorf("weir %v: exit code %d\n%s%s", args, code, out, errout)
 		}
 	}
+	c := &deliveryCreateCmd{To: "file:///tmp/x", Size: "0"}
+	if _, err := c.config(&app{}); fault.ClassOf(err) != fault.Usage || !strings.Contains(err.Error(), "--size: 0: expecting 1B or more") {
+		t.Errorf("--size=0: %v", err)
+	}
 	if code, _, errout := runs(t, nil, "top", "--interval=0s"); code != 2 || !strings.Contains(errout, "--interval: 0s: expecting 100ms or more") {
 		t.Errorf("top --interval=0s: exit code %d\n%s", code, errout)
 	}

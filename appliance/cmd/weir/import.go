@@ -21,9 +21,9 @@ type importCmd struct {
 func (c *importCmd) Run(a *app) (err error) {
 	in := a.in
 	if c.File != "-" {
-		f, err := os.Open(c.File)
+		f, err := openFile(c.File, "")
 		if err != nil {
-			return &fault.Error{Class: fault.Environment, Subject: c.File, Expect: "not readable", Err: fault.Cause(err)}
+			return err
 		}
 		defer f.Close()
 		in = f
@@ -32,7 +32,7 @@ func (c *importCmd) Run(a *app) (err error) {
 	// Nothing is made for a file that is none.
 	if head, err := file.Peek(8); !storage.IsExport(head) {
 		if err != nil && !errors.Is(err, io.EOF) {
-			return &fault.Error{Class: fault.Environment, Subject: c.File, Expect: "not readable", Err: fault.Cause(err)}
+			return unreadable(c.File, err, "")
 		}
 		return &fault.Error{Class: fault.Usage, Subject: c.File, Expect: "not a file that export wrote", Try: "weir export --help"}
 	}

@@ -3,7 +3,7 @@
 //
 // It owns flags, signals, what is printed and the exit code: 0 well, 1 a
 // failure at work, 2 a wrong command line or configuration, 3 a machine that is
-// not as it must be, 128 plus the number of the signal that ended it. Each verb
+// not as it must be (a file that can't be read for one), 128 plus the number of the signal that ended it. Each verb
 // is a file of this folder. It never does the work itself: packages below do.
 package main
 

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -51,7 +49,13 @@ func openProject(path string) (*project, error) {
 				return &project{dir: dir, manifest: name, wasm: path}, nil
 			}
 		}
+		if _, err := os.Stat(path); err != nil {
+			return nil, unreadable(path, err, "")
+		}
 		return nil, &fault.Error{Class: fault.Usage, Subject: path, Expect: "no manifest beside it; expecting " + guest.Manifest}
+	}
+	if _, err := os.Stat(path); err != nil {
+		return nil, unreadable(path, err, "weir module new NAME")
 	}
 	p := &project{dir: path, manifest: filepath.Join(path, guest.Manifest)}
 	if !exists(p.manifest) {
@@ -74,18 +78,14 @@ func openProject(path string) (*project, error) {
 
 // read returns the module's bytes, its manifest's text, and the manifest.
 func (p *project) read() (wasm, text []byte, m *manifest.Manifest, err error) {
-	if text, err = os.ReadFile(p.manifest); err != nil {
-		return nil, nil, nil, &fault.Error{Class: fault.Environment, Subject: p.manifest, Expect: "not readable", Err: err}
+	if text, err = readFile(p.manifest, ""); err != nil {
+		return nil, nil, nil, err
 	}
 	if m, err = manifest.Parse(text); err != nil {
 		return nil, nil, nil, &fault.Error{Class: fault.Usage, Subject: p.manifest, Err: err}
 	}
-	wasm, err = os.ReadFile(p.wasm)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, nil, &fault.Error{Class: fault.Usage, Subject: p.wasm, Expect: "not there", Try: "weir module build " + p.dir}
-	}
-	if err != nil {
-		return nil, nil, nil, &fault.Error{Class: fault.Environment, Subject: p.wasm, Expect: "not readable", Err: err}
+	if wasm, err = readFile(p.wasm, "weir module build "+p.dir); err != nil {
+		return nil, nil, nil, err
 	}
 	return wasm, text, m, nil
 }

@@ -142,7 +142,7 @@ func (c *moduleKeygenCmd) Run(a *app) error {
 
 type moduleSignCmd struct {
 	Path string `arg:"" optional:"" default:"." help:"Folder of the project, or a .wasm file."`
-	Key  string `required:"" help:"Private key, as module keygen wrote it." placeholder:"FILE" type:"existingfile"`
+	Key  string `required:"" help:"Private key, as module keygen wrote it." placeholder:"FILE"`
 }
 
 func (c *moduleSignCmd) Run(a *app) error {
@@ -172,9 +172,9 @@ func (c *moduleSignCmd) Run(a *app) error {
 }
 
 func signWith(file string, wasm, text []byte) ([]byte, error) {
-	pem, err := os.ReadFile(file)
+	pem, err := readFile(file, "weir module keygen")
 	if err != nil {
-		return nil, &fault.Error{Class: fault.Environment, Subject: file, Expect: "not readable", Err: err}
+		return nil, err
 	}
 	key, err := module.ParsePrivateKey(pem)
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 
 	"github.com/weirhq/weir/appliance/admin"
 	"github.com/weirhq/weir/appliance/fault"
@@ -18,7 +17,7 @@ import (
 
 type modulePushCmd struct {
 	Path     string `arg:"" optional:"" default:"." help:"Folder of the project, or a .wasm file."`
-	Key      string `help:"Sign with this private key; without it the .sig file beside the module is used if there is one." placeholder:"FILE" type:"existingfile"`
+	Key      string `help:"Sign with this private key; without it the .sig file beside the module is used if there is one." placeholder:"FILE"`
 	Activate bool   `help:"Make it the active version at once." xor:"then"`
 	Shadow   bool   `help:"Run it on live records without effect and compare it with the active version." xor:"then"`
 }
@@ -83,12 +82,12 @@ func (c *modulePushCmd) signature(p *project, wasm, text []byte) ([]byte, error)
 	if c.Key != "" {
 		return signWith(c.Key, wasm, text)
 	}
-	line, err := os.ReadFile(p.signature())
+	line, err := readFile(p.signature(), "")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, &fault.Error{Class: fault.Environment, Subject: p.signature(), Expect: "not readable", Err: err}
+		return nil, err
 	}
 	sig, err := module.DecodeSignature(line)
 	if err != nil {

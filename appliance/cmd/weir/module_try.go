@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -138,9 +137,9 @@ func (c *moduleTestCmd) batch(a *app) (*wasmguest.Batch, error) {
 	}
 	r := a.in
 	if c.Records != "-" {
-		f, err := os.Open(c.Records)
+		f, err := openFile(c.Records, "")
 		if err != nil {
-			return nil, &fault.Error{Class: fault.Environment, Subject: c.Records, Expect: "not readable", Err: err}
+			return nil, err
 		}
 		defer f.Close()
 		r = f

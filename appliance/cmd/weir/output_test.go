@@ -124,6 +124,39 @@ func TestEveryVerbRefusesWhatItDoesNotKnow(t *testing.T) {
 	}
 }
 
+// TestAnUnknownChoiceIsAnsweredWithTheChoices: not with the empty one, which is no word.
+func TestAnUnknownChoiceIsAnsweredWithTheChoices(t *testing.T) {
+	code, _, errout := runs(t, nil, "trust", "perl")
+	if want := `must be one of "aws","boto3","java","node","go","ca" but got "perl"`; code != 2 || !strings.Contains(errout, want) {
+		t.Errorf("exit code %d, want 2 and %s\n%s", code, want, errout)
+	}
+}
+
+// TestDemoSaysThatItsBoxIsTemporary: --dir of the demo is not that of the box.
+func TestDemoSaysThatItsBoxIsTemporary(t *testing.T) {
+	for verb, want := range map[string]bool{"demo": true, "serve": false} {
+		_, text, _ := runs(t, nil, verb, "--help")
+		text = strings.Join(strings.Fields(text), " ")
+		if strings.Contains(text, "a temporary one, removed at the end, if not given") != want || strings.Contains(text, "weir-data if not given") == want {
+			t.Errorf("weir %s --help:\n%s", verb, text)
+		}
+	}
+}
+
+// TestReshardWantsOneWay has a usage line without flags: one of three is needed, not all.
+func TestReshardWantsOneWay(t *testing.T) {
+	if _, text, _ := runs(t, nil, "stream", "reshard", "--help"); !strings.HasPrefix(text, "Usage: weir stream reshard <name> [flags]\n") {
+		t.Errorf("%s", text)
+	}
+	environ := []string{"WEIR_ACCESS_KEY_ID=a", "WEIR_SECRET_ACCESS_KEY=b"}
+	for _, flags := range [][]string{{}, {"--at", "7"}, {"--shards", "2", "--merge", "a,b"}} {
+		code, _, errout := runs(t, environ, append([]string{"--endpoint", "https://localhost:1", "stream", "reshard", "s"}, flags...)...)
+		if code != 2 || !strings.Contains(errout, "--shards") || !strings.Contains(errout, "--merge") {
+			t.Errorf("%v: exit code %d\n%s", flags, code, errout)
+		}
+	}
+}
+
 // TestHelpSaysWhatLinesCost: who is after the least CPU per byte finds the flag for it.
 func TestHelpSaysWhatLinesCost(t *testing.T) {
 	_, text, _ := runs(t, nil, "delivery", "create", "--help")

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/aws/aws-sdk-go-v2/service/kinesis"
 	"github.com/aws/aws-sdk-go-v2/service/kinesis/types"
@@ -18,7 +17,7 @@ import (
 type putCmd struct {
 	Stream   string   `arg:"" help:"Stream to write to."`
 	Records  []string `arg:"" optional:"" help:"One record each; - or none at all is standard input, a record per line. Empty lines are left out."`
-	File     []string `help:"File to read, a record per line." placeholder:"FILE" type:"existingfile"`
+	File     []string `help:"File to read, a record per line." placeholder:"FILE"`
 	Whole    bool     `help:"Each file, or standard input, is one record."`
 	Key      *string  `help:"Partition key of every record; a random one each if not given." xor:"key"`
 	KeyField string   `help:"Member of each JSON record that is its partition key." placeholder:"NAME" xor:"key"`
@@ -88,9 +87,9 @@ func (p *putter) all() error {
 		}
 	}
 	for _, name := range p.cmd.File {
-		f, err := os.Open(name)
+		f, err := openFile(name, "")
 		if err != nil {
-			return &fault.Error{Class: fault.Environment, Subject: name, Expect: "not readable", Err: err}
+			return err
 		}
 		err = p.read(f)
 		f.Close()

@@ -17,14 +17,14 @@ type streamCmd struct {
 	List      streamListCmd      `cmd:"" help:"List the streams."`
 	Describe  streamDescribeCmd  `cmd:"" help:"Show one stream with its shards."`
 	Delete    streamDeleteCmd    `cmd:"" help:"Delete a stream and everything in it."`
-	Reshard   streamReshardCmd   `cmd:"" help:"Change the shards: to a number, by a split or by a merge."`
+	Reshard   streamReshardCmd   `cmd:"" help:"Change the shards: to a number (--shards), by a split (--split) or by a merge (--merge)."`
 	Retention streamRetentionCmd `cmd:"" help:"Change how long and how much a stream keeps."`
 }
 
 type streamCreateCmd struct {
 	Name           string  `arg:"" help:"1 to 128 of a-z A-Z 0-9 _ . -"`
-	Shards         int     `default:"1" help:"Shards to begin with."`
-	OnDemand       bool    `help:"Split and merge by itself."`
+	Shards         *int    `help:"Shards to begin with; 1, or 4 on demand, unless set." placeholder:"N"`
+	OnDemand       bool    `help:"Split and merge by itself, down to 4 shards."`
 	Retention      *string `help:"How long a record is kept, such as 24h or 7d." placeholder:"24h"`
 	RetentionBytes *string `help:"Bytes stored at most, such as 2GiB." placeholder:"SIZE"`
 	WhenFull       *string `help:"reject, drop-oldest or thin-out." placeholder:"reject"`
@@ -39,7 +39,7 @@ func (c *streamCreateCmd) Run(a *app) error {
 		return err
 	}
 	in := admin.StreamSettings{
-		Name: c.Name, Shards: &c.Shards, Retention: c.Retention, RetentionBytes: c.RetentionBytes,
+		Name: c.Name, Shards: c.Shards, Retention: c.Retention, RetentionBytes: c.RetentionBytes,
 		WhenFull: c.WhenFull, Codec: c.Codec, MaxRecordBytes: c.MaxRecord,
 	}
 	if c.OnDemand {
@@ -59,7 +59,7 @@ func (c *streamCreateCmd) Run(a *app) error {
 }
 
 type streamListCmd struct {
-	System bool `help:"Show the box's own streams too: dead letters, delivery buffers."`
+	System bool `help:"Show the box's own streams too: the buffers of direct-put delivery streams."`
 }
 
 func (c *streamListCmd) Run(a *app) error {
@@ -135,7 +135,7 @@ func describeStream(w io.Writer, s *admin.Stream) {
 
 type streamDeleteCmd struct {
 	Name string `arg:"" help:"Stream."`
-	Yes  bool   `help:"Don't ask."`
+	Yes  bool   `help:"Don't ask." short:"y"`
 }
 
 func (c *streamDeleteCmd) Run(a *app) error {
@@ -181,13 +181,16 @@ func (c *streamDeleteCmd) advise(a *app, b *remote.Box, refusal error) error {
 
 type streamReshardCmd struct {
 	Name   string   `arg:"" help:"Stream."`
-	Shards int      `help:"Number of equal shards to have." placeholder:"N" xor:"how" required:""`
-	Split  string   `help:"Shard to split in two." placeholder:"SHARD" xor:"how" required:""`
+	Shards int      `help:"Number of equal shards to have." placeholder:"N" xor:"how"`
+	Split  string   `help:"Shard to split in two." placeholder:"SHARD" xor:"how"`
 	At     string   `help:"With --split: first hash key of the upper half; the middle if not given." placeholder:"KEY"`
-	Merge  []string `help:"Two adjacent shards to merge, with a comma between." placeholder:"A,B" xor:"how" required:""`
+	Merge  []string `help:"Two adjacent shards to merge, with a comma between." placeholder:"A,B" xor:"how"`
 }
 
 func (c *streamReshardCmd) Run(a *app) error {
+	if c.Shards == 0 && c.Split == "" && len(c.Merge) == 0 {
+		return &fault.Error{Class: fault.Usage, Expect: "expecting one of --shards, --split and --merge"}
+	}
 	b, err := a.box()
 	if err != nil {
 		return err

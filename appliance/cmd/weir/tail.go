@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -92,9 +93,23 @@ func (c *tailCmd) Run(a *app) error {
 		t.read(ctx, deref(shards[i].ShardId), []string{deref(shards[i].ParentShardId), deref(shards[i].AdjacentParentShardId)}, start)
 	}
 	if err := t.group.Wait(); err != nil && err != errEnough && a.ctx.Err() == nil {
-		return b.Explain(err)
+		return b.Explain(t.missing(err))
 	}
 	return nil
+}
+
+// missing turns the answer that there is no shard, which the API gives for a stream
+// that is not there or has just been deleted too, into what is said of such a stream.
+func (t *tailer) missing(err error) error {
+	var none *types.ResourceNotFoundException
+	if !errors.As(err, &none) {
+		return err
+	}
+	_, gone := t.client.DescribeStreamSummary(t.a.ctx, &kinesis.DescribeStreamSummaryInput{StreamName: &t.cmd.Stream})
+	if errors.As(gone, &none) {
+		return gone
+	}
+	return err
 }
 
 // start reads --from.

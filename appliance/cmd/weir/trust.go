@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"unicode"
@@ -46,8 +45,8 @@ func (c *trustCmd) Run(a *app) error {
 		Endpoint: a.expectedEndpoint(), CA: string(t.CA), AccessKeyID: t.AccessKeyID,
 		CAFile: filepath.Join(absolute(t.Dir), trust.CAFile), CredentialsFile: filepath.Join(absolute(t.Dir), trust.CredentialsFile),
 	}
-	if data, err := os.ReadFile(filepath.Join(a.Dir, appliance.EndpointFile)); err == nil {
-		info.Endpoint = strings.TrimSpace(string(data))
+	if url, err := appliance.ReadEndpoint(a.Dir); err == nil {
+		info.Endpoint = url
 	}
 	if c.Secrets {
 		info.SecretAccessKey, info.AdminPassword = t.SecretAccessKey, t.AdminPassword
@@ -115,26 +114,31 @@ func shellWord(path string) string {
 	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }
 
-// clientSettings is what to paste for each kind of client.
+// clientSettings is what to paste for each kind of client. Keys and a profile that are
+// in the environment already, for AWS itself say, win over the file of credentials.
 var clientSettings = []struct{ name, title, text string }{
-	{"aws", "AWS CLI", `export AWS_SHARED_CREDENTIALS_FILE={sh credentials} AWS_DEFAULT_REGION={region} AWS_CA_BUNDLE={sh ca}
+	{"aws", "AWS CLI", `unset AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AWS_PROFILE
+export AWS_SHARED_CREDENTIALS_FILE={sh credentials} AWS_DEFAULT_REGION={region} AWS_CA_BUNDLE={sh ca}
 aws --endpoint-url {endpoint} kinesis list-streams
 `},
-	{"boto3", "Python, boto3", `import os, boto3
+	{"boto3", "Python, boto3", `# without AWS_ACCESS_KEY_ID and AWS_PROFILE in the environment, which would win
+import os, boto3
 os.environ["AWS_SHARED_CREDENTIALS_FILE"] = "{credentials}"
 kinesis = boto3.client("kinesis", endpoint_url="{endpoint}", region_name="{region}", verify="{ca}")
 `},
 	{"java", "Java, AWS SDK v2", `// once: keytool -importcert -noprompt -alias weir -file {sh ca} -keystore weir.jks -storepass changeit
 // run with: -Djavax.net.ssl.trustStore=weir.jks -Djavax.net.ssl.trustStorePassword=changeit
-//           and AWS_SHARED_CREDENTIALS_FILE={sh credentials}
+//           and AWS_SHARED_CREDENTIALS_FILE={sh credentials}, without AWS_ACCESS_KEY_ID and AWS_PROFILE
 KinesisAsyncClient kinesis = KinesisAsyncClient.builder()
     .endpointOverride(URI.create("{endpoint}")).region(Region.of("{region}")).build();
 `},
 	{"node", "Node.js, AWS SDK v3", `// run with: NODE_EXTRA_CA_CERTS={sh ca} AWS_SHARED_CREDENTIALS_FILE={sh credentials}
+// and without AWS_ACCESS_KEY_ID and AWS_PROFILE in the environment, which would win
 import { KinesisClient } from "@aws-sdk/client-kinesis";
 const kinesis = new KinesisClient({ endpoint: "{endpoint}", region: "{region}" });
 `},
 	{"go", "Go, AWS SDK v2", `// run with: AWS_SHARED_CREDENTIALS_FILE={sh credentials} AWS_CA_BUNDLE={sh ca}
+// and without AWS_ACCESS_KEY_ID and AWS_PROFILE in the environment, which would win
 cfg, err := config.LoadDefaultConfig(ctx, config.WithRegion("{region}"), config.WithBaseEndpoint("{endpoint}"))
 client := kinesis.NewFromConfig(cfg)
 `},

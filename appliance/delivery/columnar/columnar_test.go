@@ -11,6 +11,9 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/parquet-go/parquet-go"
 )
 
 // write converts records and returns the file and how many were refused.
@@ -173,6 +176,11 @@ func TestHiveOptions(t *testing.T) {
 		t.Errorf("%d refused, want the time of no format and the number as a text", refused)
 	}
 	same(t, "rows", pyarrow(t, file).Rows, `[{"at":"2026-11-23 10:11:12+00:00","n":1},{"at":"2026-11-23 09:11:12.500000+00:00","n":null},{"at":"2023-11-14 22:13:20.123000+00:00","n":null}]`)
+	file, refused = write(t, Schema{{"s", "string"}, {"n", "int"}}, &Options{Serde: Hive}, 1<<20, `{"s":{"a":1},"n":1}`, `{"s":[1],"n":2}`, `{"s":"x","n":3}`, `{"s":5,"n":4}`)
+	if refused != 2 {
+		t.Errorf("%d refused, want the two with nested JSON for a text", refused)
+	}
+	same(t, "texts", pyarrow(t, file).Rows, `[{"s":"x","n":3},{"s":"5","n":4}]`)
 	if err := o.Validate(Schema{{"a.b", "int"}}); err == nil || !strings.Contains(err.Error(), "dots") {
 		t.Errorf("a dot in a column's name: %v", err)
 	}
@@ -195,6 +203,33 @@ func TestWriterOptions(t *testing.T) {
 			}
 		}
 	}
+	for o, want := range map[string][2]bool{"V1": {true, false}, "V2": {false, true}} {
+		file, _ := write(t, s, &Options{WriterVersion: o}, 1<<20, records...)
+		e := fmt.Sprint(pyarrow(t, file).Encodings)
+		if strings.Contains(e, "PLAIN") != want[0] || strings.Contains(e, "DELTA") != want[1] {
+			t.Errorf("%s has the encodings %s", o, e)
+		}
+	}
+	pages := map[int]int{}
+	for _, page := range []int{0, 64 << 10, 256 << 10} {
+		var long []string
+		for i := range 20_000 {
+			long = append(long, fmt.Sprintf(`{"a":"%s%d"}`, strings.Repeat("x", 40), i))
+		}
+		file, _ := write(t, s[:1], &Options{PageSizeBytes: page, Compression: "UNCOMPRESSED"}, 4<<20, long...)
+		f, err := parquet.OpenFile(bytes.NewReader(file), int64(len(file)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		index, err := f.RowGroups()[0].ColumnChunks()[0].OffsetIndex()
+		if err != nil {
+			t.Fatal(err)
+		}
+		pages[page] = index.NumPages()
+	}
+	if pages[0] > 2 || pages[256<<10] < 4 || pages[64<<10] < 14 {
+		t.Errorf("pages by their size: %v", pages)
+	}
 	file, _ := write(t, s, &Options{}, 10_000, records...)
 	if c := pyarrow(t, file); c.Groups < 3 || len(c.Rows) != 2000 {
 		t.Errorf("%d row groups, %d rows", c.Groups, len(c.Rows))
@@ -209,6 +244,41 @@ func TestInferredSchema(t *testing.T) {
 	if got := fmt.Sprint(f.Schema()); got != "[{a double} {b string} {c array<double>} {d struct<e:boolean,f:string,g:string>} {h string}]" {
 		t.Errorf("inferred %s", got)
 	}
+}
+
+// TestRecordsNestedTooDeepAreNoRows: such a record is in the log and comes again
+// after a restart, so it must not end the process.
+func TestRecordsNestedTooDeepAreNoRows(t *testing.T) {
+	deep := []byte(`{"a":` + strings.Repeat("[", 1<<20))
+	r, err := NewReader(Schema{{"a", "string"}}, &Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if row, err := r.Row(deep); err == nil {
+		t.Errorf("row %v", row)
+	}
+	f := NewInference(&Options{})
+	f.Add(deep)
+	if s := f.Schema(); len(s) != 0 {
+		t.Errorf("inferred %v", s)
+	}
+}
+
+// TestInferredSchemaHasTheColumnsOfKeys: a schema that is found in the records is the only one that
+// the Firehose API can have, and its mappings are those of columns to keys.
+func TestInferredSchemaHasTheColumnsOfKeys(t *testing.T) {
+	o := &Options{Keys: map[string]string{"ts": "timestamp", "b": "A"}}
+	records := []string{`{"timestamp":1,"a":"x","ts":"lost","c":1}`, `{"TimeStamp":2,"b":"lost"}`}
+	f := NewInference(o)
+	for _, rec := range records {
+		f.Add([]byte(rec))
+	}
+	s := f.Schema()
+	if got := fmt.Sprint(s); got != "[{b string} {c bigint} {ts bigint}]" {
+		t.Errorf("inferred %s", got)
+	}
+	file, _ := write(t, s, o, 1<<20, records...)
+	same(t, "rows", pyarrow(t, file).Rows, `[{"b":"x","c":1,"ts":1},{"b":null,"c":null,"ts":2}]`)
 }
 
 // FuzzRow: no record makes a reader panic or run away, and what is taken as a
@@ -249,6 +319,7 @@ func FuzzJoda(f *testing.F) {
 	f.Add("dd/MM/yyyy HH:mm:ss", "23/11/2026 10:11:12")
 	f.Add("yyyy-MM-dd'T'HH:mm:ss.SSSZZ", "2026-11-23T10:11:12.500+01:00")
 	f.Add("millis", "-1")
+	f.Add("millis", "9223372036854775807")
 	f.Add("'quoted' E", "quoted Mon")
 	f.Fuzz(func(t *testing.T, pattern, text string) {
 		p, err := jodaLayout(pattern)
@@ -257,7 +328,7 @@ func FuzzJoda(f *testing.F) {
 		}
 		at, ok := p.parse(text)
 		again, ok2 := p.parse(text)
-		if ok != ok2 || !at.Equal(again) {
+		if ok != ok2 || !at.Equal(again) || ok && !time.UnixMicro(at.UnixMicro()).Equal(at.Truncate(time.Microsecond)) {
 			t.Errorf("%q of %q: %v, then %v", pattern, text, at, again)
 		}
 	})
@@ -268,9 +339,75 @@ func FuzzType(f *testing.F) {
 	f.Add("struct<a:array<map<string,decimal(10,2)>>,b:varchar(3)>")
 	f.Add("array<")
 	f.Fuzz(func(t *testing.T, text string) {
-		d, err := parseType(text)
-		if err == nil && d.leaves() < 1 {
-			t.Errorf("%q has no leaf", text)
+		for _, caseSensitive := range []bool{false, true} {
+			if d, err := parseType(text, caseSensitive); err == nil && d.leaves() < 1 {
+				t.Errorf("%q has no leaf", text)
+			}
+		}
+	})
+}
+
+// TestFieldsOfStructsStandOnce: with two of a name there were more leaves than Parquet
+// columns, which a writer found out by a panic.
+func TestFieldsOfStructsStandOnce(t *testing.T) {
+	for text, want := range map[string][2]bool{ // by whether case matters
+		"struct<a:int,b:int>": {true, true}, "struct<a:int,A:int>": {false, true}, "struct<a:int,a:int>": {false, false},
+		"STRUCT<a:array<Struct<x:INT,y:int,x:int>>>": {false, false}, "struct<a:struct<a:int>>": {true, true},
+	} {
+		for i, o := range []*Options{{}, {CaseSensitive: true}} {
+			if err := o.Validate(Schema{{"c", text}}); (err == nil) != want[i] {
+				t.Errorf("%s, case sensitive %t: %v", text, o.CaseSensitive, err)
+			}
+		}
+	}
+	o := &Options{CaseSensitive: true}
+	f, rec := NewInference(o), `{"s":{"a":1,"A":"x"}}`
+	f.Add([]byte(rec))
+	file, _ := write(t, f.Schema(), o, 1<<20, rec)
+	same(t, "rows", pyarrow(t, file).Rows, `[{"s":{"A":"x","a":1}}]`)
+}
+
+// FuzzInfer: the schema that is found in records is valid, and they are rows of it.
+func FuzzInfer(f *testing.F) {
+	for _, s := range []string{`{"a":1,"B":{"C":[{"d":1}],"e f":1},"g.h":null}`, `{"A":1,"a":2,"":3}`, `{"x":[[[]]],"y":{"":1}}`, `{"k<":{"a":1},"n":{"a<":1,"q":true}}`, "{\"\xff\":{\"\xfe\":1,\"Q\":2}}", `{"a":{"b\n":1}}`, `{"n":1e5,"m":12345678901234567890,"o":-0,"p":6e890}`} {
+		f.Add([]byte(s), []byte(s), uint8(0))
+		f.Add([]byte(s), []byte(`{"a":"x"}`), uint8(3))
+	}
+	f.Fuzz(func(t *testing.T, a, b []byte, opt uint8) {
+		o := &Options{CaseSensitive: opt&1 != 0, DotsToUnderscores: opt&2 != 0}
+		in := NewInference(o)
+		in.Add(a)
+		in.Add(b)
+		s := in.Schema()
+		if len(s) == 0 {
+			return
+		}
+		if err := o.Validate(s); err != nil {
+			t.Fatalf("%q %q: %v: %v", a, b, s, err)
+		}
+		r, err := NewReader(s, o)
+		if err != nil {
+			t.Fatalf("%q %q: %v: %v", a, b, s, err)
+		}
+		w, err := NewWriter(&bytes.Buffer{}, r, o, 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range [][]byte{a, b} {
+			row, err := r.Row(d)
+			if err != nil {
+				var re *RowError
+				if !errors.As(err, &re) || re.Column != "" {
+					t.Fatalf("%q %q: %v: %v", a, b, s, err)
+				}
+				continue
+			}
+			if err := w.Write(row, len(d)); err != nil {
+				t.Fatalf("%q %q: %v: %v", a, b, s, err)
+			}
+		}
+		if err := w.Close(); err != nil {
+			t.Fatalf("%q %q: %v: %v", a, b, s, err)
 		}
 	})
 }

@@ -2,9 +2,14 @@ package columnar
 
 import (
 	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf8"
+	"unsafe"
 
 	"github.com/parquet-go/jsonlite"
+
+	"github.com/weirhq/weir/appliance/document"
 )
 
 // Inference finds a schema in records: the columns in the order of their
@@ -13,6 +18,7 @@ import (
 // and arrays stay nested.
 type Inference struct {
 	options *Options
+	columns map[string]string // that have another name than their key, by the key
 	left    int
 	root    *seen
 }
@@ -33,13 +39,17 @@ func NewInference(o *Options) *Inference {
 	if n == 0 {
 		n = 1000
 	}
-	return &Inference{options: o, left: n, root: &seen{object: map[string]*seen{}}}
+	f := &Inference{options: o, columns: map[string]string{}, left: n, root: &seen{object: map[string]*seen{}}}
+	for column, key := range o.Keys {
+		f.columns[o.fold(key)] = column
+	}
+	return f
 }
 
 // Add looks at a record and says whether it wants more. What isn't a JSON
 // object is passed over.
 func (f *Inference) Add(data []byte) bool {
-	doc, err := jsonlite.Parse(string(data))
+	doc, err := document.Parse(unsafe.String(unsafe.SliceData(data), len(data)))
 	if err != nil || doc.Kind() != jsonlite.Object {
 		return true
 	}
@@ -53,10 +63,13 @@ func (s *seen) add(v *jsonlite.Value, o *Options, depth int) {
 	case jsonlite.True, jsonlite.False:
 		s.boolean = true
 	case jsonlite.Number:
-		if strings.ContainsAny(v.JSON(), ".eE") || len(v.JSON()) > 18 {
-			s.number = true
-		} else {
+		switch text := v.JSON(); {
+		case !strings.ContainsAny(text, ".eE") && len(text) <= 18:
 			s.integer = true
+		case tooLarge(text):
+			s.text = true
+		default:
+			s.number = true
 		}
 	case jsonlite.String:
 		s.text = true
@@ -80,18 +93,19 @@ func (s *seen) add(v *jsonlite.Value, o *Options, depth int) {
 	}
 }
 
+// tooLarge tells whether a number is none of a double's.
+func tooLarge(number string) bool {
+	_, err := strconv.ParseFloat(number, 64)
+	return err != nil
+}
+
 func (s *seen) addObject(v *jsonlite.Value, o *Options, depth int) {
 	if s.object == nil {
 		s.object = map[string]*seen{}
 	}
 	for key, child := range v.Object {
-		if o.DotsToUnderscores {
-			key = strings.ReplaceAll(key, ".", "_")
-		}
-		if !o.CaseSensitive {
-			key = strings.ToLower(key)
-		}
-		if key == "" || depth > 0 && strings.ContainsAny(key, "<>,:() ") {
+		key = o.fold(key)
+		if key == "" || !utf8.ValidString(key) || depth > 0 && strings.ContainsAny(key, "<>,:() ") {
 			continue // can't be written as a Hive type
 		}
 		c := s.object[key]
@@ -110,7 +124,13 @@ func (s *seen) addObject(v *jsonlite.Value, o *Options, depth int) {
 func (f *Inference) Schema() Schema {
 	var s Schema
 	for _, name := range sortedKeys(f.root.object) {
-		s = append(s, Column{Name: name, Type: f.root.object[name].hive()})
+		column, mapped := f.columns[name]
+		if _, claimed := f.options.Keys[name]; !mapped && claimed {
+			continue // the column of that name is read from another key
+		} else if !mapped {
+			column = name
+		}
+		s = append(s, Column{Name: column, Type: f.root.object[name].hive()})
 	}
 	return s
 }

@@ -14,8 +14,9 @@ type timeFormat struct {
 
 func (f timeFormat) parse(text string) (time.Time, bool) {
 	if f.layout == "millis" {
+		const most = 1e15 // a Parquet timestamp counts microseconds, and has room for no more
 		ms, err := strconv.ParseInt(text, 10, 64)
-		return time.UnixMilli(ms).UTC(), err == nil
+		return time.UnixMilli(ms).UTC(), err == nil && ms >= -most && ms <= most
 	}
 	at, err := time.Parse(f.layout, text)
 	return at.UTC(), err == nil

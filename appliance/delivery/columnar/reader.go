@@ -15,6 +15,8 @@ import (
 
 	"github.com/parquet-go/jsonlite"
 	"github.com/parquet-go/parquet-go"
+
+	"github.com/weirhq/weir/appliance/document"
 )
 
 // ErrNotRow is the cause of a RowError for a record that isn't a JSON object.
@@ -47,7 +49,8 @@ type Reader struct {
 	nested  bool // some column is a list, map or struct
 	schema  *parquet.Schema
 	row     parquet.Row
-	values  []*jsonlite.Value // of the record at hand, by column
+	members document.Members
+	values  []jsonlite.Value // of the record at hand, by column
 }
 
 type column struct {
@@ -61,7 +64,7 @@ func NewReader(s Schema, o *Options) (*Reader, error) {
 	r := &Reader{options: o, byKey: map[string]int{}}
 	leaf := 0
 	for i, c := range s {
-		t, err := parseType(c.Type)
+		t, err := parseType(c.Type, o.CaseSensitive)
 		if err != nil {
 			return nil, fmt.Errorf("column %q: %w", c.Name, err)
 		}
@@ -71,7 +74,7 @@ func NewReader(s Schema, o *Options) (*Reader, error) {
 		if mapped, ok := o.Keys[c.Name]; ok {
 			key = mapped
 		}
-		r.byKey[r.fold(key)] = i
+		r.byKey[r.options.fold(key)] = i
 		r.nested = r.nested || t.kind >= kindList
 	}
 	for _, f := range o.TimestampFormats {
@@ -82,16 +85,16 @@ func NewReader(s Schema, o *Options) (*Reader, error) {
 		r.formats = append(r.formats, layout)
 	}
 	r.schema = parquetSchema(r.columns, o)
-	r.values = make([]*jsonlite.Value, len(r.columns))
+	r.values = make([]jsonlite.Value, len(r.columns))
 	return r, nil
 }
 
 // fold is the form in which keys are compared.
-func (r *Reader) fold(key string) string {
-	if r.options.DotsToUnderscores {
+func (o *Options) fold(key string) string {
+	if o.DotsToUnderscores {
 		key = strings.ReplaceAll(key, ".", "_")
 	}
-	if r.options.CaseSensitive {
+	if o.CaseSensitive {
 		return key
 	}
 	return strings.ToLower(key)
@@ -100,25 +103,18 @@ func (r *Reader) fold(key string) string {
 // Row makes a row of one JSON object. The row is valid until the next call,
 // and it may point into data. The error is a *RowError.
 func (r *Reader) Row(data []byte) (parquet.Row, error) {
-	doc, err := jsonlite.Parse(unsafe.String(unsafe.SliceData(data), len(data)))
-	if err != nil {
-		return nil, &RowError{Err: fmt.Errorf("the record is not JSON: %w", err)}
-	}
-	if doc.Kind() != jsonlite.Object {
+	clear(r.values) // null is the zero value
+	err := r.members.Each(unsafe.String(unsafe.SliceData(data), len(data)), r.member)
+	if errors.Is(err, document.ErrNotObject) {
 		return nil, &RowError{Err: ErrNotRow}
 	}
-	clear(r.values)
-	for key, v := range doc.Object {
-		if i, ok := r.byKey[key]; ok {
-			r.values[i] = v
-		} else if i, ok := r.byKey[r.fold(key)]; ok {
-			r.values[i] = v
-		}
+	if err != nil {
+		return nil, &RowError{Err: fmt.Errorf("the record is not JSON: %w", err)}
 	}
 	r.row = r.row[:0]
 	for i := range r.columns {
 		c := &r.columns[i]
-		if err := r.value(c.typ, r.values[i], 0, 0, 0, c.leaf); err != nil {
+		if err := r.value(c.typ, &r.values[i], 0, 0, 0, c.leaf); err != nil {
 			return nil, &RowError{Column: c.name, Err: err}
 		}
 	}
@@ -127,6 +123,17 @@ func (r *Reader) Row(data []byte) (parquet.Row, error) {
 		slices.SortStableFunc(r.row, func(a, b parquet.Value) int { return cmp.Compare(a.Column(), b.Column()) })
 	}
 	return r.row, nil
+}
+
+// member takes a value that a column has.
+func (r *Reader) member(key string, v jsonlite.Value) {
+	i, ok := r.byKey[key]
+	if !ok {
+		i, ok = r.byKey[r.options.fold(key)]
+	}
+	if ok {
+		r.values[i] = v
+	}
 }
 
 // leaves is how many Parquet columns a type takes.
@@ -158,12 +165,12 @@ func (r *Reader) value(t *dataType, v *jsonlite.Value, rep, def, depth, leaf int
 		return r.structure(t, v, rep, def+1, depth, leaf)
 	case kindList:
 		if v.Kind() != jsonlite.Array {
-			return fmt.Errorf("%s is not an array", v.JSON())
+			return fmt.Errorf("%.70s is not an array", v.JSON())
 		}
 		return r.list(t, v, rep, def+1, depth+1, leaf)
 	case kindMap:
 		if v.Kind() != jsonlite.Object {
-			return fmt.Errorf("%s is not an object", v.JSON())
+			return fmt.Errorf("%.70s is not an object", v.JSON())
 		}
 		return r.mapping(t, v, rep, def+1, depth+1, leaf)
 	}
@@ -183,12 +190,12 @@ func (r *Reader) null(t *dataType, rep, def, leaf int) {
 
 func (r *Reader) structure(t *dataType, v *jsonlite.Value, rep, def, depth, leaf int) error {
 	if v.Kind() != jsonlite.Object {
-		return fmt.Errorf("%s is not an object", v.JSON())
+		return fmt.Errorf("%.70s is not an object", v.JSON())
 	}
 	for _, f := range t.fields {
 		var found *jsonlite.Value
 		for key, child := range v.Object {
-			if key == f.name || r.fold(key) == r.fold(f.name) {
+			if key == f.name || r.options.fold(key) == r.options.fold(f.name) {
 				found = child
 			}
 		}
@@ -238,7 +245,7 @@ func (r *Reader) mapping(t *dataType, v *jsonlite.Value, rep, def, depth, leaf i
 }
 
 // scalar reads one value. As the OpenX reader does, texts that are numbers or
-// booleans are taken as such; the Hive reader refuses them.
+// booleans are taken as such, and nested JSON as a text; the Hive reader refuses them.
 func (r *Reader) scalar(t *dataType, v *jsonlite.Value) (parquet.Value, error) {
 	text := v.JSON()
 	quoted := v.Kind() == jsonlite.String
@@ -250,7 +257,10 @@ func (r *Reader) scalar(t *dataType, v *jsonlite.Value) (parquet.Value, error) {
 	}
 	switch t.kind {
 	case kindString:
-		return parquet.ByteArrayValue([]byte(text)), nil
+		if k := v.Kind(); r.options.Serde == Hive && (k == jsonlite.Object || k == jsonlite.Array) {
+			return parquet.Value{}, fmt.Errorf("%.70s is not a text: the Hive reader makes none of nested JSON", text)
+		}
+		return parquet.ByteArrayValue(unsafe.Slice(unsafe.StringData(text), len(text))), nil
 	case kindBinary:
 		b, err := base64.StdEncoding.DecodeString(text)
 		return parquet.ByteArrayValue(b), err

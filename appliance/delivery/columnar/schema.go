@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -22,7 +23,7 @@ type Schema []Column
 func (s Schema) Leaves() int {
 	n := 0
 	for _, c := range s {
-		if t, err := parseType(c.Type); err == nil {
+		if t, err := parseType(c.Type, true); err == nil {
 			n += t.leaves()
 		} else {
 			n++
@@ -63,10 +64,10 @@ type Options struct {
 	TimestampFormats []string `json:"timestamp_formats,omitempty"`
 
 	Compression      string `json:"compression,omitempty"`       // UNCOMPRESSED, GZIP, SNAPPY (default), ZSTD
-	PageSizeBytes    int    `json:"page_size_bytes,omitempty"`   // default 1 MiB, least 64 KiB
+	PageSizeBytes    int    `json:"page_size_bytes,omitempty"`   // default 1 MiB, least 64 KiB; most of a page: all columns together have 1 MiB, but each 64 KiB
 	BlockSizeBytes   int    `json:"block_size_bytes,omitempty"`  // most of a row group; the memory bound may make it less
 	Dictionary       bool   `json:"dictionary,omitempty"`        // dictionary encoding of all columns
-	WriterVersion    string `json:"writer_version,omitempty"`    // V1 (default) or V2
+	WriterVersion    string `json:"writer_version,omitempty"`    // V1 (default), or V2, which has delta encodings
 	MaxPaddingBytes  int    `json:"max_padding_bytes,omitempty"` // only 0: there are no HDFS blocks to align to
 	InferenceRecords int    `json:"inference_records,omitempty"` // read to infer a schema, default 1000
 }
@@ -112,7 +113,7 @@ func (o *Options) Validate(s Schema) error {
 			bad("column %q: the Hive reader has no dots in column names", c.Name)
 		}
 		names[c.Name] = true
-		if _, err := parseType(c.Type); err != nil {
+		if _, err := parseType(c.Type, o.CaseSensitive); err != nil {
 			bad("column %q: %v", c.Name, err)
 		}
 	}
@@ -171,9 +172,13 @@ var (
 // maxDepth bounds nested types: a type is text from outside.
 const maxDepth = 16
 
-// parseType reads a Hive type.
-func parseType(text string) (*dataType, error) {
-	p := typeParser{rest: strings.ToLower(strings.ReplaceAll(text, " ", ""))}
+// parseType reads a Hive type. The names of fields are lower case unless it is told
+// that case matters.
+func parseType(text string, caseSensitive bool) (*dataType, error) {
+	p := typeParser{rest: strings.ReplaceAll(text, " ", "")}
+	if !caseSensitive {
+		p.rest = strings.ToLower(p.rest)
+	}
 	t, err := p.parse(0)
 	if err == nil && p.rest != "" {
 		err = fmt.Errorf("%q follows the type", p.rest)
@@ -199,7 +204,7 @@ func (p *typeParser) parse(depth int) (*dataType, error) {
 	if end < 0 {
 		end = len(p.rest)
 	}
-	word := p.rest[:end]
+	word := strings.ToLower(p.rest[:end])
 	p.rest = p.rest[end:]
 	switch word {
 	case "array", "map", "struct":
@@ -263,6 +268,9 @@ func (p *typeParser) nested(word string, depth int) (*dataType, error) {
 			name, _, found := strings.Cut(p.rest, ":")
 			if !found || name == "" || strings.ContainsAny(name, "<>,") {
 				return nil, errors.New("struct needs name:type pairs")
+			}
+			if slices.ContainsFunc(t.fields, func(f fieldType) bool { return f.name == name }) {
+				return nil, fmt.Errorf("field %q stands twice in a struct", name)
 			}
 			p.rest = p.rest[len(name)+1:]
 			var f *dataType

@@ -55,7 +55,7 @@ func node(t *dataType, o *Options) parquet.Node {
 	var n parquet.Node
 	switch t.kind {
 	case kindBoolean:
-		return parquet.Leaf(parquet.BooleanType)
+		return parquet.Encoded(parquet.Leaf(parquet.BooleanType), &parquet.Plain) // which a dictionary would not shorten
 	case kindInt32:
 		n = parquet.Int(t.bits)
 	case kindInt64:
@@ -86,8 +86,12 @@ func node(t *dataType, o *Options) parquet.Node {
 		}
 		return g
 	}
-	if o.Dictionary {
+	switch {
+	case o.Dictionary:
 		n = parquet.Encoded(n, &parquet.RLEDictionary)
+	case o.WriterVersion != "V2":
+		// A first-version writer has no delta encodings, and there are readers that don't, either.
+		n = parquet.Encoded(n, &parquet.Plain)
 	}
 	return n
 }
@@ -102,9 +106,11 @@ type Writer struct {
 }
 
 const (
-	// pageBytes is the most of a column that waits to be encoded and compressed: with
-	// dozens of columns, larger pages would be most of what a writer holds.
-	pageBytes = 64 << 10
+	// pagesBytes is what may wait of all columns to be encoded and compressed, and pageBytes
+	// what may wait of each, whatever their number: with dozens of columns, larger pages would
+	// be most of what a writer holds.
+	pagesBytes = 1 << 20
+	pageBytes  = 64 << 10
 	// chunkBytes is the unit of what is compressed and waits for the rest of its row
 	// group. Each column has at least one.
 	chunkBytes = 4 << 10
@@ -123,15 +129,15 @@ func NewWriter(w io.Writer, r *Reader, o *Options, groupBytes int64) (*Writer, e
 	if o.BlockSizeBytes > 0 {
 		groupBytes = min(groupBytes, int64(o.BlockSizeBytes))
 	}
-	page := o.PageSizeBytes
-	if page == 0 {
-		page = 1 << 20
+	page := max(pageBytes, pagesBytes/max(len(r.schema.Columns()), 1))
+	if o.PageSizeBytes > 0 {
+		page = min(page, o.PageSizeBytes)
 	}
 	version := 1
 	if o.WriterVersion == "V2" {
 		version = 2
 	}
-	file := parquet.NewGenericWriter[any](w, r.schema, parquet.Compression(c), parquet.PageBufferSize(min(page, pageBytes)), parquet.ColumnPageBuffers(pageBuffers),
+	file := parquet.NewGenericWriter[any](w, r.schema, parquet.Compression(c), parquet.PageBufferSize(page), parquet.ColumnPageBuffers(pageBuffers),
 		parquet.DataPageVersion(version), parquet.CreatedBy("weir", "1", ""), parquet.WriteBufferSize(64<<10))
 	return &Writer{file: file, group: groupBytes}, nil
 }

@@ -111,8 +111,8 @@ func (s *Sink) PutObject(ctx context.Context, o *delivery.Object) (delivery.Stor
 		return delivery.Stored{}, err
 	}
 	name := filepath.FromSlash(o.Key)
-	if !filepath.IsLocal(name) || strings.HasPrefix(path.Clean(o.Key), rowDir+"/") {
-		return delivery.Stored{}, sinkError(fmt.Errorf("object name %q can't be a path", o.Key))
+	if !filepath.IsLocal(name) || strings.IndexByte(name, 0) >= 0 || strings.HasPrefix(path.Clean(o.Key), rowDir+"/") {
+		return delivery.Stored{}, &delivery.SinkError{Code: "File.BadName", Refused: true, BadName: true, Err: fmt.Errorf("object name %q can't be a path", o.Key)}
 	}
 	target := filepath.Join(root, name)
 	if stored, ok, err := s.there(root, target, o); ok || err != nil {
@@ -290,6 +290,8 @@ func sinkError(err error) error {
 	}
 	code := "File.Failed"
 	switch {
+	case errors.Is(err, syscall.ENAMETOOLONG):
+		code = "File.BadName"
 	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT):
 		code = "File.NoSpace"
 	case errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS):
@@ -297,7 +299,8 @@ func sinkError(err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		code = "File.NoSuchFolder"
 	}
-	return &delivery.SinkError{Code: code, Refused: code == "File.NoSuchFolder" || code == "File.AccessDenied", Err: err}
+	bad := code == "File.BadName"
+	return &delivery.SinkError{Code: code, Refused: bad || code == "File.NoSuchFolder" || code == "File.AccessDenied", BadName: bad, Err: err}
 }
 
 // Probe writes, reads and removes a file.

@@ -182,10 +182,11 @@ func (b *body) writeTo(w io.Writer) error {
 
 // PutRecords posts b. All of it is acknowledged or nothing is known to be.
 func (s *Sink) PutRecords(ctx context.Context, b *delivery.Batch) (int, error) {
-	req, err := s.request(ctx, b)
+	req, end, err := s.request(ctx, b)
 	if err != nil {
 		return 0, err
 	}
+	defer end()
 	resp, err := s.client.Do(req)
 	if err != nil {
 		return 0, sendError(err)
@@ -206,10 +207,13 @@ func (s *Sink) PutRecords(ctx context.Context, b *delivery.Batch) (int, error) {
 	return len(b.Records), nil
 }
 
-func (s *Sink) request(ctx context.Context, b *delivery.Batch) (*http.Request, error) {
+// request makes the request of b. end has to be called when it is over: no record of b is
+// read after it, whatever becomes of the request.
+func (s *Sink) request(ctx context.Context, b *delivery.Batch) (req *http.Request, end func(), err error) {
 	content := newBody(b, time.Now())
 	var size int64
 	var reader io.Reader
+	end = func() {}
 	gzipped := s.settings.ContentEncoding == "GZIP"
 	if gzipped {
 		var buffer bytes.Buffer
@@ -220,18 +224,21 @@ func (s *Sink) request(ctx context.Context, b *delivery.Batch) (*http.Request, e
 			z.Reset(&buffer)
 		}
 		if err := errors.Join(content.writeTo(z), z.Close()); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		s.gzips.Put(z)
 		size, reader = int64(buffer.Len()), &buffer
 	} else {
+		var written sync.WaitGroup
 		r, w := io.Pipe()
-		go func() { _ = w.CloseWithError(content.writeTo(w)) }()
+		written.Go(func() { _ = w.CloseWithError(content.writeTo(w)) })
+		// Nobody else closes r: what Throttle makes of it can only be read.
+		end = func() { _ = r.Close(); written.Wait() }
 		size, reader = content.size(), r
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.settings.URL, b.Throttle(reader))
-	if err != nil {
-		return nil, err
+	if req, err = http.NewRequestWithContext(ctx, http.MethodPost, s.settings.URL, b.Throttle(reader)); err != nil {
+		end()
+		return nil, nil, err
 	}
 	req.ContentLength = size
 	h := req.Header
@@ -249,7 +256,7 @@ func (s *Sink) request(ctx context.Context, b *delivery.Batch) (*http.Request, e
 		h.Set("Content-Encoding", "gzip")
 	}
 	h.Set("User-Agent", "Amazon Kinesis Data Firehose Agent/1.0")
-	return req, nil
+	return req, end, nil
 }
 
 // checkAnswer decides whether an answer acknowledges the request. Whatever

@@ -34,3 +34,11 @@ func FuzzAnswer(f *testing.F) {
 		}
 	})
 }
+
+// TestAnEntryThatSaysNothingIsSentAgain: only a sequence number says that a record was taken.
+func TestAnEntryThatSaysNothingIsSentAgain(t *testing.T) {
+	got, err := parseAnswer([]byte(`{"FailedRecordCount":0,"Records":[{"SequenceNumber":"1","ShardId":"s"},{},{"ErrorCode":"","ErrorMessage":""}]}`), []int{2, 5, 7})
+	if err != nil || !slices.Equal(got.entries, []int{5, 7}) || got.code != "InvalidResponse" {
+		t.Fatalf("%+v, %v", got, err)
+	}
+}

@@ -194,15 +194,18 @@ func (s *Sink) put(ctx context.Context, b *delivery.Batch, left []int) (failures
 func parseAnswer(raw []byte, left []int) (failures, error) {
 	var answer struct {
 		FailedRecordCount int
-		Records           []struct{ ErrorCode, ErrorMessage string }
+		Records           []struct{ SequenceNumber, ErrorCode, ErrorMessage string }
 	}
 	if err := json.Unmarshal(raw, &answer); err != nil || len(answer.Records) != len(left) {
 		return failures{}, &delivery.SinkError{Code: "Kinesis.InvalidResponse", Err: fmt.Errorf("the answer has %d entries for %d records", len(answer.Records), len(left))}
 	}
 	var f failures
 	for i, r := range answer.Records {
-		if r.ErrorCode == "" {
+		switch {
+		case r.ErrorCode == "" && r.SequenceNumber != "":
 			continue
+		case r.ErrorCode == "":
+			r.ErrorCode, r.ErrorMessage = "InvalidResponse", "an entry has neither a SequenceNumber nor an ErrorCode"
 		}
 		if len(f.entries) == 0 {
 			f.code, f.message = r.ErrorCode, r.ErrorMessage

@@ -28,6 +28,7 @@ type issuer struct {
 	g      *sinktest.Gateway
 	issued int
 	life   time.Duration
+	caller string // whose key assumes the role
 
 	skewed int // requests refused for their time
 }
@@ -66,8 +67,11 @@ func (i *issuer) assume(w http.ResponseWriter, r *http.Request) {
 	signed, _ := time.Parse("20060102T150405Z", r.Header.Get("X-Amz-Date"))
 	auth := r.Header.Get("Authorization")
 	if err != nil || form.Get("Action") != "AssumeRole" || form.Get("RoleArn") != "arn:aws:iam::1:role/box" || form.Get("ExternalId") != "outside" ||
-		!strings.Contains(auth, "Credential=caller/"+signed.Format("20060102")+"/us-east-1/sts/aws4_request") {
+		!strings.Contains(auth, "Credential="+i.caller+"/"+signed.Format("20060102")+"/us-east-1/sts/aws4_request") {
 		i.t.Errorf("request %s with %s", body, auth)
+	}
+	if token := r.Header.Get("X-Amz-Security-Token"); (token != "") != (i.caller == i.g.Access) {
+		i.t.Errorf("the role is asked for with token %q", token)
 	}
 	if time.Since(signed).Abs() > 15*time.Minute {
 		i.skewed++
@@ -88,7 +92,7 @@ func (i *issuer) assume(w http.ResponseWriter, r *http.Request) {
 func newIssuer(t *testing.T, life time.Duration) (*issuer, *httptest.Server, *sinktest.Proxy) {
 	t.Helper()
 	g := sinktest.NewGateway(t, "bucket")
-	i := &issuer{t: t, g: g, life: life}
+	i := &issuer{t: t, g: g, life: life, caller: "caller"}
 	server := httptest.NewServer(i)
 	t.Cleanup(server.Close)
 	p := sinktest.NewProxy(t, g.URL)
@@ -115,14 +119,22 @@ func newIssuer(t *testing.T, life time.Duration) (*issuer, *httptest.Server, *si
 // TestCredentialsThatExpireMidWay: whoever issues them, credentials that a store
 // no longer takes are asked for again, and the object is there once.
 func TestCredentialsThatExpireMidWay(t *testing.T) {
-	for _, source := range []string{"instance", "role"} {
+	for _, source := range []string{"instance", "role", "role of an instance"} {
 		t.Run(source, func(t *testing.T) {
 			i, server, p := newIssuer(t, time.Hour)
 			s := s3.Settings{Endpoint: p.URL, Region: "us-east-1", Bucket: "bucket", Timeout: delivery.Duration(10 * time.Second)}
-			if source == "instance" {
+			want := 1
+			if source != "role" {
 				s.Source, s.MetadataEndpoint = "instance", server.URL
-			} else {
-				s.AccessKeyID, s.SecretAccessKey, s.RoleARN, s.ExternalID, s.STSEndpoint = "caller", "secret", "arn:aws:iam::1:role/box", "outside", server.URL
+			}
+			if source != "instance" {
+				s.RoleARN, s.ExternalID, s.STSEndpoint = "arn:aws:iam::1:role/box", "outside", server.URL
+			}
+			switch source {
+			case "role":
+				s.AccessKeyID, s.SecretAccessKey = "caller", "secret"
+			case "role of an instance":
+				i.caller, want = i.g.Access, 2 // the instance's, and the role's with them
 			}
 			sink, err := s3.Open(s, nil)
 			if err != nil {
@@ -135,8 +147,8 @@ func TestCredentialsThatExpireMidWay(t *testing.T) {
 			if err := put("first", 1000); err != nil {
 				t.Fatal(err)
 			}
-			if i.issued != 1 {
-				t.Errorf("%d credentials were issued for one put", i.issued)
+			if i.issued != want {
+				t.Errorf("%d credentials were issued for one put, want %d", i.issued, want)
 			}
 			i.Lock()
 			i.issued++ // the token is withdrawn
@@ -170,6 +182,28 @@ func TestShortCredentialsAreRenewedInTime(t *testing.T) {
 	}
 	if i.issued < 3 {
 		t.Errorf("%d credentials for three objects, all of which had ended", i.issued)
+	}
+}
+
+// TestIssuerThatFailsIsNamed: it is not the store that has to be looked at, and nothing was stored.
+func TestIssuerThatFailsIsNamed(t *testing.T) {
+	g := sinktest.NewGateway(t, "bucket")
+	server := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(server.Close)
+	for _, s := range []s3.Settings{
+		{Source: "instance", MetadataEndpoint: server.URL},
+		{AccessKeyID: "caller", SecretAccessKey: "secret", RoleARN: "arn:aws:iam::1:role/box", STSEndpoint: server.URL},
+	} {
+		s.Endpoint, s.Bucket = g.URL, "bucket"
+		sink, err := s3.Open(s, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = sink.PutObject(t.Context(), sinktest.Object("k", "r", []byte("x")))
+		e, ok := err.(*delivery.SinkError)
+		if !ok || e.Code != "S3.Credentials" || !e.Refused || !strings.HasPrefix(e.Err.Error(), "no credentials from the ") || !strings.Contains(e.Err.Error(), server.URL) {
+			t.Errorf("%s%s: %v", s.Source, s.RoleARN, err)
+		}
 	}
 }
 

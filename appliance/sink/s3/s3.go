@@ -13,9 +13,12 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	v4 "github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 	"github.com/minio/minio-go/v7"
@@ -62,8 +65,9 @@ func Open(s Settings, clock func() time.Time) (*Sink, error) {
 		base: transport, region: s.Region, clock: clock,
 		v4: v4.NewSigner(func(o *v4.SignerOptions) { o.DisableURIPathEscaping = true }),
 	}
-	out.signer.client = &http.Client{Transport: &roleTransport{signer: out.signer, settings: &out.settings}, Timeout: time.Duration(s.Timeout)}
-	if out.signer.creds, err = creds(&s); err != nil {
+	role := &roleTransport{signer: out.signer}
+	out.signer.client = &http.Client{Transport: role, Timeout: time.Duration(s.Timeout)}
+	if out.signer.creds, role.own, err = creds(&s); err != nil {
 		return nil, err
 	}
 	lookup := minio.BucketLookupDNS
@@ -87,20 +91,23 @@ func Open(s Settings, clock func() time.Time) (*Sink, error) {
 	return out, nil
 }
 
-// creds is where the credentials come from; nil for a store without.
-func creds(s *Settings) (*credentials.Credentials, error) {
+// creds is where the credentials come from, nil for a store without, and with a role
+// those with which it is assumed.
+func creds(s *Settings) (used, own *credentials.Credentials, err error) {
 	switch {
 	case s.Source == "instance":
-		return credentials.NewIAM(s.MetadataEndpoint), nil
-	case s.RoleARN != "":
-		return credentials.NewSTSAssumeRole(s.STSEndpoint, credentials.STSAssumeRoleOptions{
-			AccessKey: s.AccessKeyID, SecretKey: string(s.SecretAccessKey), SessionToken: string(s.SessionToken),
-			Location: s.Region, RoleARN: s.RoleARN, RoleSessionName: "weir", ExternalID: s.ExternalID,
-		})
+		own = credentials.NewIAM(s.MetadataEndpoint)
 	case s.AccessKeyID != "":
-		return credentials.NewStaticV4(s.AccessKeyID, string(s.SecretAccessKey), string(s.SessionToken)), nil
+		own = credentials.NewStaticV4(s.AccessKeyID, string(s.SecretAccessKey), string(s.SessionToken))
 	}
-	return nil, nil
+	if s.RoleARN == "" {
+		return own, nil, nil
+	}
+	used, err = credentials.NewSTSAssumeRole(s.STSEndpoint, credentials.STSAssumeRoleOptions{
+		AccessKey: "own", SecretKey: "own", // roleTransport signs, with what own gives at the time
+		Location: s.Region, RoleARN: s.RoleARN, RoleSessionName: "weir", ExternalID: s.ExternalID,
+	})
+	return used, own, err
 }
 
 // Close drops idle connections.
@@ -117,6 +124,9 @@ func (s *Sink) Metered() bool { return true }
 // sent in one PUT all the same; otherwise it goes in parts as large as the
 // buffer.
 func (s *Sink) PutObject(ctx context.Context, o *delivery.Object) (delivery.Stored, error) {
+	if err := checkName(o.Key); err != nil {
+		return delivery.Stored{}, &delivery.SinkError{Code: "S3.BadName", Refused: true, BadName: true, Err: err}
+	}
 	if o.MayExist || s.unconditional.Load() {
 		stored, there, err := s.stat(ctx, o)
 		// Where the store creates only, asking first just saves an upload. A refusal to answer is left to the PUT:
@@ -132,6 +142,30 @@ func (s *Sink) PutObject(ctx context.Context, o *delivery.Object) (delivery.Stor
 	}
 	return stored, err
 }
+
+// maxName is the most bytes in the name of an object in S3.
+const maxName = 1024
+
+// checkName refuses what no store takes, and what leads out of the bucket's folder in
+// those that keep objects as files.
+func checkName(key string) error {
+	switch {
+	case len(key) > maxName:
+		return fmt.Errorf("object name has %d bytes; the limit is %d", len(key), maxName)
+	case !utf8.ValidString(key) || strings.IndexByte(key, 0) >= 0:
+		return fmt.Errorf("object name %q is not text", key)
+	}
+	for element := range strings.SplitSeq(key, "/") {
+		if element == "." || element == ".." {
+			return fmt.Errorf("object name %q has %q between slashes", key, element)
+		}
+	}
+	return nil
+}
+
+// badNames are the codes with which stores refuse a name for good; the last two are of those that keep
+// objects as files, and what versitygw says of a name too long for one.
+var badNames = []string{"KeyTooLongError", "KeyTooLong", "XMinioInvalidObjectName", "InvalidObjectName", "ExistingObjectIsDirectory", "ObjectParentIsFile"}
 
 func (s *Sink) put(ctx context.Context, o *delivery.Object) (delivery.Stored, error) {
 	u := &upload{sink: s, ctx: ctx, object: o, buffer: o.Buffer[:0]}
@@ -166,7 +200,8 @@ func (s *Sink) settle(ctx context.Context, o *delivery.Object, err error) (deliv
 		}
 		return delivery.Stored{}, s.torn(o)
 	}
-	if e.StatusCode == 0 && ctx.Err() == nil && !isDial(err) {
+	none := (*noCredentials)(nil)
+	if e.StatusCode == 0 && ctx.Err() == nil && !isDial(err) && !errors.As(err, &none) {
 		// The answer is lost: the object may be there.
 		if stored, there, statErr := s.stat(ctx, o); statErr == nil && there {
 			return stored, nil
@@ -389,13 +424,18 @@ func (s *Sink) abortOthers(ctx context.Context, key string) {
 func (s *Sink) sinkError(err error) *delivery.SinkError {
 	out := &delivery.SinkError{Code: "S3.ConnectionFailed", Err: err}
 	e := minio.ToErrorResponse(err)
+	none := (*noCredentials)(nil)
 	switch {
+	case errors.As(err, &none):
+		out.Code, out.Refused = "S3.Credentials", true
+		out.Err = fmt.Errorf("no credentials from %s: %w", s.settings.issuer(), none.cause)
 	case e.StatusCode != 0:
 		out.Code = "S3." + e.Code
 		if e.Code == "" {
 			out.Code = fmt.Sprintf("S3.Status%d", e.StatusCode)
 		}
-		out.Refused = e.StatusCode >= 400 && e.StatusCode < 500 && e.StatusCode != http.StatusConflict &&
+		out.BadName = slices.Contains(badNames, e.Code)
+		out.Refused = out.BadName || e.StatusCode >= 400 && e.StatusCode < 500 && e.StatusCode != http.StatusConflict &&
 			e.StatusCode != http.StatusPreconditionFailed && e.StatusCode != http.StatusRequestTimeout
 		out.Err = fmt.Errorf("%s (HTTP %d)", e.Message, e.StatusCode)
 		if s.signer.creds == nil && (e.StatusCode == http.StatusForbidden || e.StatusCode == http.StatusUnauthorized) {

@@ -33,7 +33,8 @@ type Settings struct {
 	PathStyle *bool  `json:"path_style,omitempty" yaml:"path_style"`
 	CAFile    string `json:"ca_file,omitempty" yaml:"ca_file"` // PEM, trusted besides the system's
 
-	// Credentials: a key, or Source instance (the machine's role), or
+	// Credentials: a key, or Source instance (the role of the machine, of the
+	// container, or of the web identity that the environment names), or
 	// neither for a store that asks for none.
 	AccessKeyID     string          `json:"access_key_id,omitempty" yaml:"access_key_id"`
 	SecretAccessKey delivery.Secret `json:"secret_access_key,omitempty" yaml:"secret_access_key"`
@@ -42,7 +43,7 @@ type Settings struct {
 	// MetadataEndpoint is where Source instance asks. Default: EC2's
 	// http://169.254.169.254, or what a container's environment names.
 	MetadataEndpoint string `json:"metadata_endpoint,omitempty" yaml:"metadata_endpoint"`
-	// RoleARN is assumed with the credentials above.
+	// RoleARN is assumed with the credentials above, a key's or those of Source.
 	RoleARN     string `json:"role_arn,omitempty" yaml:"role_arn"`
 	ExternalID  string `json:"external_id,omitempty" yaml:"external_id"`
 	STSEndpoint string `json:"sts_endpoint,omitempty" yaml:"sts_endpoint"` // default: AWS's, in Region
@@ -86,6 +87,17 @@ func (s Settings) withDefaults() Settings {
 	return s
 }
 
+// issuer names, for people, who issues the credentials.
+func (s *Settings) issuer() string {
+	switch {
+	case s.RoleARN != "":
+		return "the token service " + s.STSEndpoint
+	case s.MetadataEndpoint != "":
+		return "the metadata service " + s.MetadataEndpoint
+	}
+	return "the metadata service of the machine or container"
+}
+
 // Validate returns every problem of the settings, or nil.
 func (s *Settings) Validate() error {
 	var problems []error
@@ -113,8 +125,8 @@ func (s *Settings) Validate() error {
 	if s.MetadataEndpoint != "" && s.Source != "instance" {
 		bad("metadata_endpoint: needs source instance")
 	}
-	if s.RoleARN != "" && s.AccessKeyID == "" {
-		bad("role_arn: needs access_key_id and secret_access_key to assume it with")
+	if s.RoleARN != "" && s.AccessKeyID == "" && s.Source == "" {
+		bad("role_arn: needs credentials to assume it with: access_key_id and secret_access_key, or source: instance")
 	}
 	if s.SSE != "" && s.SSE != "AES256" && s.SSE != "aws:kms" {
 		bad("sse: %q is not AES256 or aws:kms", s.SSE)

@@ -42,6 +42,13 @@ type signer struct {
 // payload is not signed, which SigV4 allows and TLS makes safe.
 type payloadHash struct{}
 
+// noCredentials says that whoever issues the credentials gave none, so that nothing
+// was sent to the store. It keeps its cause to itself: minio-go takes one that has
+// EOF in its text for a connection that the store closed.
+type noCredentials struct{ cause error }
+
+func (*noCredentials) Error() string { return "no credentials" }
+
 // skewLimit is what stores tolerate at least.
 const skewLimit = 2 * time.Minute
 
@@ -50,7 +57,7 @@ func (s *signer) RoundTrip(req *http.Request) (*http.Response, error) {
 	if s.creds != nil {
 		value, err := s.creds.GetWithContext(&credentials.CredContext{Client: s.client})
 		if err != nil {
-			return nil, fmt.Errorf("credentials: %w", err)
+			return nil, &noCredentials{err}
 		}
 		req = req.Clone(req.Context())
 		hash, _ := req.Context().Value(payloadHash{}).(string)
@@ -90,32 +97,36 @@ func (s *signer) learn(resp *http.Response, signed time.Time) {
 }
 
 // roleTransport carries the requests for credentials. Those that are signed,
-// for a role, are signed once more with the server's clock, which a refusal
-// teaches here as it does there.
+// for a role, are signed once more: with the credentials that it is assumed with, which may
+// be issued themselves, and with the server's clock, which a refusal teaches here as it does there.
 type roleTransport struct {
-	signer   *signer
-	settings *Settings
+	signer *signer
+	own    *credentials.Credentials // nil without a role
 }
 
 // maxRoleRequest bounds a request for credentials.
 const maxRoleRequest = 64 << 10
 
 func (t *roleTransport) RoundTrip(req *http.Request) (*http.Response, error) {
-	if req.Header.Get("Authorization") == "" || req.Body == nil {
+	if t.own == nil || req.Header.Get("Authorization") == "" || req.Body == nil {
 		return t.signer.base.RoundTrip(req)
 	}
 	body, err := io.ReadAll(io.LimitReader(req.Body, maxRoleRequest))
 	if err = errors.Join(err, req.Body.Close()); err != nil {
 		return nil, err
 	}
+	own, err := t.own.GetWithContext(&credentials.CredContext{Context: req.Context(), Client: t.signer.client})
+	if err != nil {
+		return nil, fmt.Errorf("credentials to assume the role with: %w", err)
+	}
+	key := aws.Credentials{AccessKeyID: own.AccessKeyID, SecretAccessKey: own.SecretAccessKey, SessionToken: own.SessionToken}
 	for again := false; ; again = true {
 		now := t.signer.clock().Add(time.Duration(t.signer.skew.Load()))
 		signed := req.Clone(req.Context())
 		signed.Header.Del("Authorization")
 		signed.Body = io.NopCloser(bytes.NewReader(body))
 		sum := sha256.Sum256(body)
-		key := aws.Credentials{AccessKeyID: t.settings.AccessKeyID, SecretAccessKey: string(t.settings.SecretAccessKey), SessionToken: string(t.settings.SessionToken)}
-		if err := t.signer.v4.SignHTTP(req.Context(), key, signed, hex.EncodeToString(sum[:]), "sts", t.settings.Region, now.UTC()); err != nil {
+		if err := t.signer.v4.SignHTTP(req.Context(), key, signed, hex.EncodeToString(sum[:]), "sts", t.signer.region, now.UTC()); err != nil {
 			return nil, fmt.Errorf("sign: %w", err)
 		}
 		resp, err := t.signer.base.RoundTrip(signed)
@@ -124,6 +135,9 @@ func (t *roleTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		t.signer.learn(resp, now)
 		if again || !t.signer.skewed.Load() {
+			if resp.StatusCode == http.StatusForbidden {
+				t.own.Expire() // they may have been withdrawn; the next attempt asks for others
+			}
 			return resp, nil
 		}
 		if err := resp.Body.Close(); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -26,9 +27,13 @@ type Records struct {
 // RequestIDs are those of the suite's batches, in order.
 var RequestIDs = []string{"request-0", "request-1", "request-2", "request-3"}
 
-// Batch makes the n-th batch with the given data.
+// Batch makes the n-th batch with the given data. As where batches come from, what its
+// Throttle returns can only be read.
 func Batch(n int, data ...string) *delivery.Batch {
-	b := &delivery.Batch{RequestID: RequestIDs[n], Delivery: "d", Time: time.Unix(1_700_000_000, 0), Throttle: func(r io.Reader) io.Reader { return r }}
+	b := &delivery.Batch{
+		RequestID: RequestIDs[n], Delivery: "d", Time: time.Unix(1_700_000_000, 0),
+		Throttle: func(r io.Reader) io.Reader { return struct{ io.Reader }{r} },
+	}
 	for i, d := range data {
 		b.Records = append(b.Records, delivery.OutRecord{Index: uint64(i + 1), PartitionKey: []byte("k"), Data: []byte(d), Arrival: b.Time})
 	}
@@ -142,6 +147,18 @@ func RunRecords(t *testing.T, open func(t *testing.T) Records) {
 			t.Errorf("%d connections for %d requests, want one", n, r.Faults.Requests())
 		}
 	})
+	t.Run("leaves nothing behind that writes", func(t *testing.T) {
+		r := open(t)
+		r.Faults.Down(true)
+		for range 3 {
+			if _, err := r.Sink.PutRecords(t.Context(), Batch(0, string(Content(2<<20)))); err == nil {
+				t.Error("a put over a line that is down succeeds")
+			}
+		}
+		if all := stacks(); strings.Contains(all, "io.(*pipe).write(") {
+			t.Errorf("somebody still writes a request that has failed:\n%s", all)
+		}
+	})
 	t.Run("ends with its context", func(t *testing.T) {
 		r := open(t)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -160,4 +177,10 @@ func RunRecords(t *testing.T, open func(t *testing.T) Records) {
 			t.Errorf("the probe left %q", got)
 		}
 	})
+}
+
+// stacks are those of all goroutines.
+func stacks() string {
+	all := make([]byte, 1<<20)
+	return string(all[:runtime.Stack(all, true)])
 }

@@ -78,6 +78,7 @@ func RunObjects(t *testing.T, open func(t *testing.T) Objects) {
 		"waits for the line":                    waits,
 		"leaves a busy store alone":             leavesAlone,
 		"keeps its connection":                  keepsConnection,
+		"says which names can't be":             refusesNames,
 	}
 	for name, run := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -215,6 +216,20 @@ func stores(t *testing.T, o Objects) {
 		}
 		mustHold(t, o, key, content)
 	}
+}
+
+// refusesNames: what comes into a name from records must not be tried for ever, nor lead
+// out of the folder of a store that keeps objects as files. The last two are too long for
+// a folder's entry.
+func refusesNames(t *testing.T, o Objects) {
+	for _, key := range []string{"../../out", "a/../../../out", "a\x00b", strings.Repeat("n", 300), "a/" + strings.Repeat("n", 300) + "/b"} {
+		_, err := o.Sink.PutObject(t.Context(), Object(key, "r1", []byte("x")))
+		var e *delivery.SinkError
+		if !errors.As(err, &e) || !e.BadName || !e.Refused {
+			t.Errorf("%.20q: %v", key, err)
+		}
+	}
+	mustPut(t, o, Object("..a/b.../.c", "r1", []byte("x")))
 }
 
 func storesNothing(t *testing.T, o Objects) {

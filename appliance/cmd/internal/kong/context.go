@@ -1229,7 +1229,9 @@ func checkEnum(value *Value, target reflect.Value) error {
 			if enum == v {
 				return nil
 			}
-			enums = append(enums, fmt.Sprintf("%q", enum))
+			if enum != "" { // nothing given, which nobody chooses
+				enums = append(enums, fmt.Sprintf("%q", enum))
+			}
 		}
 		return fmt.Errorf("%s must be one of %s but got %q", value.ShortSummary(), strings.Join(enums, ","), fmt.Sprintf("%v", target.Interface()))
 	}

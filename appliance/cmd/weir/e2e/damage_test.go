@@ -47,7 +47,7 @@ func TestDamageIsFoundRepairedAndReported(t *testing.T) {
 	must(t, "--dir", dir, "stream", "create", "pumps")
 	var lines strings.Builder
 	for i := range 500 {
-		fmt.Fprintf(&lines, "record %d of pump %x\n", i, i*i*2654435761)
+		fmt.Fprintf(&lines, "record %d of pump %x\n", i, uint64(i)*uint64(i)*2654435761)
 	}
 	if r := weirIn(t, lines.String(), nil, "--dir", dir, "put", "pumps"); r.code != 0 {
 		t.Fatal(r.errout)

@@ -144,6 +144,25 @@ func TestFlushShowsHowItEnded(t *testing.T) {
 	}
 }
 
+// TestCreateTakesPrefixesWithExpressions: Firehose wants an error prefix then, and flags
+// are enough to give one.
+func TestCreateTakesPrefixesWithExpressions(t *testing.T) {
+	box, to := serve(t, t.TempDir()), t.TempDir()
+	must(t, "--dir", box.dir, "stream", "create", "s")
+	args := []string{"--dir", box.dir, "delivery", "create", "d", "--stream", "s", "--to", "file://" + to, "--prefix", "in/!{timestamp:yyyy}/"}
+	if r := weir(t, nil, args...); r.code != 2 || !strings.Contains(r.errout, "error_prefix: must be given") {
+		t.Errorf("without one: exit code %d, %s", r.code, r.errout)
+	}
+	must(t, append(args, "--error-prefix", "failed/!{firehose:error-output-type}/")...)
+	must(t, "--dir", box.dir, "put", "s", "one")
+	must(t, "--dir", box.dir, "delivery", "flush", "d", "--wait", "60s")
+	for name := range files(t, to) {
+		if !strings.HasPrefix(name, "in/2") {
+			t.Errorf("there is %s", name)
+		}
+	}
+}
+
 // TestCreateLeavesRecordsAsTheyAre: without flags a sink that takes records gets them
 // unchanged, and one that stores objects gets zstd and lines.
 func TestCreateLeavesRecordsAsTheyAre(t *testing.T) {

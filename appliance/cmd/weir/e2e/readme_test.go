@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -69,7 +70,8 @@ func TestEveryCommandOfTheReadmeWorks(t *testing.T) {
 	t.Cleanup(stop)
 	// The settings for the AWS CLI are for the lines after them. The box is on a free
 	// port, as the README's may be taken here.
-	env := append(os.Environ(), "WEIR_LISTEN_ADDRESS=127.0.0.1:0")
+	// Who comes to the README has a profile and keys for AWS itself.
+	env := append(os.Environ(), "WEIR_LISTEN_ADDRESS=127.0.0.1:0", "AWS_PROFILE=production", "AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE", "AWS_SECRET_ACCESS_KEY=x")
 	at := "localhost:4567"
 	for _, line := range commands(t) {
 		line = strings.ReplaceAll(line, "localhost:4567", at)
@@ -89,6 +91,13 @@ func TestEveryCommandOfTheReadmeWorks(t *testing.T) {
 		}
 		if rest, ok := strings.CutPrefix(line, "export "); ok {
 			env = append(env, strings.Fields(strings.ReplaceAll(rest, "$PWD", dir))...)
+			continue
+		}
+		if rest, ok := strings.CutPrefix(line, "unset "); ok {
+			env = slices.DeleteFunc(env, func(pair string) bool {
+				name, _, _ := strings.Cut(pair, "=")
+				return slices.Contains(strings.Fields(rest), name)
+			})
 			continue
 		}
 		sh := exec.CommandContext(t.Context(), "bash", "-c", line)

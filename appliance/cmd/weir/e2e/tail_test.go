@@ -40,3 +40,28 @@ func TestTailReadsParentsBeforeChildren(t *testing.T) {
 	}
 	b.stop(t)
 }
+
+// TestTailNamesTheStreamThatIsGone: the API answers with its shard.
+func TestTailNamesTheStreamThatIsGone(t *testing.T) {
+	dir := t.TempDir()
+	b := serve(t, dir)
+	must(t, "stream", "create", "s", "--dir", dir)
+	var out, errout lockedBuffer
+	tail := command(t.Context(), "tail", "s", "--dir", dir, "--from", "trim-horizon", "--raw")
+	tail.Stdout, tail.Stderr = &out, &errout
+	if err := tail.Start(); err != nil {
+		t.Fatal(err)
+	}
+	must(t, "put", "s", "one", "--dir", dir)
+	eventually(t, "tail reads", func() bool { return out.String() == "one\n" })
+	fails(t, 2, nil, []string{"tail", "s", "--shard", "shardId-000000000009", "--dir", dir}, "shardId-000000000009 in stream s", "Try: weir stream describe")
+	must(t, "stream", "delete", "s", "--yes", "--dir", dir)
+	_ = tail.Wait()
+	words := []string{"Stream s ", "not found", "Try: weir stream list"}
+	if code := tail.ProcessState.ExitCode(); code != 2 {
+		t.Errorf("exit code %d", code)
+	}
+	wants(t, errout.String(), words...)
+	fails(t, 2, nil, []string{"tail", "s", "--shard", "shardId-000000000000", "--dir", dir}, words...)
+	b.stop(t)
+}
