@@ -77,7 +77,7 @@ func newDisk(s *Store) *disk {
 // wrap returns the file system that Pebble writes through.
 func (d *disk) wrap() (vfs.FS, interface{ Close() error }) {
 	fs := vfs.OnDiskFull(quotaFS{d.fs}, d.onFull)
-	return vfs.WithDiskHealthChecks(&patientFS{FS: fs, d: d}, 5*time.Second, nil, func(i vfs.DiskSlowInfo) {
+	return vfs.WithDiskHealthChecks(&patientFS{FS: fs, d: d, pages: &tablePages{fs: d.fs, drop: dropPages}}, 5*time.Second, nil, func(i vfs.DiskSlowInfo) {
 		if d.s.failure.Load() == nil { // or it is one that waits for ever
 			d.s.log.Warn("disk is slow", "operation", i.String())
 		}
@@ -280,7 +280,8 @@ func (d *disk) onFull() {
 // has failed.
 type patientFS struct {
 	vfs.FS
-	d *disk
+	d     *disk
+	pages *tablePages
 }
 
 // Create creates a file, after a pause that grows with the failures so far.
@@ -297,7 +298,7 @@ func (p *patientFS) Create(name string, category vfs.DiskWriteCategory) (vfs.Fil
 	f, err := p.FS.Create(name, category)
 	p.d.changed("", name, err)
 	if f, err = p.wrap(name, f, err); err == nil && strings.HasSuffix(name, ".sst") {
-		f = writeTable(f)
+		f = writeTable(f, name, p.pages)
 	}
 	return f, err
 }

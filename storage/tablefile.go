@@ -68,10 +68,12 @@ type tableWriter struct {
 	n       int   // bytes of buf that were not written yet
 	written int64 // bytes that were
 	err     error // of an earlier write
+	name    string
+	pages   *tablePages
 }
 
-func writeTable(f vfs.File) vfs.File {
-	return &tableWriter{File: f, buf: tableBuffers.Get().(*[tableWriteBytes]byte)}
+func writeTable(f vfs.File, name string, pages *tablePages) vfs.File {
+	return &tableWriter{File: f, name: name, pages: pages, buf: tableBuffers.Get().(*[tableWriteBytes]byte)}
 }
 
 func (t *tableWriter) Write(p []byte) (int, error) {
@@ -132,10 +134,15 @@ func (t *tableWriter) Stat() (vfs.FileInfo, error) {
 }
 
 func (t *tableWriter) Close() error {
+	onDisk := t.File.Fd() != vfs.InvalidFd
 	err := errors.Join(t.flush(), t.File.Close())
-	if t.buf != nil {
-		tableBuffers.Put(t.buf)
-		t.buf = nil
+	if t.buf == nil {
+		return err
+	}
+	tableBuffers.Put(t.buf)
+	t.buf = nil
+	if onDisk {
+		t.pages.wrote(t.name, t.written)
 	}
 	return err
 }

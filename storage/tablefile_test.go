@@ -18,7 +18,7 @@ func TestTableIsWrittenAsItIsGiven(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := writeTable(f)
+		w := writeTable(f, "t.sst", new(tablePages))
 		var want []byte
 		check := func() {
 			t.Helper()
@@ -80,7 +80,7 @@ func TestTableThatCouldNotBeWrittenStaysSo(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := writeTable(f)
+		w := writeTable(f, "t.sst", new(tablePages))
 		failing = true
 		if _, err := w.Write(make([]byte, 1000)); err != nil {
 			t.Fatal(err)
@@ -93,7 +93,7 @@ func TestTableThatCouldNotBeWrittenStaysSo(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w = writeTable(f)
+		w = writeTable(f, "t.sst", new(tablePages))
 		failing = true
 		if _, err := w.Write(make([]byte, 2*tableWriteBytes)); !errors.Is(err, fail) {
 			t.Fatalf("%v, expected the error of the write", err)
